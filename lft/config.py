@@ -1,0 +1,467 @@
+"""Profiles: YAML -> validated, frozen settings. Keys, units and bounds are defined here.
+
+A profile is complete: it names every hyper-parameter once. :func:`load_profile` refuses unknown,
+duplicate, mistyped and out-of-range keys with one line that names the key and the nearest valid
+key or the bound. This module does not import torch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import types
+import typing
+from collections.abc import Hashable, Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from lft.errors import NotApplicable, UsageError, suggestion
+from lft.methods import METHODS, Method, get_method
+
+Positive = Annotated[int, Field(ge=1)]
+Rate = Annotated[float, Field(gt=0, le=100)]
+Fraction = Annotated[float, Field(gt=0, lt=1)]
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
+Mixture = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*(\+[a-z0-9][a-z0-9-]*)*$")]
+Order = Literal["first", "zeroth"]
+
+
+class Settings(BaseModel):
+    """Base of all settings: frozen, unknown keys refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    def digest(self) -> str:
+        """SHA-256 of the settings, to tell whether a checkpoint or an output belongs to them."""
+        text = json.dumps(self.model_dump(mode="json"), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+class Source(Settings):
+    """Where images come from. Every kind ends in the same checked array file."""
+
+    kind: Literal["embedded", "torchvision", "folder"]
+    name: str  # mnist5k or photos; a torchvision class; free text for a folder
+    label: str  # shown in tables and figures
+    shape: tuple[Positive, Positive, Positive]  # channels, height, width (pixels)
+    path: Path | None = None  # folder: directory or tar; torchvision: download folder
+    stands_in_for: str | None = None  # the paper's data set that this one replaces
+    note: str | None = None  # shown with every result, e.g. how the pixels were obtained
+
+    @model_validator(mode="after")
+    def _folder_has_path(self) -> Source:
+        if self.kind == "folder" and self.path is None:
+            raise ValueError("kind 'folder' needs the key 'path'")
+        return self
+
+
+class SineFamily(Settings):
+    """Sine regression y = a sin(x + b), x in [-5, 5] (supplement G; MAML, sec. 5.1)."""
+
+    kind: Literal["sine"] = "sine"
+    label: str = "sine"
+    support: Positive  # points
+    query: Positive  # points
+    amplitude: tuple[float, float] = (0.1, 5.0)
+    phase: tuple[float, float] = (0.0, 3.141592653589793)  # radians
+    hidden: tuple[Positive, ...] = (40, 40)  # MLP widths
+
+
+class ClassificationFamily(Settings):
+    """N-way k-shot image classification (sec. 5)."""
+
+    kind: Literal["classification"] = "classification"
+    source: Name
+    net: Literal["mlp", "cnn"]
+    ways: Annotated[int, Field(ge=2)] = 2  # classes per task
+    support: Positive = 5  # images per class
+    query: Positive = 15  # images per class
+    outputs: Literal["classes", "ways"] = (
+        "classes"  # one output per class of the source, or per way
+    )
+    widths: tuple[Positive, ...]  # mlp: hidden widths; cnn: channels of the conv layers
+
+
+class AttackFamily(Settings):
+    """Universal adversarial perturbation against one victim network (sec. 4, eq. 12)."""
+
+    kind: Literal["attack"] = "attack"
+    source: Name
+    classes: Positive = 2  # image classes per task
+    support: Positive = 2  # images per class
+    query: Positive = 2  # images per class
+    distortion_weight: Annotated[float, Field(ge=0)] = 1.0  # lambda of eq. 12, on the mean |delta|
+    margin: Literal["probability", "log_probability", "logit"] = "log_probability"
+    clip: bool = True  # keep x + delta in [0, 1]
+    only_correct: bool = True  # attack only images that the victim classifies correctly
+    init_scale: Annotated[float, Field(ge=0)] = 0.01  # standard deviation of the random delta(0)
+
+
+Family = Annotated[SineFamily | ClassificationFamily | AttackFamily, Field(discriminator="kind")]
+
+
+class LSTMSettings(Settings):
+    """The coordinate-wise LSTM fine-tuner m_phi (eq. 3)."""
+
+    layers: Annotated[int, Field(ge=1, le=2)] = 1
+    hidden: Positive = 10
+    preprocess_p: Annotated[float, Field(gt=0)] = 10.0  # log-magnitude range (Andrychowicz et al.)
+    output_scale: Rate = 0.1  # multiplies the output, in units of the optimizee
+
+
+class ZerothOrderSettings(Settings):
+    """The gradient estimate of eq. 6."""
+
+    mu: Rate = 1e-3  # smoothing, in units of the optimizee
+    directions: Positive = 20  # q
+    shared_directions: bool = False  # the same u_j for every task of a batch
+
+
+class Validation(Settings):
+    tasks: Positive  # meta-validation tasks, per family
+    rounds: Positive  # equally spaced validations during meta-training
+
+
+class Training(Settings):
+    """Meta-training of L2O and LFT fine-tuners; what MAML-like methods share of it."""
+
+    tasks: Positive  # distinct training tasks
+    epochs: Positive = 1  # passes over them
+    meta_batch: Positive  # tasks per meta-batch
+    steps: Positive  # fine-tuning steps per task
+    segment: Positive  # steps per truncated segment; each segment gives one meta-update
+    step_weights: Literal["uniform", "linear", "final"] = "uniform"  # w_k of eq. 4, in a segment
+    second_order: Literal["exact", "dropped"] = "dropped"  # the term with dg/dtheta of eq. 8
+    learning_rate: Rate  # Adam on phi, decayed to 0 along a cosine
+    clip: Annotated[float, Field(gt=0)] = 1.0  # largest norm of the meta-gradient
+    validation: Validation
+
+    @model_validator(mode="after")
+    def _whole_batches(self) -> Training:
+        if self.tasks % self.meta_batch:
+            raise ValueError(
+                f"tasks ({self.tasks}) must be a multiple of meta_batch ({self.meta_batch})"
+            )
+        if self.steps % self.segment:
+            raise ValueError(f"steps ({self.steps}) must be a multiple of segment ({self.segment})")
+        return self
+
+    @property
+    def batches(self) -> int:
+        return self.tasks // self.meta_batch
+
+
+class MamlSettings(Settings):
+    """Inner gradient descent of MAML, FOMAML and Reptile (eq. 2)."""
+
+    steps: Positive  # K during meta-training
+    step_size: Rate  # alpha
+    learning_rate: Rate  # Adam on theta(0), decayed to 0 along a cosine
+
+
+class StepSizes(Settings):
+    """Grid from which SGD's and Adam's step size is picked on meta-validation tasks."""
+
+    sgd: Annotated[tuple[Rate, ...], Field(min_length=1)]
+    adam: Annotated[tuple[Rate, ...], Field(min_length=1)]
+
+
+class Testing(Settings):
+    tasks: Positive  # meta-test tasks per family
+    steps: Positive  # fine-tuning steps
+
+
+class Variant(Settings):
+    """A method under changed settings, e.g. an ablation; a row of its own in the results."""
+
+    method: str
+    label: str
+    set: dict[str, Any]  # dotted key of the experiment, e.g. training.second_order -> value
+
+
+class Experiment(Settings):
+    title: str
+    families: dict[Name, Family]
+    train_on: Annotated[tuple[Mixture, ...], Field(min_length=1)]
+    test_on: Annotated[tuple[Mixture, ...], Field(min_length=1)]
+    methods: Annotated[tuple[str, ...], Field(min_length=1)]
+    variants: dict[Name, Variant] = {}
+    orders: Annotated[tuple[Order, ...], Field(min_length=1)] = ("first",)
+    finetuner: LSTMSettings
+    zeroth_order: ZerothOrderSettings = ZerothOrderSettings()
+    training: Training
+    maml: MamlSettings
+    step_sizes: StepSizes
+    testing: Testing
+
+    @model_validator(mode="after")
+    def _known_names(self) -> Experiment:
+        for mixture in self.train_on + self.test_on:
+            for name in mixture.split("+"):
+                if name not in self.families:
+                    raise ValueError(f"unknown family {name!r}{suggestion(name, self.families)}")
+        for name in (*self.methods, *(variant.method for variant in self.variants.values())):
+            if name not in METHODS:
+                raise ValueError(f"unknown method {name!r}{suggestion(name, METHODS)}")
+        for name in self.variants:
+            if name in METHODS:
+                raise ValueError(f"variant {name!r} has the name of a method; choose another")
+            self.with_variant(name)
+        return self
+
+    def base_method(self, name: str) -> Method:
+        """The row of the method table behind a method or variant name."""
+        return get_method(self.variants[name].method if name in self.variants else name)
+
+    def label(self, name: str) -> str:
+        return self.variants[name].label if name in self.variants else get_method(name).label
+
+    def with_variant(self, name: str) -> Experiment:
+        """The experiment as a method or variant sees it, its overrides applied and validated."""
+        if name not in self.variants:
+            return self
+        values = self.model_dump()
+        values["variants"] = {}
+        for dotted, value in self.variants[name].set.items():
+            target = values
+            *parents, last = dotted.split(".")
+            for key in parents:
+                target = target.get(key, {})
+            if last not in target:
+                raise ValueError(
+                    f"variant {name!r} sets unknown key {dotted!r}{suggestion(last, target)}"
+                )
+            target[last] = value
+        return Experiment.model_validate(values)
+
+
+class GapSettings(Settings):
+    """Measurement of Theorem 1's gradient gap (:mod:`lft.theory`)."""
+
+    experiments: tuple[Name, ...]
+    sizes: Annotated[
+        tuple[Positive, ...], Field(min_length=2)
+    ]  # |D_tr| and |D_val|, examples per class
+    fixed_size: Positive  # size of the other set while one varies
+    steps: Annotated[tuple[Positive, ...], Field(min_length=1)]  # fine-tuning steps K
+    tasks: Positive  # tasks per point
+
+
+class VanishingSettings(Settings):
+    """Norms of MAML's and LFT's meta-gradients against K (sec. 3, remark after Statement 1)."""
+
+    experiments: tuple[Name, ...]
+    steps: Annotated[tuple[Positive, ...], Field(min_length=2)]
+    tasks: Positive
+
+
+class TheorySettings(Settings):
+    gap: GapSettings
+    vanishing: VanishingSettings
+
+
+class VictimSettings(Settings):
+    """Training of the LeNet-5 victims."""
+
+    epochs: Positive
+    batch: Positive = 128
+    learning_rate: Rate = 1e-3  # Adam, decayed to 0 along a cosine
+
+
+class Profile(Settings):
+    name: Name
+    title: str
+    seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)]
+    device: str = "cpu"  # cpu, cuda or cuda:N; never chosen silently
+    threads: Positive = 1  # per job
+    kernel: Literal["auto", "fused", "torch"] = "auto"  # path of the coordinate-wise LSTM
+    partition: Literal["disjoint", "paper"] = "disjoint"
+    validation_share: Fraction = 0.2  # of the training images, for meta-validation (disjoint)
+    checkpoint_seconds: Annotated[float, Field(gt=0)] = 60.0
+    sources: dict[Name, Source]
+    victim: VictimSettings
+    experiments: dict[Name, Experiment]
+    theory: TheorySettings
+
+    @model_validator(mode="after")
+    def _known_references(self) -> Profile:
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError("seeds: a seed is listed twice")
+        for experiment in self.experiments.values():
+            for family in experiment.families.values():
+                source = getattr(family, "source", None)
+                if source is not None and source not in self.sources:
+                    raise ValueError(f"unknown source {source!r}{suggestion(source, self.sources)}")
+        for name in (*self.theory.gap.experiments, *self.theory.vanishing.experiments):
+            if name not in self.experiments:
+                raise ValueError(f"unknown experiment {name!r}{suggestion(name, self.experiments)}")
+        return self
+
+    def experiment(self, name: str) -> Experiment:
+        """Look up an experiment.
+
+        Raises:
+            UsageError: there is none of that name; the nearest one is suggested.
+        """
+        if name not in self.experiments:
+            raise UsageError(f"unknown experiment {name!r}{suggestion(name, self.experiments)}")
+        return self.experiments[name]
+
+    def optimizee(self, family: SineFamily | ClassificationFamily | AttackFamily) -> str:
+        """Describes the shapes of a family's parameters; families are congruous iff it is equal."""
+        if isinstance(family, SineFamily):
+            return f"an MLP of widths 1-{'-'.join(map(str, family.hidden))}-1"
+        image = "x".join(map(str, self.sources[family.source].shape))
+        if isinstance(family, AttackFamily):
+            return f"a perturbation of {image} pixels"
+        widths = "-".join(map(str, family.widths))
+        return f"{family.net} {widths} on {image} images with one output per {family.outputs}"
+
+    def cells(self) -> Iterator[Cell]:
+        """Every cell of the result tables, applicable or not."""
+        for experiment_name, experiment in self.experiments.items():
+            for run in self.runs(experiment_name, applicable_only=False):
+                for tested_on in experiment.test_on:
+                    yield Cell(run, tested_on, self.why_not(run, tested_on))
+
+    def runs(self, experiment_name: str, *, applicable_only: bool = True) -> Iterator[Run]:
+        """One run per training mixture, method or variant, order and seed."""
+        experiment = self.experiment(experiment_name)
+        for trained_on in experiment.train_on:
+            for method in (*experiment.methods, *experiment.variants):
+                for order in experiment.orders:
+                    for seed in self.seeds:
+                        run = Run(experiment_name, trained_on, method, order, seed)
+                        if not applicable_only or self.why_not(run) is None:
+                            yield run
+
+    def why_not(self, run: Run, tested_on: str | None = None) -> str | None:
+        """Why a method cannot be trained on a mixture, or tested on another; None if it can."""
+        experiment = self.experiment(run.experiment)
+        names = run.trained_on.split("+") + (tested_on.split("+") if tested_on else [])
+        optimizees = {name: self.optimizee(experiment.families[name]) for name in names}
+        try:
+            experiment.base_method(run.method).check_applicable(optimizees)
+        except NotApplicable as refusal:
+            return str(refusal)
+        return None
+
+
+class Run(typing.NamedTuple):
+    """Identity of one meta-training; its path below ``runs/`` in a result folder."""
+
+    experiment: str
+    trained_on: str
+    method: str
+    order: str
+    seed: int
+
+    @property
+    def folder(self) -> Path:
+        return Path(
+            "runs",
+            self.experiment,
+            self.trained_on,
+            f"{self.method}-{self.order}",
+            f"seed{self.seed}",
+        )
+
+
+class Cell(typing.NamedTuple):
+    """One cell of a result table: a run, what it is tested on, and why it may not apply."""
+
+    run: Run
+    tested_on: str
+    not_applicable: str | None
+
+
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """Safe loader that refuses a key written twice in one mapping."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        seen: set[Any] = set()
+        for key_node, _ in node.value:
+            if key_node.tag == "tag:yaml.org,2002:merge":
+                continue
+            key = self.construct_object(key_node)  # type: ignore[no-untyped-call]
+            line = key_node.start_mark.line + 1
+            if not isinstance(key, Hashable):
+                raise UsageError(f"line {line}: a key must be a plain word")
+            if key in seen:
+                raise UsageError(f"line {line}: key {key!r} is given twice; keep one")
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+def load_profile(path: Path | str) -> Profile:
+    """Read and validate a profile.
+
+    Args:
+        path: a YAML file. Top-level keys that start with ``_`` hold YAML anchors and are dropped.
+
+    Raises:
+        UsageError: the file is missing or not YAML, or a key is unknown, duplicate, mistyped or
+            out of range; the message names the key and the nearest valid key or the bound.
+    """
+    path = Path(path)
+    try:
+        values = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeyLoader)
+    except OSError as error:
+        raise UsageError(f"cannot read profile {path}: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        raise UsageError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+    except UsageError as error:
+        raise UsageError(f"{path}: {error}") from None
+    if not isinstance(values, dict):
+        raise UsageError(f"{path}: a profile is a mapping of settings")
+    values = {key: value for key, value in values.items() if not str(key).startswith("_")}
+    try:
+        return Profile.model_validate(values)
+    except ValidationError as error:
+        raise UsageError(f"{path}: {_explain(error)}") from None
+
+
+def _explain(error: ValidationError) -> str:
+    """The first problem of a validation, in one line, with the nearest key for a misspelt one."""
+    problem = min(error.errors(), key=lambda item: item["type"] == "missing")
+    location = [
+        str(part)
+        for index, part in enumerate(problem["loc"])
+        if index < 2 or problem["loc"][index - 2] != "families"  # pydantic inserts the kind there
+    ]
+    where = ".".join(location) or "profile"
+    if problem["type"] == "extra_forbidden":
+        model = _model_at(Profile, problem["loc"][:-1])
+        return (
+            f"unknown key {where!r}{suggestion(location[-1], model.model_fields if model else ())}"
+        )
+    if problem["type"] == "missing":
+        return f"key {where!r} is missing"
+    message = problem["msg"].removeprefix("Value error, ")
+    given = "" if problem["type"] == "value_error" else f" (given: {str(problem['input'])[:60]!r})"
+    return f"{where}: {message[0].lower()}{message[1:]}{given}"
+
+
+def _model_at(annotation: Any, location: tuple[int | str, ...]) -> type[BaseModel] | None:
+    """The settings class at a location of a validation error."""
+    origin = typing.get_origin(annotation)
+    if origin is Annotated:
+        return _model_at(typing.get_args(annotation)[0], location)
+    if origin in (types.UnionType, typing.Union):
+        members = [member for member in typing.get_args(annotation) if isinstance(member, type)]
+        for member in members:
+            fields = getattr(member, "model_fields", {})
+            if location and "kind" in fields and fields["kind"].default == location[0]:
+                return _model_at(member, location[1:])
+        return next((found for m in members if (found := _model_at(m, location))), None)
+    if origin is dict:
+        return _model_at(typing.get_args(annotation)[1], location[1:])
+    if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+        return None
+    if not location:
+        return annotation
+    field = annotation.model_fields.get(str(location[0]))
+    return _model_at(field.annotation, location[1:]) if field else None

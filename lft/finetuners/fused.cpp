@@ -1,0 +1,388 @@
+// Fused coordinate-wise LSTM for float32 on CPU; lft/finetuners/fused.py states the mathematics.
+//
+// A tile of TILE neighbouring coordinates goes through all layers (and, in the backward pass,
+// through all steps) while its activations stay in cache. Coordinates lie in the vector lanes.
+//
+// One step of one layer reads a panel of rows = in + H + 1 lines of TILE floats, [x; h; 1], so that
+// the gates are one matrix product W panel (the last column of W is the bias) and the gradient of W
+// is one product of the gates' gradients with the panel.
+
+#include <ATen/Parallel.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/empty_like.h>
+#include <ATen/ops/zeros_like.h>
+#include <torch/library.h>
+
+#include <algorithm>
+#include <array>
+#include <cfloat>
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+#include <utility>
+#include <vector>
+
+#if defined(__AVX512F__)
+#include <immintrin.h>
+#endif
+
+namespace {
+
+// ---- vectors: register blocks are sized for 32 registers of 16 lanes, or 16 of at most 8 ---------
+
+#if defined(__AVX512F__)
+constexpr int LANES = 16, VECTORS = 4, MAX_OUTER = 13, MAX_INNER = 5;
+#elif defined(__AVX__)
+constexpr int LANES = 8, VECTORS = 2, MAX_OUTER = 6, MAX_INNER = 5;
+#else
+constexpr int LANES = 4, VECTORS = 2, MAX_OUTER = 6, MAX_INNER = 5;
+#endif
+constexpr int TILE = LANES * VECTORS;
+constexpr int64_t MAX_CHUNKS = 64;  // partial sums of the weight gradients; fixed, so that results
+                                    // do not depend on the number of threads
+constexpr int64_t STEP_GRAIN = 8;   // tiles worth a thread in one step
+
+typedef float vec __attribute__((vector_size(LANES * sizeof(float))));
+typedef int32_t ivec __attribute__((vector_size(LANES * sizeof(float))));
+
+inline vec all(float x) { return x - vec{}; }
+inline vec& at(float* p) { return *reinterpret_cast<vec*>(p); }
+inline vec at(const float* p) { return *reinterpret_cast<const vec*>(p); }
+inline vec clamp(vec x, float low, float high) {  // keeps NaN
+  x = x < low ? all(low) : x;
+  return x > high ? all(high) : x;
+}
+
+inline vec reciprocal(vec x) {
+#if defined(__AVX512F__)
+  const vec r = _mm512_rcp14_ps(x);
+  return r + r * (1.0f - x * r);  // Newton: 14 -> 24 bits
+#else
+  return 1.0f / x;
+#endif
+}
+
+// 1 / (1 + exp(-x)). exp(y) = 2^n exp(r), |r| <= ln(2)/2, by a minimax polynomial (error 1e-7).
+inline vec sigmoid(vec x) {
+  const vec y = clamp(-x, -80.0f, 80.0f);
+  const vec shifted = y * 1.44269504f + 12582912.0f;  // 1.5 * 2^23 leaves n in the low bits
+  const vec r = y - (shifted - 12582912.0f) * 0.693147181f;
+  vec e = r * 8.31248e-3f + 4.189055e-2f;
+  e = e * r + 0.16667116f;
+  e = e * r + 0.49999229f;
+  e = e * r + 1.0f;
+  e = e * r + 1.0f;
+  e = (vec)((ivec)e + ((ivec)shifted << 23));
+  return reciprocal(1.0f + e);
+}
+
+// tanh by Eigen's rational approximation (relative error 3e-7).
+inline vec tanh(vec x) {
+  x = clamp(x, -7.90531111f, 7.90531111f);
+  const vec s = x * x;
+  vec p = s * -2.76076847742355e-16f + 2.00018790482477e-13f;
+  p = p * s + -8.60467152213735e-11f;
+  p = p * s + 5.12229709037114e-08f;
+  p = p * s + 1.48572235717979e-05f;
+  p = p * s + 6.37261928875436e-04f;
+  p = p * s + 4.89352455891786e-03f;
+  vec q = s * 1.19825839466702e-06f + 1.18534705686654e-04f;
+  q = q * s + 2.26843463243900e-03f;
+  q = q * s + 4.89352518554385e-03f;
+  return x * p * reciprocal(q);
+}
+
+// Natural logarithm of positive normal numbers (Cephes logf); infinity stays infinite.
+inline vec log(vec x) {
+  const ivec bits = (ivec)x;
+  const ivec exponent = (bits - 0x3f3504f3) >> 23;  // x = 2^exponent m, m in [sqrt(1/2), sqrt(2))
+  const vec m = (vec)(bits - (exponent << 23)) - 1.0f;
+  vec p = m * 7.0376836292e-2f - 1.1514610310e-1f;
+  p = p * m + 1.1676998740e-1f;
+  p = p * m - 1.2420140846e-1f;
+  p = p * m + 1.4249322787e-1f;
+  p = p * m - 1.6668057665e-1f;
+  p = p * m + 2.0000714765e-1f;
+  p = p * m - 2.4999993993e-1f;
+  p = p * m + 3.3333331174e-1f;
+  const vec fraction = m + m * m * (p * m - 0.5f);
+  return x > FLT_MAX ? x : fraction + __builtin_convertvector(exponent, vec) * 0.693147181f;
+}
+
+// ---- weights --------------------------------------------------------------------------------------
+
+struct Layer {
+  int64_t in, hidden, rows;
+  std::vector<float> packed;  // [unit][row of the panel][gate i, f, g, o]
+
+  Layer(const at::Tensor& w_ih, const at::Tensor& w_hh, const at::Tensor& bias)
+      : in(w_ih.size(1)), hidden(w_hh.size(1)), rows(in + hidden + 1), packed(4 * hidden * rows) {
+    for_each_weight([&](int64_t k, int64_t row, int64_t unit, int gate) {
+      packed[(unit * rows + row) * 4 + gate] = row < in            ? w_ih.const_data_ptr<float>()[k]
+                                               : row < in + hidden ? w_hh.const_data_ptr<float>()[k]
+                                                                   : bias.const_data_ptr<float>()[k];
+    });
+  }
+
+  // Calls f(k, row, unit, gate) for every weight; k is its place in torch's w_ih, w_hh or b.
+  template <class F>
+  void for_each_weight(const F& f) const {
+    for (int gate = 0; gate < 4; ++gate)
+      for (int64_t unit = 0; unit < hidden; ++unit) {
+        const int64_t r = gate * hidden + unit;
+        for (int64_t c = 0; c < in; ++c) f(r * in + c, c, unit, gate);
+        for (int64_t c = 0; c < hidden; ++c) f(r * hidden + c, in + c, unit, gate);
+        f(r, in + hidden, unit, gate);
+      }
+  }
+};
+
+struct Network {
+  std::vector<Layer> layers;
+  int64_t hidden;
+  const float* out_w;
+  float out_b, p, scale;
+
+  // weights: w_ih, w_hh, b of each layer, then out.w, out.b
+  Network(const std::vector<at::Tensor>& weights, double p, double scale)
+      : hidden(weights[1].size(1)),
+        out_w(weights[weights.size() - 2].const_data_ptr<float>()),
+        out_b(*weights.back().const_data_ptr<float>()),
+        p(p),
+        scale(scale) {
+    for (size_t k = 0; k + 2 < weights.size(); k += 3)
+      layers.emplace_back(weights[k], weights[k + 1], weights[k + 2]);
+  }
+
+  // Andrychowicz et al. (2016), appendix A.
+  void preprocess(const float* gradient, float* panel) const {
+    const float threshold = std::exp(-p), inverse = std::exp(p);
+    for (int v = 0; v < TILE; v += LANES) {
+      const vec g = at(gradient + v), size = g < 0.0f ? -g : g;
+      const auto large = size >= threshold;
+      at(panel + v) = large ? log(size) / p : all(-1.0f);
+      at(panel + TILE + v) = large ? (g < 0.0f ? all(-1.0f) : all(1.0f)) : g * inverse;
+    }
+  }
+
+  // scale (w_out . h + b_out)
+  void output(const float* h, float* update) const {
+    for (int v = 0; v < TILE; v += LANES) {
+      vec sum = all(out_b);
+      for (int64_t j = 0; j < hidden; ++j) sum += out_w[j] * at(h + j * TILE + v);
+      at(update + v) = scale * sum;
+    }
+  }
+};
+
+// ---- a tile's activations ---------------------------------------------------------------------------
+
+// What one layer reads and computes in one step.
+struct Frame {
+  float* panel;  // (in + H + 1, TILE): input, h before the step, ones
+  float* cell;   // (H, TILE): c before the step
+  float* gates;  // (H, 4, TILE): activations of i, f, g, o; backward overwrites them by gradients
+  float* tanh_c;  // (H, TILE): tanh of c after the step
+};
+
+struct Free {
+  void operator()(float* p) const { std::free(p); }
+};
+
+// Frames of all layers for a number of steps, and whatever else a thread needs for one tile.
+class Scratch {
+ public:
+  Scratch(const Network& net, int64_t steps, int64_t extra_floats) : layers_(net.layers.size()) {
+    int64_t floats = extra_floats;
+    for (const Layer& layer : net.layers) floats += steps * (layer.rows + 6 * layer.hidden) * TILE;
+    float* p = memory(floats);
+    frames_.resize(steps * layers_);
+    for (size_t k = 0; k < frames_.size(); ++k) {
+      const Layer& layer = net.layers[k % layers_];
+      Frame& frame = frames_[k];
+      frame.panel = p;
+      frame.cell = frame.panel + layer.rows * TILE;
+      frame.gates = frame.cell + layer.hidden * TILE;
+      frame.tanh_c = frame.gates + 4 * layer.hidden * TILE;
+      p = frame.tanh_c + layer.hidden * TILE;
+      std::fill_n(frame.panel + (layer.rows - 1) * TILE, TILE, 1.0f);
+    }
+    extra = p;
+  }
+  const Frame* operator[](int64_t step) const { return &frames_[step * layers_]; }
+
+  float* extra;
+
+ private:
+  // Kept by each thread between calls: mapping fresh pages costs more than a small step.
+  static float* memory(int64_t floats) {
+    thread_local std::unique_ptr<float, Free> kept;
+    thread_local int64_t size = 0;
+    if (floats > size) {
+      kept.reset();
+      const size_t bytes = (floats * sizeof(float) + 63) / 64 * 64;
+      kept.reset(static_cast<float*>(std::aligned_alloc(64, bytes)));
+      TORCH_CHECK_WITH(OutOfMemoryError, kept, "no memory for ", bytes, " bytes of LSTM activations");
+      size = floats;
+    }
+    return kept.get();
+  }
+
+  size_t layers_;
+  std::vector<Frame> frames_;
+};
+
+// The coordinates of one tile in rows of n floats; lanes beyond the last coordinate are zero.
+struct Window {
+  int64_t n, first, count;
+  Window(int64_t n, int64_t tile) : n(n), first(tile * TILE), count(std::min<int64_t>(TILE, n - first)) {}
+
+  void load(const float* row, float* tile) const {
+    if (count < TILE) std::fill_n(tile, TILE, 0.0f);
+    std::memcpy(tile, row + first, (count < TILE ? count : TILE) * sizeof(float));
+  }
+  void store(const float* tile, float* row) const {
+    std::memcpy(row + first, tile, (count < TILE ? count : TILE) * sizeof(float));
+  }
+  // state: (2, layers, H, n)
+  void load_state(const float* state, const Network& net, const Frame* frames) const {
+    const int64_t units = net.layers.size() * net.hidden;
+    for (int64_t k = 0; k < units; ++k) {
+      const Frame& frame = frames[k / net.hidden];
+      const int64_t j = k % net.hidden;
+      load(state + k * n, frame.panel + (net.layers[k / net.hidden].in + j) * TILE);
+      load(state + (units + k) * n, frame.cell + j * TILE);
+    }
+  }
+  void store_state(float* state, const Network& net, const Frame* frames) const {
+    const int64_t units = net.layers.size() * net.hidden;
+    for (int64_t k = 0; k < units; ++k) {
+      const Frame& frame = frames[k / net.hidden];
+      const int64_t j = k % net.hidden;
+      store(frame.panel + (net.layers[k / net.hidden].in + j) * TILE, state + k * n);
+      store(frame.cell + j * TILE, state + (units + k) * n);
+    }
+  }
+};
+
+// ---- forward ----------------------------------------------------------------------------------------
+
+// One layer, one step; h goes to h_next and, as input of the layer above, to h_above (may be null).
+template <bool KEEP>
+void forward(const Layer& layer, const Frame& now, float* h_next, float* h_above, float* c_next) {
+  for (int64_t j = 0; j < layer.hidden; ++j) {
+    vec gate[4][VECTORS] = {};
+    const float* w = &layer.packed[j * layer.rows * 4];
+    const float* x = now.panel;
+    for (int64_t row = 0; row < layer.rows; ++row, w += 4, x += TILE)
+      for (int k = 0; k < 4; ++k)
+        for (int v = 0; v < VECTORS; ++v) gate[k][v] += w[k] * at(x + v * LANES);
+    for (int v = 0; v < VECTORS; ++v) {
+      const int64_t place = j * TILE + v * LANES;
+      const vec i = sigmoid(gate[0][v]), f = sigmoid(gate[1][v]), g = tanh(gate[2][v]),
+                o = sigmoid(gate[3][v]);
+      const vec c = f * at(now.cell + place) + i * g;
+      const vec tanh_c = tanh(c);
+      const vec h = o * tanh_c;
+      at(c_next + place) = c;
+      at(h_next + place) = h;
+      if (h_above) at(h_above + place) = h;
+      if constexpr (KEEP) {
+        float* kept = now.gates + 4 * j * TILE + v * LANES;
+        at(kept) = i;
+        at(kept + TILE) = f;
+        at(kept + 2 * TILE) = g;
+        at(kept + 3 * TILE) = o;
+        at(now.tanh_c + place) = tanh_c;
+      }
+    }
+  }
+}
+
+// All layers, one step, from the frames of this step to those of the next.
+template <bool KEEP>
+void forward(const Network& net, const float* gradient, const Frame* now, const Frame* next) {
+  net.preprocess(gradient, now[0].panel);
+  for (size_t l = 0; l < net.layers.size(); ++l) {
+    const Layer& layer = net.layers[l];
+    float* h_above = l + 1 < net.layers.size() ? now[l + 1].panel : nullptr;
+    forward<KEEP>(layer, now[l], next[l].panel + layer.in * TILE, h_above, next[l].cell);
+  }
+}
+
+const float* top_h(const Network& net, const Frame* frames) {
+  return frames[net.layers.size() - 1].panel + net.layers.back().in * TILE;
+}
+
+// ---- backward ---------------------------------------------------------------------------------------
+
+// Calls f<N>(begin) over [begin, end) in blocks of N <= MAX as equal as can be.
+template <int MAX, class F>
+void in_blocks(int64_t begin, int64_t end, const F& f) {
+  if (begin == end) return;
+  const int64_t blocks = (end - begin + MAX - 1) / MAX;
+  const int64_t size = (end - begin + blocks - 1) / blocks;
+  const auto call = [&](int64_t n) {
+    [&]<int... I>(std::integer_sequence<int, I...>) {
+      ((n == I + 1 ? f.template operator()<I + 1>(begin) : void()), ...);
+    }(std::make_integer_sequence<int, MAX>());
+  };
+  for (; begin < end; begin += size) call(std::min(size, end - begin));
+}
+
+// Gradients of one step: in d_h (with respect to h after the step) and d_c, out gates' gradients (in
+// place of the gates) and d_c with respect to c before the step.
+void backward_gates(int64_t hidden, const Frame& now, const float* d_h, float* d_c) {
+  for (int64_t place = 0; place < hidden * TILE; place += LANES) {
+    float* gates = now.gates + 4 * (place / TILE) * TILE + place % TILE;
+    const vec i = at(gates), f = at(gates + TILE), g = at(gates + 2 * TILE), o = at(gates + 3 * TILE);
+    const vec tanh_c = at(now.tanh_c + place), dh = at(d_h + place);
+    const vec dc = at(d_c + place) + dh * o * (1.0f - tanh_c * tanh_c);
+    at(gates) = dc * g * (i * (1.0f - i));
+    at(gates + TILE) = dc * at(now.cell + place) * (f * (1.0f - f));
+    at(gates + 2 * TILE) = dc * i * (1.0f - g * g);
+    at(gates + 3 * TILE) = dh * tanh_c * (o * (1.0f - o));
+    at(d_c + place) = dc * f;
+  }
+}
+
+// Rows [begin, end) of W^T d_gates, handed to put(row, lane, vector).
+template <class Put>
+void backward_panel(const Layer& layer, const float* d_gates, int64_t begin, int64_t end, const Put& put) {
+  in_blocks<MAX_INNER>(begin, end, [&]<int N>(int64_t row) {
+    vec sum[N][VECTORS] = {};
+    for (int64_t j = 0; j < layer.hidden; ++j) {
+      const float* w = &layer.packed[(j * layer.rows + row) * 4];
+      for (int k = 0; k < 4; ++k)
+        for (int n = 0; n < N; ++n)
+          for (int v = 0; v < VECTORS; ++v)
+            sum[n][v] += w[4 * n + k] * at(d_gates + (4 * j + k) * TILE + v * LANES);
+    }
+    for (int n = 0; n < N; ++n)
+      for (int v = 0; v < VECTORS; ++v) put(row + n, v * LANES, sum[n][v]);
+  });
+}
+
+// sums[r][c] += a[s][r] * b[s][c] over the steps s and the tile; lanes stay apart.
+template <int R>
+void outer_products(int64_t n_a, const float* const* a, int64_t n_b, const float* const* b, int64_t steps,
+                    float* sums) {
+  for (int64_t r = 0; r < n_a; r += R)
+    in_blocks<MAX_OUTER>(0, n_b, [&]<int N>(int64_t c) {
+      vec sum[R][N];
+      for (int i = 0; i < R; ++i)
+        for (int n = 0; n < N; ++n) sum[i][n] = at(sums + ((r + i) * n_b + c + n) * LANES);
+      for (int64_t s = 0; s < steps; ++s) {
+        const float* left = a[s] + r * TILE;
+        const float* right = b[s] + c * TILE;
+        for (int v = 0; v < TILE; v += LANES)
+          for (int n = 0; n < N; ++n)
+            for (int i = 0; i < R; ++i) sum[i][n] += at(left + i * TILE + v) * at(right + n * TILE + v);
+      }
+      for (int i = 0; i < R; ++i)
+        for (int n = 0; n < N; ++n) at(sums + ((r + i) * n_b + c + n) * LANES) = sum[i][n];
+    });
+}
+
+}  // namespace

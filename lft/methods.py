@@ -1,0 +1,93 @@
+"""The method table: what is meta-learned, by which fine-tuner, on which data.
+
+Everything that differs between MAML, L2O, LFT, their relatives and hand-designed
+optimizers is a row here; the loops in :mod:`lft.adapt` and :mod:`lft.metatrain` are shared.
+This module does not import torch, so the report and the workflow can read the table too.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from lft.errors import NotApplicable, UsageError, suggestion
+
+Learned = Literal["initialisation", "finetuner", "both", "step_size"]
+MetaGradient = Literal["exact", "dropped", "reptile", "configured"]
+
+
+@dataclass(frozen=True)
+class Method:
+    """One row of the method table.
+
+    Attributes:
+        name: key used in configs, file names and CSV rows.
+        label: name shown in tables and figures.
+        color: hex colour used in every figure.
+        learns: what meta-training changes. ``step_size`` methods are not meta-trained:
+            their step size is picked from a grid on meta-validation tasks.
+        tuner: fine-tuner of the inner loop.
+        outer: data of the outer loss; ``joint`` joins support and query for both loops (L2O).
+        meta_gradient: ``exact`` keeps second-order terms, ``dropped`` treats the inner gradient
+            as a constant input, ``reptile`` moves towards the fine-tuned parameters and
+            ``configured`` follows the setting ``training.second_order``.
+    """
+
+    name: str
+    label: str
+    color: str
+    learns: Learned
+    tuner: Literal["sgd", "adam", "lstm"]
+    outer: Literal["query", "joint"] = "query"
+    meta_gradient: MetaGradient = "configured"
+
+    @property
+    def learns_initialisation(self) -> bool:
+        return self.learns in ("initialisation", "both")
+
+    @property
+    def learns_finetuner(self) -> bool:
+        return self.learns in ("finetuner", "both")
+
+    def check_applicable(self, optimizees: dict[str, str]) -> None:
+        """Refuse tasks whose parameters cannot share a meta-learned initialisation.
+
+        Args:
+            optimizees: family name -> description of its parameters' shapes, for all families
+                that the method is trained and tested on.
+
+        Raises:
+            NotApplicable: the method learns an initialisation and the shapes differ (sec. 2).
+        """
+        if self.learns_initialisation and len(set(optimizees.values())) > 1:
+            shapes = ", ".join(f"{name} has {shape}" for name, shape in optimizees.items())
+            raise NotApplicable(
+                f"{self.label} meta-learns one initialisation, which tasks with different "
+                f"parameters cannot share: {shapes}"
+            )
+
+
+METHODS: dict[str, Method] = {
+    method.name: method
+    for method in (
+        Method("maml", "MAML", "#0072B2", "initialisation", "sgd", meta_gradient="exact"),
+        Method("fomaml", "FOMAML", "#56B4E9", "initialisation", "sgd", meta_gradient="dropped"),
+        Method("reptile", "Reptile", "#009E73", "initialisation", "sgd", meta_gradient="reptile"),
+        Method("l2o", "L2O", "#E69F00", "finetuner", "lstm", outer="joint"),
+        Method("lft", "LFT", "#D55E00", "finetuner", "lstm"),
+        Method("lft-init", "LFT + learned init", "#CC79A7", "both", "lstm"),
+        Method("sgd", "SGD", "#7F7F7F", "step_size", "sgd"),
+        Method("adam", "Adam", "#4D4D4D", "step_size", "adam"),
+    )
+}
+
+
+def get_method(name: str) -> Method:
+    """Look up a row of the table.
+
+    Raises:
+        UsageError: no method has that name; the nearest one is suggested.
+    """
+    if name not in METHODS:
+        raise UsageError(f"unknown method {name!r}{suggestion(name, METHODS)}")
+    return METHODS[name]

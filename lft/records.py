@@ -1,0 +1,262 @@
+"""What a run leaves behind: measurement rows, manifests and weights, each written atomically.
+
+A result folder ``results/<profile>/`` holds::
+
+    data/<source>.safetensors              images (lft.data)
+    victims/<source>.safetensors, .json    victim weights, clean accuracy
+    runs/<experiment>/<trained_on>/<method>-<order>/seed<n>/
+        weights.safetensors                meta-parameters: stages initial, halfway, best
+        history.csv                        meta-training: meta_step, seconds, loss, validation
+        run.json                           manifest; status "ok" or "diverged"
+    runs/<experiment>/<trained_on>/<method>-<order>/
+        measurements.csv                   test tasks of all seeds
+        examples.safetensors               attacks only: pictures for the report
+    theory/<experiment>.csv                rows of THEORY_COLUMNS
+    measurements.csv                       all measurements.csv, joined
+    cells.csv                              status of every cell: CELL_COLUMNS
+    theory.csv                             all theory/*.csv, joined
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from lft.errors import UsageError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+class Measurement(NamedTuple):
+    """One number of one test task after one fine-tuning step.
+
+    ``task`` counts the test tasks of a family (the same tasks for every method and seed index),
+    prefixed by the family's name; ``step`` counts fine-tuning steps from 0 (before the first).
+    """
+
+    experiment: str
+    trained_on: str
+    tested_on: str
+    method: str
+    order: str
+    seed: int
+    task: str
+    step: int
+    metric: str
+    value: float
+
+
+CELL_COLUMNS = (
+    "experiment",
+    "trained_on",
+    "tested_on",
+    "method",
+    "order",
+    "seed",
+    "status",
+    "reason",
+)
+"""Status is ``ok``, ``diverged``, ``missing`` or ``not applicable``."""
+
+THEORY_COLUMNS = (
+    "experiment", "stage", "quantity", "method", "seed",
+    "steps", "support", "query", "task", "value",
+)  # fmt: skip
+"""One theory measurement: ``quantity`` is gap, variance_part, fitting_part, bound, sigma, jacobian
+or meta_gradient_norm; ``stage`` is initial, halfway or best; ``support`` and ``query`` are |D_tr|
+and |D_val|; ``steps`` is K."""
+
+
+@contextmanager
+def atomic_path(path: Path | str) -> Iterator[Path]:
+    """A temporary path beside ``path`` that replaces it when the block ends without an error.
+
+    Raises:
+        UsageError: the folder cannot be written or the disk is full; nothing half-written stays.
+    """
+    path = Path(path)
+    temporary: Path | None = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(
+            prefix=f".{path.stem}.", suffix=path.suffix, dir=path.parent
+        )
+        os.close(handle)
+        temporary = Path(name)
+        yield temporary
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        temporary.chmod(0o666 & ~_umask())
+        temporary.replace(path)
+    except OSError as error:
+        raise UsageError(f"cannot write {path}: {error.strerror or error}") from error
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def write_text(path: Path | str, text: str) -> None:
+    """Write a text file atomically."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path | str, content: Mapping[str, Any]) -> None:
+    """Write a JSON object atomically, keys in the order given."""
+    write_text(path, json.dumps(content, indent=2) + "\n")
+
+
+def read_json(path: Path | str) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Raises:
+        UsageError: the file is missing or holds no JSON object.
+    """
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}") from None
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"{path} is not valid JSON: {error}") from None
+    if not isinstance(content, dict):
+        raise UsageError(f"{path} does not hold a JSON object")
+    return content
+
+
+def write_rows(path: Path | str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Write a CSV file atomically; floats keep seven significant digits, all that float32 has."""
+    with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(columns)
+        writer.writerows(
+            [f"{value:.7g}" if isinstance(value, float) else value for value in row] for row in rows
+        )
+
+
+def read_rows(path: Path | str, columns: Sequence[str]) -> pd.DataFrame:
+    """Read a CSV file that :func:`write_rows` wrote; column ``value`` as float, ``seed``, ``step``
+    and ``steps`` as integers, the rest as text.
+
+    Raises:
+        UsageError: the file is missing, has other columns or a malformed row; the message names
+            the file and the line.
+    """
+    import pandas as pd
+
+    numbers = {"value": "float64", "seed": "int64", "step": "int64", "steps": "int64"}
+    try:
+        frame = pd.read_csv(
+            path,
+            engine="pyarrow",
+            dtype={name: numbers.get(name, "category") for name in columns},
+            keep_default_na=False,
+            na_values={"value": ["nan"]},
+        )
+        if tuple(frame.columns) != tuple(columns):
+            raise ValueError("unexpected columns")
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror or error}") from None
+    except Exception as error:  # pyarrow and pandas raise many kinds; find the line ourselves
+        raise UsageError(_locate_bad_row(Path(path), columns, numbers, error)) from None
+    return frame
+
+
+def _locate_bad_row(
+    path: Path, columns: Sequence[str], numbers: Mapping[str, str], error: Exception
+) -> str:
+    """Name the first line of a CSV file that does not have the columns or types it should."""
+    advice = "delete the file and run the workflow again"
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            reader = csv.reader(file)
+            if tuple(next(reader, ())) != tuple(columns):
+                return f"{path} line 1: expected the columns {','.join(columns)}; {advice}"
+            for row in reader:
+                line = f"{path} line {reader.line_num}"
+                if len(row) != len(columns):
+                    return f"{line}: {len(row)} fields instead of {len(columns)}; {advice}"
+                for name, text in zip(columns, row, strict=True):
+                    try:
+                        {"float64": float, "int64": int}.get(numbers.get(name, ""), str)(text)
+                    except ValueError:
+                        return f"{line}: {name} is {text[:40]!r}, not a number; {advice}"
+    except (UnicodeDecodeError, csv.Error) as problem:
+        return f"{path} is damaged ({problem}); {advice}"
+    return f"{path} cannot be read ({' '.join(str(error).split())[:120]}); {advice}"
+
+
+def join_csv(path: Path | str, columns: Sequence[str], parts: Iterable[Path]) -> None:
+    """Concatenate CSV files with the same header into one, without parsing their rows.
+
+    Raises:
+        UsageError: a part is missing or has other columns.
+    """
+    header = ",".join(columns) + "\n"
+    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8") as joined:
+        joined.write(header)
+        for part in parts:
+            try:
+                with part.open(encoding="utf-8") as file:
+                    if file.readline() != header:
+                        raise UsageError(f"{part} line 1: expected the columns {header.strip()}")
+                    joined.writelines(file)
+            except FileNotFoundError:
+                raise UsageError(f"{part} is missing; run the workflow again") from None
+
+
+def manifest(settings: Mapping[str, Any], **facts: Any) -> dict[str, Any]:
+    """Provenance of one run: commit, versions, machine, resolved settings and the facts given."""
+    import platform
+    import subprocess
+    from importlib.metadata import version
+
+    root = Path(__file__).resolve().parent.parent
+
+    def git(*arguments: str) -> str | None:
+        try:
+            done = subprocess.run(
+                ["git", "-C", str(root), *arguments], capture_output=True, text=True, timeout=10
+            )
+        except (OSError, subprocess.TimeoutExpired):
+            return None
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    packages = ("lft", "torch", "torchvision", "numpy", "pandas", "scipy", "snakemake")
+    return {
+        **facts,
+        "commit": git("rev-parse", "HEAD"),
+        "modified": bool(git("status", "--porcelain", "--untracked-files=no")),
+        "python": platform.python_version(),
+        "versions": {name: version(name) for name in packages},
+        "machine": {
+            "system": platform.platform(),
+            "processor": _processor(),
+            "cores": os.cpu_count(),
+        },
+        "settings": settings,
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(
+            line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")
+        )
+    except (OSError, StopIteration):
+        import platform
+
+        return platform.processor() or platform.machine()
