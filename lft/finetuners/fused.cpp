@@ -10,16 +10,17 @@
 #include <ATen/Parallel.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/empty_like.h>
-#include <ATen/ops/zeros_like.h>
 #include <torch/library.h>
 
 #include <algorithm>
-#include <array>
 #include <cfloat>
+#include <cmath>
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
 #include <memory>
+#include <numeric>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -41,6 +42,7 @@ constexpr int LANES = 4, VECTORS = 2, MAX_OUTER = 6, MAX_INNER = 5;
 constexpr int TILE = LANES * VECTORS;
 constexpr int64_t MAX_CHUNKS = 64;  // partial sums of the weight gradients; fixed, so that results
                                     // do not depend on the number of threads
+constexpr int64_t GROUP = 5;        // steps whose gates and panels fit the first-level cache
 constexpr int64_t STEP_GRAIN = 8;   // tiles worth a thread in one step
 
 typedef float vec __attribute__((vector_size(LANES * sizeof(float))));
@@ -118,22 +120,22 @@ struct Layer {
 
   Layer(const at::Tensor& w_ih, const at::Tensor& w_hh, const at::Tensor& bias)
       : in(w_ih.size(1)), hidden(w_hh.size(1)), rows(in + hidden + 1), packed(4 * hidden * rows) {
-    for_each_weight([&](int64_t k, int64_t row, int64_t unit, int gate) {
-      packed[(unit * rows + row) * 4 + gate] = row < in            ? w_ih.const_data_ptr<float>()[k]
-                                               : row < in + hidden ? w_hh.const_data_ptr<float>()[k]
-                                                                   : bias.const_data_ptr<float>()[k];
+    const float* from[] = {w_ih.const_data_ptr<float>(), w_hh.const_data_ptr<float>(),
+                           bias.const_data_ptr<float>()};
+    for_each_weight([&](int tensor, int64_t k, int64_t row, int64_t unit, int gate) {
+      packed[(unit * rows + row) * 4 + gate] = from[tensor][k];
     });
   }
 
-  // Calls f(k, row, unit, gate) for every weight; k is its place in torch's w_ih, w_hh or b.
+  // Calls f(tensor, k, row, unit, gate) for every weight: element k of w_ih (0), w_hh (1) or b (2).
   template <class F>
   void for_each_weight(const F& f) const {
     for (int gate = 0; gate < 4; ++gate)
       for (int64_t unit = 0; unit < hidden; ++unit) {
         const int64_t r = gate * hidden + unit;
-        for (int64_t c = 0; c < in; ++c) f(r * in + c, c, unit, gate);
-        for (int64_t c = 0; c < hidden; ++c) f(r * hidden + c, in + c, unit, gate);
-        f(r, in + hidden, unit, gate);
+        for (int64_t c = 0; c < in; ++c) f(0, r * in + c, c, unit, gate);
+        for (int64_t c = 0; c < hidden; ++c) f(1, r * hidden + c, in + c, unit, gate);
+        f(2, r, in + hidden, unit, gate);
       }
   }
 };
@@ -153,6 +155,12 @@ struct Network {
         scale(scale) {
     for (size_t k = 0; k + 2 < weights.size(); k += 3)
       layers.emplace_back(weights[k], weights[k + 1], weights[k + 2]);
+  }
+
+  int64_t n_weights() const {
+    int64_t n = hidden + 1;
+    for (const Layer& layer : layers) n += layer.packed.size();
+    return n;
   }
 
   // Andrychowicz et al. (2016), appendix A.
@@ -194,9 +202,9 @@ struct Free {
 class Scratch {
  public:
   Scratch(const Network& net, int64_t steps, int64_t extra_floats) : layers_(net.layers.size()) {
-    int64_t floats = extra_floats;
-    for (const Layer& layer : net.layers) floats += steps * (layer.rows + 6 * layer.hidden) * TILE;
-    float* p = memory(floats);
+    stride = 0;
+    for (const Layer& layer : net.layers) stride += (layer.rows + 6 * layer.hidden) * TILE;
+    float* p = memory(steps * stride + extra_floats);
     frames_.resize(steps * layers_);
     for (size_t k = 0; k < frames_.size(); ++k) {
       const Layer& layer = net.layers[k % layers_];
@@ -212,6 +220,7 @@ class Scratch {
   }
   const Frame* operator[](int64_t step) const { return &frames_[step * layers_]; }
 
+  int64_t stride;  // floats from one step to the next
   float* extra;
 
  private:
@@ -364,25 +373,214 @@ void backward_panel(const Layer& layer, const float* d_gates, int64_t begin, int
   });
 }
 
+// Lines of TILE floats, at first + step * stride + k * TILE for k < count.
+struct Rows {
+  const float* first;
+  int64_t stride, count;
+};
+
 // sums[r][c] += a[s][r] * b[s][c] over the steps s and the tile; lanes stay apart.
 template <int R>
-void outer_products(int64_t n_a, const float* const* a, int64_t n_b, const float* const* b, int64_t steps,
-                    float* sums) {
-  for (int64_t r = 0; r < n_a; r += R)
-    in_blocks<MAX_OUTER>(0, n_b, [&]<int N>(int64_t c) {
+void outer_products(Rows a, Rows b, int64_t steps, float* sums) {
+  for (int64_t r = 0; r < a.count; r += R)
+    in_blocks<MAX_OUTER>(0, b.count, [&]<int N>(int64_t c) {
       vec sum[R][N];
       for (int i = 0; i < R; ++i)
-        for (int n = 0; n < N; ++n) sum[i][n] = at(sums + ((r + i) * n_b + c + n) * LANES);
+        for (int n = 0; n < N; ++n) sum[i][n] = at(sums + ((r + i) * b.count + c + n) * LANES);
       for (int64_t s = 0; s < steps; ++s) {
-        const float* left = a[s] + r * TILE;
-        const float* right = b[s] + c * TILE;
+        const float* left = a.first + s * a.stride + r * TILE;
+        const float* right = b.first + s * b.stride + c * TILE;
         for (int v = 0; v < TILE; v += LANES)
           for (int n = 0; n < N; ++n)
             for (int i = 0; i < R; ++i) sum[i][n] += at(left + i * TILE + v) * at(right + n * TILE + v);
       }
       for (int i = 0; i < R; ++i)
-        for (int n = 0; n < N; ++n) at(sums + ((r + i) * n_b + c + n) * LANES) = sum[i][n];
+        for (int n = 0; n < N; ++n) at(sums + ((r + i) * b.count + c + n) * LANES) = sum[i][n];
     });
 }
 
+// A thread's memory for one tile of a segment.
+struct Segment {
+  const Network& net;
+  int64_t steps, state_floats, n_sums;
+  Scratch frames;
+  float *d_update, *d_h, *d_c, *sums;
+
+  Segment(const Network& net, int64_t steps)
+      : net(net),
+        steps(steps),
+        state_floats(net.layers.size() * net.hidden * TILE),
+        n_sums(net.n_weights()),
+        frames(net, steps + 1, (steps + 1) * TILE + 2 * state_floats + n_sums * LANES),
+        d_update(frames.extra),
+        d_h(d_update + (steps + 1) * TILE),
+        d_c(d_h + state_floats),
+        sums(d_c + state_floats) {}
+
+  void forward_steps(const Window& window, const float* start, const float* inputs) {
+    window.load_state(start, net, frames[0]);
+    for (int64_t t = 0; t < steps; ++t) {
+      float* gradient = d_update + t * TILE;  // not yet needed for its own purpose
+      window.load(inputs + t * window.n, gradient);
+      forward<true>(net, gradient, frames[t], frames[t + 1]);
+    }
+  }
+
+  void backward_steps(const Window& window, const float* cotangents) {
+    std::fill_n(d_h, 2 * state_floats, 0.0f);
+    const int64_t top = net.layers.size() - 1, line = net.hidden * TILE;
+    for (int64_t t = steps - 1; t >= 0; --t) {
+      float* d = d_update + t * TILE;
+      window.load(cotangents + t * window.n, d);
+      for (int v = 0; v < TILE; v += LANES) {
+        at(d + v) *= net.scale;
+        for (int64_t j = 0; j < net.hidden; ++j)
+          at(d_h + top * line + j * TILE + v) += net.out_w[j] * at(d + v);
+      }
+      for (int64_t l = top; l >= 0; --l) {
+        const Layer& layer = net.layers[l];
+        const Frame& now = frames[t][l];
+        float *d_h_here = d_h + l * line, *d_h_below = d_h_here - line;
+        backward_gates(net.hidden, now, d_h_here, d_c + l * line);
+        backward_panel(layer, now.gates, l == 0 ? layer.in : 0, layer.in + net.hidden,
+                       [&](int64_t row, int lane, vec value) {
+                         if (row < layer.in)
+                           at(d_h_below + row * TILE + lane) += value;
+                         else
+                           at(d_h_here + (row - layer.in) * TILE + lane) = value;
+                       });
+      }
+    }
+  }
+
+  // Adds the weight gradients of steps [begin, end) to the sums.
+  void add_weight_gradients(int64_t begin, int64_t end) {
+    float* to = sums;
+    for (size_t l = 0; l < net.layers.size(); ++l) {
+      const Layer& layer = net.layers[l];
+      const Frame& now = frames[begin][l];
+      const Rows d_gates{now.gates, frames.stride, 4 * net.hidden};
+      outer_products<2>(d_gates, {now.panel, frames.stride, layer.rows}, end - begin, to);
+      to += layer.packed.size() * LANES;
+    }
+    const Rows h{top_h(net, frames[begin + 1]), frames.stride, net.hidden + 1};
+    outer_products<1>({d_update + begin * TILE, TILE, 1}, h, end - begin, to);
+  }
+
+  void tile(const Window& window, const float* start, const float* inputs, const float* cotangents) {
+    forward_steps(window, start, inputs);
+    backward_steps(window, cotangents);
+    for (int64_t t = 0; t < steps; t += GROUP) add_weight_gradients(t, std::min(t + GROUP, steps));
+  }
+};
+
+// ---- operators --------------------------------------------------------------------------------------
+
+void check(const at::Tensor& tensor, at::IntArrayRef shape, const char* name) {
+  TORCH_CHECK(tensor.scalar_type() == at::kFloat && tensor.device().is_cpu() && tensor.is_contiguous() &&
+                  tensor.sizes() == shape,
+              "fused LSTM: ", name, " must be contiguous float32 of shape ", shape, " on the CPU, not ",
+              tensor.scalar_type(), " of shape ", tensor.sizes(), " on ", tensor.device());
+}
+
+void check_network(const std::vector<at::Tensor>& weights, const at::Tensor& state, double p) {
+  TORCH_CHECK(p > 0 && p <= 80, "fused LSTM: p must be in (0, 80], not ", p);
+  TORCH_CHECK(state.dim() == 4 && state.size(1) > 0 && int64_t(weights.size()) == 3 * state.size(1) + 2,
+              "fused LSTM: state must be (2, layers, hidden, n) with 3 weights for each layer and 2 for the "
+              "output, not of shape ", state.sizes(), " with ", weights.size(), " weights");
+  const int64_t hidden = state.size(2);
+  check(state, {2, state.size(1), hidden, state.size(3)}, "state");
+  for (int64_t l = 0; l < state.size(1); ++l) {
+    check(weights[3 * l], {4 * hidden, l == 0 ? 2 : hidden}, "w_ih");
+    check(weights[3 * l + 1], {4 * hidden, hidden}, "w_hh");
+    check(weights[3 * l + 2], {4 * hidden}, "b");
+  }
+  check(weights[weights.size() - 2], {hidden}, "out.w");
+  check(weights.back(), {}, "out.b");
+}
+
+std::tuple<at::Tensor, at::Tensor> step(const std::vector<at::Tensor>& weights, const at::Tensor& state,
+                                        const at::Tensor& gradient, double p, double scale) {
+  check_network(weights, state, p);
+  const int64_t n = state.size(3);
+  check(gradient, {n}, "gradient");
+  const Network net(weights, p, scale);
+  at::Tensor update = at::empty_like(gradient), new_state = at::empty_like(state);
+  at::parallel_for(0, (n + TILE - 1) / TILE, STEP_GRAIN, [&](int64_t begin, int64_t end) {
+    Scratch frames(net, 2, TILE);
+    float* line = frames.extra;
+    for (int64_t k = begin; k < end; ++k) {
+      const Window window(n, k);
+      window.load_state(state.const_data_ptr<float>(), net, frames[0]);
+      window.load(gradient.const_data_ptr<float>(), line);
+      forward<false>(net, line, frames[0], frames[1]);
+      net.output(top_h(net, frames[1]), line);
+      window.store(line, update.mutable_data_ptr<float>());
+      window.store_state(new_state.mutable_data_ptr<float>(), net, frames[1]);
+    }
+  });
+  return {new_state, update};
+}
+
+std::vector<at::Tensor> segment_vjp(const std::vector<at::Tensor>& weights, const at::Tensor& start,
+                                    const at::Tensor& inputs, const at::Tensor& cotangents, double p,
+                                    double scale) {
+  check_network(weights, start, p);
+  const int64_t n = start.size(3), steps = inputs.size(0);
+  check(inputs, {steps, n}, "inputs");
+  check(cotangents, {steps, n}, "cotangents");
+  const Network net(weights, p, scale);
+  const int64_t tiles = (n + TILE - 1) / TILE, chunk = (tiles + MAX_CHUNKS - 1) / MAX_CHUNKS;
+  const int64_t chunks = tiles == 0 ? 0 : (tiles + chunk - 1) / chunk, n_weights = net.n_weights();
+  std::vector<float> partial(chunks * n_weights);
+  at::parallel_for(0, chunks, 1, [&](int64_t begin, int64_t end) {
+    Segment segment(net, steps);
+    for (int64_t k = begin; k < end; ++k) {
+      std::fill_n(segment.sums, n_weights * LANES, 0.0f);
+      for (int64_t tile = k * chunk; tile < std::min((k + 1) * chunk, tiles); ++tile)
+        segment.tile(Window(n, tile), start.const_data_ptr<float>(), inputs.const_data_ptr<float>(),
+                     cotangents.const_data_ptr<float>());
+      for (int64_t w = 0; w < n_weights; ++w)
+        partial[k * n_weights + w] = std::accumulate(segment.sums + w * LANES, segment.sums + (w + 1) * LANES, 0.0);
+    }
+  });
+  std::vector<double> total(n_weights);
+  for (int64_t k = 0; k < chunks; ++k)
+    for (int64_t w = 0; w < n_weights; ++w) total[w] += partial[k * n_weights + w];
+
+  std::vector<at::Tensor> gradients;
+  for (const at::Tensor& weight : weights) gradients.push_back(at::empty_like(weight));
+  const double* from = total.data();
+  for (size_t l = 0; l < net.layers.size(); ++l) {
+    const Layer& layer = net.layers[l];
+    float* to[3];
+    for (int k = 0; k < 3; ++k) to[k] = gradients[3 * l + k].mutable_data_ptr<float>();
+    layer.for_each_weight([&](int tensor, int64_t k, int64_t row, int64_t unit, int gate) {
+      to[tensor][k] = from[(4 * unit + gate) * layer.rows + row];
+    });
+    from += layer.packed.size();
+  }
+  std::copy_n(from, net.hidden, gradients[weights.size() - 2].mutable_data_ptr<float>());
+  *gradients.back().mutable_data_ptr<float>() = from[net.hidden];
+  return gradients;
+}
+
 }  // namespace
+
+TORCH_LIBRARY(lft, library) {
+  library.def("lstm_step(Tensor[] weights, Tensor state, Tensor gradient, float p, float scale) -> (Tensor, Tensor)");
+  library.def(
+      "lstm_segment_vjp(Tensor[] weights, Tensor start, Tensor inputs, Tensor cotangents, float p, float scale)"
+      " -> Tensor[]");
+}
+
+TORCH_LIBRARY_IMPL(lft, CPU, library) {
+  library.impl("lstm_step", step);
+  library.impl("lstm_segment_vjp", segment_vjp);
+}
+
+// Not differentiable: segment_vjp is the derivative, called by hand.
+TORCH_LIBRARY_IMPL(lft, Autograd, library) {
+  library.impl("lstm_step", torch::CppFunction::makeFallthrough());
+  library.impl("lstm_segment_vjp", torch::CppFunction::makeFallthrough());
+}
