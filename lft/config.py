@@ -34,10 +34,10 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    def digest(self) -> str:
-        """SHA-256 of the settings, to tell whether a checkpoint or an output belongs to them."""
-        text = json.dumps(self.model_dump(mode="json"), sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()
+
+def digest(settings: dict[str, Any]) -> str:
+    """SHA-256 of settings, to tell whether a checkpoint or an output belongs to them."""
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
 
 class Source(Settings):
@@ -157,8 +157,9 @@ class Training(Settings):
 class MamlSettings(Settings):
     """Inner gradient descent of MAML, FOMAML and Reptile (eq. 2)."""
 
+    epochs: Positive  # passes over the training tasks
     steps: Positive  # K during meta-training
-    step_size: Rate  # alpha
+    step_size: dict[Order, Rate]  # alpha, for first- and zeroth-order gradients
     learning_rate: Rate  # Adam on theta(0), decayed to 0 along a cosine
 
 
@@ -196,6 +197,13 @@ class Experiment(Settings):
     maml: MamlSettings
     step_sizes: StepSizes
     testing: Testing
+
+    @model_validator(mode="after")
+    def _step_size_for_each_order(self) -> Experiment:
+        for order in self.orders:
+            if order not in self.maml.step_size:
+                raise ValueError(f"maml.step_size has no value for order {order!r}")
+        return self
 
     @model_validator(mode="after")
     def _known_names(self) -> Experiment:
@@ -338,6 +346,59 @@ class Profile(Settings):
                         if not applicable_only or self.why_not(run) is None:
                             yield run
 
+    def training_inputs(self, run: Run) -> dict[str, Any]:
+        """Every setting that the outcome of a meta-training depends on, and nothing else."""
+        experiment = self.experiment(run.experiment).with_variant(run.method)
+        method = self.experiment(run.experiment).base_method(run.method)
+        used = {"training": {"tasks", "meta_batch", "steps", "clip", "validation"}, "maml": True}
+        if method.learns_finetuner:
+            used = {"training": True, "finetuner": True}
+        elif method.learns == "step_size":
+            used = {"training": {"steps", "validation"}, "step_sizes": {method.tuner}}
+        if run.order == "zeroth":
+            used["zeroth_order"] = True
+        return {
+            "run": run._asdict(),
+            "method": method.name,
+            "families": self._families(experiment, run.trained_on.split("+")),
+            **experiment.model_dump(mode="json", include=used),
+            **self._shared(),
+        }
+
+    def evaluation_inputs(self, run: Run) -> dict[str, Any]:
+        """Every setting that an evaluation depends on beside the trained weights."""
+        experiment = self.experiment(run.experiment).with_variant(run.method)
+        return {
+            "families": self._families(experiment, list(experiment.families)),
+            **experiment.model_dump(mode="json", include={"testing", "test_on", "zeroth_order"}),
+            **self._shared(),
+        }
+
+    def victim_inputs(self, source: str) -> dict[str, Any]:
+        """Every setting that a victim depends on."""
+        return {
+            "victim": self.victim.model_dump(mode="json"),
+            "source": self.sources[source].model_dump(mode="json"),
+            "device": self.device,
+        }
+
+    def _families(self, experiment: Experiment, names: list[str]) -> dict[str, Any]:
+        """Families with the sources they draw from."""
+        result = {}
+        for name in names:
+            family = experiment.families[name]
+            result[name] = family.model_dump(mode="json")
+            if not isinstance(family, SineFamily):
+                result[name]["images"] = self.sources[family.source].model_dump(mode="json")
+            if isinstance(family, AttackFamily):
+                result[name]["victim"] = self.victim.model_dump(mode="json")
+        return result
+
+    def _shared(self) -> dict[str, Any]:
+        return self.model_dump(
+            mode="json", include={"partition", "validation_share", "device", "threads", "kernel"}
+        )
+
     def why_not(self, run: Run, tested_on: str | None = None) -> str | None:
         """Why a method cannot be trained on a mixture, or tested on another; None if it can."""
         experiment = self.experiment(run.experiment)
@@ -360,14 +421,14 @@ class Run(typing.NamedTuple):
     seed: int
 
     @property
+    def evaluation_folder(self) -> Path:
+        """Where the test measurements of all seeds go, below a result folder."""
+        return Path("runs", self.experiment, self.trained_on, f"{self.method}-{self.order}")
+
+    @property
     def folder(self) -> Path:
-        return Path(
-            "runs",
-            self.experiment,
-            self.trained_on,
-            f"{self.method}-{self.order}",
-            f"seed{self.seed}",
-        )
+        """Where the meta-training goes, below a result folder."""
+        return self.evaluation_folder / f"seed{self.seed}"
 
 
 class Cell(typing.NamedTuple):

@@ -18,6 +18,10 @@ class Diverged(Exception):
     """A training whose loss became NaN or infinite: a result, recorded as such, not a crash."""
 
 
+class Interrupted(Exception):
+    """The job was asked to stop and has saved a checkpoint; running it again goes on from there."""
+
+
 def suggestion(name: str, known: Iterable[str]) -> str:
     """``"; did you mean 'x'?"`` for the nearest known name, else the list of known names."""
     names = list(known)

@@ -6,7 +6,7 @@ A result folder ``results/<profile>/`` holds::
     victims/<source>.safetensors, .json    victim weights, clean accuracy
     runs/<experiment>/<trained_on>/<method>-<order>/seed<n>/
         weights.safetensors                meta-parameters: stages initial, halfway, best
-        history.csv                        meta-training: meta_step, seconds, loss, validation
+        history.csv                        meta-training: HISTORY_COLUMNS
         run.json                           manifest; status "ok" or "diverged"
     runs/<experiment>/<trained_on>/<method>-<order>/
         measurements.csv                   test tasks of all seeds
@@ -52,6 +52,9 @@ class Measurement(NamedTuple):
     metric: str
     value: float
 
+
+HISTORY_COLUMNS = ("meta_step", "family", "loss", "validation")
+"""Outer loss of each meta-step; ``validation`` is empty except after a validation round."""
 
 CELL_COLUMNS = (
     "experiment",

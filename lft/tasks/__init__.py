@@ -1,0 +1,1 @@
+"""Task families: sine regression, few-shot classification and universal attacks."""

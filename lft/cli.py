@@ -1,0 +1,151 @@
+"""Command line: parse arguments, call one function. Every workflow rule is one of these calls."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from lft.errors import Interrupted, UsageError
+
+if TYPE_CHECKING:
+    from lft.config import Profile, Run
+
+app = typer.Typer(
+    help="Reference reproduction of Learned Fine-Tuner for Incongruous Few-Shot Learning.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+ProfileFile = Annotated[
+    Path, typer.Option("--profile", "-p", help="Profile: a YAML file such as quick.yaml.")
+]
+Results = Annotated[
+    Path | None,
+    typer.Option("--results", "-r", help="Result folder; results/<profile> by default."),
+]
+QUICK = Path("workflow/config/quick.yaml")
+
+
+def _load(profile: Path, results: Path | None) -> tuple[Profile, Path]:
+    from lft.config import load_profile
+
+    settings = load_profile(profile)
+    return settings, results or Path("results") / settings.name
+
+
+def _run(
+    settings: Profile, experiment: str, trained_on: str, method: str, order: str, seed: int
+) -> Run:
+    """A run of the profile, or one line that says what is not in it."""
+    from lft.config import Run
+    from lft.errors import suggestion
+
+    found = settings.experiment(experiment)
+    choices = (
+        ("trained on", trained_on, found.train_on),
+        ("method", method, (*found.methods, *found.variants)),
+        ("order", order, found.orders),
+        ("seed", str(seed), [str(known) for known in settings.seeds]),
+    )
+    for what, value, known in choices:
+        if value not in known:
+            raise UsageError(f"{what} {value!r} is not in {experiment}{suggestion(value, known)}")
+    return Run(experiment, trained_on, method, order, seed)
+
+
+@app.command()
+def data(source: str, profile: ProfileFile = QUICK, results: Results = None) -> None:
+    """Prepare an image source: obtain, check, write one array file."""
+    from lft.data import prepare
+    from lft.errors import suggestion
+    from lft.paths import data_path
+
+    settings, folder = _load(profile, results)
+    if source not in settings.sources:
+        raise UsageError(f"unknown source {source!r}{suggestion(source, settings.sources)}")
+    prepare(settings.sources[source], data_path(folder, source))
+
+
+@app.command()
+def victim(source: str, profile: ProfileFile = QUICK, results: Results = None) -> None:
+    """Train the LeNet-5 victim of an image source."""
+    from lft.world import make_victim
+
+    settings, folder = _load(profile, results)
+    make_victim(settings, source, folder)
+
+
+@app.command()
+def train(
+    experiment: str,
+    trained_on: str,
+    method: str,
+    order: str = "first",
+    seed: int = 0,
+    profile: ProfileFile = QUICK,
+    results: Results = None,
+) -> None:
+    """Meta-train a method on a mixture of families, e.g. lft train attack mnist+cifar10 lft."""
+    from lft.metatrain import train as meta_train
+
+    settings, folder = _load(profile, results)
+    meta_train(settings, _run(settings, experiment, trained_on, method, order, seed), folder)
+
+
+@app.command()
+def evaluate(
+    experiment: str,
+    trained_on: str,
+    method: str,
+    order: str = "first",
+    profile: ProfileFile = QUICK,
+    results: Results = None,
+) -> None:
+    """Measure a trained method, all seeds, on the test tasks of every mixture."""
+    from lft.evaluate import evaluate as measure
+
+    settings, folder = _load(profile, results)
+    run = _run(settings, experiment, trained_on, method, order, settings.seeds[0])
+    measure(settings, run, folder)
+
+
+@app.command()
+def theory(experiment: str, profile: ProfileFile = QUICK, results: Results = None) -> None:
+    """Measure Theorem 1's gradient gap, its bound and the meta-gradient norms of an experiment."""
+    from lft.theory import measure
+
+    settings, folder = _load(profile, results)
+    measure(settings, experiment, folder)
+
+
+@app.command()
+def report(profile: ProfileFile = QUICK, results: Results = None) -> None:
+    """Build measurements.csv, tables, figures and report.html from what has been measured."""
+    from lft.report.build import build
+
+    settings, folder = _load(profile, results)
+    build(settings, folder)
+    typer.echo(folder / "report.html")
+
+
+def main() -> None:
+    """Entry point: errors that a user can cause end in one line and exit status 2."""
+    logging.basicConfig(
+        level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s"
+    )
+    try:
+        app()
+    except UsageError as error:
+        sys.exit(_fail(f"lft: {error}", 2))
+    except Interrupted as stop:
+        sys.exit(_fail(f"lft: {stop}", 143))
+
+
+def _fail(line: str, status: int) -> int:
+    print(line, file=sys.stderr)
+    return status

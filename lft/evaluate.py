@@ -1,0 +1,158 @@
+"""Fine-tuning on unseen test tasks: the metrics after every step, all tasks of a family at once."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from lft.adapt import Point, adapt
+from lft.config import Profile, Run
+from lft.learner import Learner
+from lft.records import Measurement, read_json, write_rows
+from lft.seeding import generator
+from lft.tasks.attack import Attack
+from lft.tasks.base import TaskFamily
+from lft.types import Params, TaskBatch
+from lft.weights import below, load_tensors, prefixed, save_tensors
+from lft.world import build_families
+
+log = logging.getLogger(__name__)
+
+EXAMPLE_TASKS = 3
+"""Test tasks per family whose perturbations are kept for the report's pictures."""
+
+
+def evaluate(profile: Profile, run: Run, results: Path) -> None:
+    """Measure one method, trained on one mixture, on every test mixture that it applies to.
+
+    Writes ``measurements.csv`` of all seeds (``run.seed`` is ignored) and, for attacks, the
+    pictures of the first seed. A diverged run has no rows; its status stands in its ``run.json``.
+
+    Raises:
+        UsageError: weights or prepared files are missing or damaged.
+    """
+    experiment = profile.experiment(run.experiment)
+    mixtures = [m for m in experiment.test_on if profile.why_not(run, m) is None]
+    names = list(dict.fromkeys(name for mixture in mixtures for name in mixture.split("+")))
+    families = build_families(profile, experiment.with_variant(run.method), names, results)
+    rows: list[Measurement] = []
+    examples: dict[str, Tensor] = {}
+    for seed in profile.seeds:
+        seeded = run._replace(seed=seed)
+        folder = results / seeded.folder
+        if read_json(folder / "run.json")["status"] != "ok":
+            log.warning("%s diverged and is left out", folder)
+            continue
+        learner = Learner.of(profile, seeded)
+        flat, _ = load_tensors(folder / "weights.safetensors", profile.device)
+        meta = below("best", flat)
+        measured = {}
+        for name, family in families.items():
+            tasks, start = test_tasks(learner, meta, seeded, name, family)
+            measured[name], end = trajectory(learner, meta, seeded, name, family, tasks, start)
+            if isinstance(family, Attack) and seed == profile.seeds[0]:
+                examples |= prefixed(name, pictures(family, tasks, end))
+        for mixture in mixtures:
+            rows.extend(_rows(seeded, mixture, measured))
+    write_rows(results / run.evaluation_folder / "measurements.csv", Measurement._fields, rows)
+    if examples:
+        save_tensors(results / run.evaluation_folder / "examples.safetensors", examples, {})
+
+
+def test_tasks(
+    learner: Learner, meta: Params, run: Run, name: str, family: TaskFamily
+) -> tuple[TaskBatch, Params]:
+    """The test tasks of a seed, and θ⁽⁰⁾: the same tasks and random starts for every method."""
+    n_tasks = learner.experiment.testing.tasks
+    random = generator("test", run.experiment, name, run.seed)
+    tasks = family.sample(n_tasks, random, "test")
+    return tasks, learner.start(meta, family, n_tasks, random)
+
+
+@torch.no_grad()
+def trajectory(
+    learner: Learner,
+    meta: Params,
+    run: Run,
+    name: str,
+    family: TaskFamily,
+    tasks: TaskBatch,
+    start: Params,
+) -> tuple[dict[str, Tensor], Point]:
+    """Fine-tune and measure.
+
+    Returns:
+        Each metric as (steps + 1, B), from step 0: the query set's metrics, the primary metric of
+        the support set with the suffix ``_support``, and for attacks ``first_full`` (1, B): the
+        first step with ASR 100 %, NaN if there is none. And the last point.
+    """
+    steps = learner.experiment.testing.steps
+    random = generator("test directions", run.experiment, name, run.seed)
+    tuner = learner.tuner(meta)
+    measured = [_measure(family, start, tasks)]
+    gradient = learner.gradient(random)
+    for point in adapt(family, tuner, start, tasks.support, steps=steps, gradient=gradient):
+        measured.append(_measure(family, point.params, tasks))
+    result = {metric: torch.stack([row[metric] for row in measured]) for metric in measured[0]}
+    if "asr" in result:
+        result["first_full"] = first_full(result["asr"])
+    return result, point
+
+
+def _measure(family: TaskFamily, params: Params, tasks: TaskBatch) -> dict[str, Tensor]:
+    primary = family.primary
+    support = family.metrics(params, tasks.support)[primary]
+    return family.metrics(params, tasks.query) | {f"{primary}_support": support}
+
+
+def first_full(asr: Tensor) -> Tensor:
+    """First step with ASR 100 %, (1, B), from (steps + 1, B); NaN where there is none."""
+    full = asr >= 1
+    first = full.to(torch.float32).argmax(0, keepdim=True).to(torch.float32)
+    return first.where(full.any(0, keepdim=True), torch.nan)
+
+
+def _rows(run: Run, mixture: str, measured: dict[str, dict[str, Tensor]]) -> Iterator[Measurement]:
+    """Rows of one test mixture, which takes an equal share of each family's tasks."""
+    names = mixture.split("+")
+    for name in names:
+        for metric, values in measured[name].items():
+            n_tasks = values.shape[1] // len(names)
+            steps = range(len(values)) if len(values) > 1 else [len(measured[name]["asr"]) - 1]
+            for step, row in zip(steps, values[:, :n_tasks].tolist(), strict=True):
+                for task, value in enumerate(row):
+                    yield Measurement(
+                        run.experiment,
+                        run.trained_on,
+                        mixture,
+                        run.method,
+                        run.order,
+                        run.seed,
+                        f"{name}-{task}",
+                        step,
+                        metric,
+                        value,
+                    )
+
+
+@torch.no_grad()
+def pictures(family: Attack, tasks: TaskBatch, end: Point) -> dict[str, Tensor]:
+    """Query images, perturbation and predictions of the first test tasks.
+
+    Returns:
+        ``images`` (n, m, C, H, W) uint8, ``perturbation`` (n, C, H, W), ``labels``, ``clean`` and
+        ``attacked`` (n, m): true classes and the victim's predictions without and with δ.
+    """
+    delta = {"delta": end.params["delta"][:EXAMPLE_TASKS]}
+    images, labels = (leaf[:EXAMPLE_TASKS] for leaf in tasks.query)
+    return {
+        "images": (images * 255).round().to(torch.uint8),
+        "perturbation": delta["delta"],
+        "labels": labels,
+        "clean": family.logits(images).argmax(-1),
+        "attacked": family.logits(family.attacked(delta, images)).argmax(-1),
+    }

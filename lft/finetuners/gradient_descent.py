@@ -1,0 +1,75 @@
+"""Hand-designed fine-tuners: gradient descent (eq. 2) and Adam."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from lft.types import Params
+
+
+class SGD:
+    """θ ← θ − α g (eq. 2).
+
+    Args:
+        step_size: α, in units of parameter per unit of gradient.
+    """
+
+    def __init__(self, step_size: float | Tensor) -> None:
+        self.step_size = step_size
+
+    def start(self, params: Params) -> None:
+        """Gradient descent keeps no state."""
+
+    def step(self, state: None, params: Params, grads: Params) -> tuple[None, Params]:
+        """One step; see :class:`lft.finetuners.base.FineTuner`."""
+        return None, {name: params[name] - self.step_size * grads[name] for name in params}
+
+
+class AdamState(NamedTuple):
+    """Moving averages of the gradient and of its square, and the number of steps made."""
+
+    mean: Params
+    square: Params
+    count: Tensor
+
+
+class Adam:
+    """Adam (Kingma & Ba, 2015), with the update of ``torch.optim.Adam``.
+
+    Args:
+        step_size: largest change of a coordinate in one step.
+    """
+
+    def __init__(
+        self,
+        step_size: float | Tensor,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+    ) -> None:
+        self.step_size = step_size
+        self.betas = betas
+        self.eps = eps
+
+    def start(self, params: Params) -> AdamState:
+        """Zero moments."""
+        zeros = {name: torch.zeros_like(leaf) for name, leaf in params.items()}
+        return AdamState(zeros, dict(zeros), torch.zeros((), dtype=torch.float64))
+
+    def step(self, state: AdamState, params: Params, grads: Params) -> tuple[AdamState, Params]:
+        """One step; see :class:`lft.finetuners.base.FineTuner`."""
+        first, second = self.betas
+        count = state.count + 1
+        mean = {name: torch.lerp(grads[name], state.mean[name], first) for name in params}
+        square = {
+            name: second * state.square[name] + (1 - second) * grads[name] ** 2 for name in params
+        }
+        scale = self.step_size / (1 - first ** float(count))
+        root = (1 - second ** float(count)) ** 0.5
+        updated = {
+            name: params[name] - scale * mean[name] / (square[name].sqrt() / root + self.eps)
+            for name in params
+        }
+        return AdamState(mean, square, count), updated

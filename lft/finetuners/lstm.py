@@ -1,0 +1,149 @@
+"""The coordinate-wise LSTM fine-tuner m_φ of eq. 3 (Andrychowicz et al., 2016).
+
+One small LSTM is applied to every coordinate of the optimizee on its own, with shared weights φ,
+so it serves parameters of any shape. Coordinates of all tasks lie side by side: the state is
+(2, layers, hidden, N) with N = B · P coordinates last, which makes one step a few large GEMMs.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+from torch import Generator, Tensor
+
+from lft.config import LSTMSettings
+from lft.finetuners import fused
+from lft.types import Params, flatten, unflatten
+
+Kernel = Literal["auto", "fused", "torch"]
+
+
+def preprocess(gradient: Tensor, p: float) -> Tensor:
+    """Log-magnitude and sign of a gradient (Andrychowicz et al., 2016, appendix A).
+
+    Args:
+        gradient: (N,).
+        p: gradients below e⁻ᵖ in magnitude are passed on linearly.
+
+    Returns:
+        (2, N): (log|g| / p, sign g) where |g| ≥ e⁻ᵖ, else (−1, eᵖ g).
+    """
+    smallest = math.exp(-p)
+    large = gradient.abs() >= smallest
+    magnitude = torch.where(large, gradient.abs(), smallest).log() / p
+    direction = torch.where(large, gradient.sign(), gradient / smallest)
+    return torch.stack([magnitude, direction])
+
+
+def init_weights(settings: LSTMSettings, generator: Generator) -> Params:
+    """Random φ: uniform in ±1/√hidden as in ``torch.nn.LSTM``, the output layer a tenth of that.
+
+    Returns:
+        ``layer<l>.w_ih`` (4H, in), ``layer<l>.w_hh`` (4H, H), ``layer<l>.b`` (4H) with gates in
+        the order input, forget, cell, output; ``out.w`` (H,), ``out.b`` ().
+    """
+    hidden = settings.hidden
+    bound = hidden**-0.5
+
+    def uniform(*shape: int) -> Tensor:
+        return (2 * torch.rand(shape, generator=generator) - 1) * bound
+
+    weights = {}
+    for layer in range(settings.layers):
+        weights[f"layer{layer}.w_ih"] = uniform(4 * hidden, 2 if layer == 0 else hidden)
+        weights[f"layer{layer}.w_hh"] = uniform(4 * hidden, hidden)
+        weights[f"layer{layer}.b"] = uniform(4 * hidden)
+    weights["out.w"] = uniform(hidden) / 10
+    weights["out.b"] = torch.zeros(())
+    return weights
+
+
+class CoordinateLSTM:
+    """m_φ: the update of a coordinate from its gradient and the LSTM's state.
+
+    Args:
+        weights: φ, as :func:`init_weights` names and shapes them.
+        settings: sizes, preprocessing and output scale.
+        kernel: ``torch`` is the plain differentiable path; ``fused`` the native one, which serves
+            float32 on the CPU where no derivative is recorded; ``auto`` takes it where it can.
+    """
+
+    def __init__(self, weights: Params, settings: LSTMSettings, kernel: Kernel = "auto") -> None:
+        self.weights = weights
+        self.settings = settings
+        self.kernel = kernel
+
+    def start(self, params: Params) -> Tensor:
+        """Zero state (2, layers, hidden, N): h and c of every coordinate."""
+        leaf = next(iter(params.values()))
+        n_coordinates = sum(tensor.numel() for tensor in params.values())
+        return leaf.new_zeros(2, self.settings.layers, self.settings.hidden, n_coordinates)
+
+    def step(self, state: Tensor, params: Params, grads: Params) -> tuple[Tensor, Params]:
+        """One step; see :class:`lft.finetuners.base.FineTuner`."""
+        gradient = flatten(grads)
+        if self._use_fused(gradient):
+            state, update = fused.step(
+                self.weights,
+                state,
+                gradient,
+                p=self.settings.preprocess_p,
+                scale=self.settings.output_scale,
+            )
+        else:
+            state, update = self._step(state, gradient)
+        moved = unflatten(update, params)
+        return state, {name: params[name] - moved[name] for name in params}
+
+    def segment_vjp(self, start: Tensor, inputs: Tensor, cotangents: Tensor) -> Params | None:
+        """Σ_k ⟨c_k, ∂Δ⁽ᵏ⁾/∂φ⟩ over a segment whose inputs are constants.
+
+        Args:
+            start: state before the segment.
+            inputs: (K, N) gradients fed in.
+            cotangents: (K, N) cotangents c_k of the updates.
+
+        Returns:
+            The gradient for each weight, or None where the fused kernel does not apply.
+        """
+        with torch.no_grad():
+            if not self._use_fused(inputs):
+                return None
+            return fused.segment_vjp(
+                self.weights,
+                start,
+                inputs,
+                cotangents,
+                p=self.settings.preprocess_p,
+                scale=self.settings.output_scale,
+            )
+
+    def kernel_used(self) -> str:
+        """``fused`` or ``torch``: the path taken where no derivative is recorded."""
+        with torch.no_grad():
+            return "fused" if self._use_fused(self.weights["out.w"]) else "torch"
+
+    def _use_fused(self, gradient: Tensor) -> bool:
+        if self.kernel == "torch" or torch.is_grad_enabled():
+            return False
+        return fused.available(gradient.device, gradient.dtype)
+
+    def _step(self, state: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
+        """The reference path: (state, (N,) gradient) -> (state, (N,) update)."""
+        weights = self.weights
+        features = preprocess(gradient, self.settings.preprocess_p)
+        hidden, cell = [], []
+        for layer in range(self.settings.layers):
+            gates = torch.addmm(
+                weights[f"layer{layer}.b"][:, None], weights[f"layer{layer}.w_ih"], features
+            )
+            gates = torch.addmm(gates, weights[f"layer{layer}.w_hh"], state[0, layer])
+            enter, forget, candidate, leave = gates.chunk(4)
+            memory = forget.sigmoid() * state[1, layer] + enter.sigmoid() * candidate.tanh()
+            features = leave.sigmoid() * memory.tanh()
+            hidden.append(features)
+            cell.append(memory)
+        update = self.settings.output_scale * (weights["out.w"] @ features + weights["out.b"])
+        return torch.stack([torch.stack(hidden), torch.stack(cell)]), update

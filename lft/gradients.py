@@ -1,0 +1,94 @@
+"""What the fine-tuner is fed: gradients (first order) or estimates from loss values (zeroth)."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+from torch import Generator, Tensor
+
+from lft.config import ZerothOrderSettings
+from lft.tasks.base import TaskFamily
+from lft.types import Batch, Params
+
+
+class Gradient(Protocol):
+    """g(θ) of eq. 3 for B tasks at once."""
+
+    def __call__(self, family: TaskFamily, params: Params, batch: Batch) -> Params: ...
+
+
+def value_and_grad(
+    family: TaskFamily, params: Params, batch: Batch, *, create_graph: bool = False
+) -> tuple[Tensor, Params]:
+    """Losses (B,) and ∇_θ f of each task, each (B, …).
+
+    Args:
+        create_graph: keep the gradient differentiable in ``params``; otherwise both results are
+            detached.
+    """
+    with torch.enable_grad():
+        if not create_graph:
+            params = {name: leaf.detach().requires_grad_() for name, leaf in params.items()}
+        losses = family.loss(params, batch)
+        grads = torch.autograd.grad(losses.sum(), list(params.values()), create_graph=create_graph)
+    return losses if create_graph else losses.detach(), dict(zip(params, grads, strict=True))
+
+
+class FirstOrder:
+    """g = ∇_θ f(θ; D).
+
+    Args:
+        create_graph: keep g differentiable in θ, which brings the Hessian into eq. 8.
+    """
+
+    def __init__(self, *, create_graph: bool = False) -> None:
+        self.create_graph = create_graph
+
+    def __call__(self, family: TaskFamily, params: Params, batch: Batch) -> Params:
+        return value_and_grad(family, params, batch, create_graph=self.create_graph)[1]
+
+
+class ZerothOrder:
+    """ĝ(θ) = (1/(μ q)) Σ_j [f(θ + μ u_j) − f(θ)] u_j with u_j ~ N(0, I) (eq. 6).
+
+    All q + 1 loss values of all tasks come from one batched evaluation of B (q + 1) tasks.
+
+    Args:
+        settings: μ, q and whether the tasks of a batch share their directions.
+        generator: draws the directions, fresh ones at every call.
+        create_graph: keep ĝ differentiable in θ; only first derivatives of f are involved.
+    """
+
+    def __init__(
+        self, settings: ZerothOrderSettings, generator: Generator, *, create_graph: bool = False
+    ) -> None:
+        self.settings = settings
+        self.generator = generator
+        self.create_graph = create_graph
+
+    def __call__(self, family: TaskFamily, params: Params, batch: Batch) -> Params:
+        q = self.settings.directions
+        with torch.set_grad_enabled(self.create_graph):
+            directions = {name: self._directions(leaf) for name, leaf in params.items()}
+            shifted = {
+                name: torch.cat(
+                    [leaf[:, None], leaf[:, None] + self.settings.mu * directions[name]], dim=1
+                ).flatten(0, 1)
+                for name, leaf in params.items()
+            }
+            losses = family.loss(shifted, batch.repeat_tasks(q + 1)).view(-1, q + 1)
+            slopes = (losses[:, 1:] - losses[:, :1]) / (self.settings.mu * q)
+            return {
+                name: torch.einsum("bq,bq...->b...", slopes, directions[name]) for name in params
+            }
+
+    def _directions(self, leaf: Tensor) -> Tensor:
+        """(B, q, …) standard normal directions for one parameter."""
+        n_tasks = 1 if self.settings.shared_directions else leaf.shape[0]
+        drawn = torch.randn(
+            (n_tasks, self.settings.directions, *leaf.shape[1:]),
+            generator=self.generator,
+            dtype=leaf.dtype,
+        )
+        return drawn.to(leaf.device).expand(leaf.shape[0], *drawn.shape[1:])

@@ -1,0 +1,281 @@
+"""The outer loop (Algorithm 1): truncated segments, clipping, model selection, checkpoints."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lft.adapt import adapt
+from lft.checkpoint import Checkpoints, watch_for_stop
+from lft.config import Profile, Run, digest
+from lft.errors import Diverged, Interrupted, UsageError
+from lft.finetuners.gradient_descent import Adam, AdamState
+from lft.learner import Learner
+from lft.metagradient import meta_gradient
+from lft.progress import track
+from lft.records import HISTORY_COLUMNS, manifest, write_json, write_rows
+from lft.seeding import generator
+from lft.tasks.base import TaskFamily
+from lft.types import Params
+from lft.weights import below, prefixed, save_tensors
+from lft.world import build_families
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class TrainingState:
+    """All that changes during a meta-training; what a checkpoint holds.
+
+    Attributes:
+        meta: current meta-parameters; ``stages`` keeps the initial, halfway and best ones.
+        moments: state of the meta-optimizer (Adam).
+        step: meta-batches done.
+        best_score: lowest meta-validation loss so far.
+        history: rows of HISTORY_COLUMNS.
+    """
+
+    meta: Params
+    moments: AdamState
+    stages: dict[str, Params]
+    step: int = 0
+    best_score: float = math.inf
+    best_step: int = 0
+    history: list[list[Any]] = field(default_factory=list)
+
+    @classmethod
+    def fresh(cls, meta: Params) -> TrainingState:
+        return cls(meta, Adam(1.0).start(meta), {"initial": meta})
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Everything as flat tensors, for a checkpoint."""
+        flat = prefixed("meta", self.meta) | {"count": self.moments.count}
+        flat |= prefixed("mean", self.moments.mean) | prefixed("square", self.moments.square)
+        for stage, meta in self.stages.items():
+            flat |= prefixed(f"stage-{stage}", meta)
+        return flat
+
+    def info(self) -> dict[str, Any]:
+        return {
+            "best_score": self.best_score,
+            "best_step": self.best_step,
+            "history": self.history,
+            "stages": list(self.stages),
+        }
+
+    @classmethod
+    def restored(cls, flat: dict[str, Tensor], info: dict[str, Any], like: Params) -> TrainingState:
+        """Inverse of :meth:`tensors` and :meth:`info`; devices and order are those of ``like``."""
+
+        def part(prefix: str) -> Params:
+            found = below(prefix, flat)
+            return {name: found[name].to(leaf.device) for name, leaf in like.items()}
+
+        return cls(
+            part("meta"),
+            AdamState(part("mean"), part("square"), flat["count"]),
+            {stage: part(f"stage-{stage}") for stage in info["stages"]},
+            info["step"],
+            info["best_score"],
+            info["best_step"],
+            info["history"],
+        )
+
+
+def train(profile: Profile, run: Run, results: Path) -> None:
+    """Meta-train one run and write its weights, history and manifest.
+
+    A training that diverges is a result: it is recorded with status ``diverged``, together with
+    the best meta-parameters until then.
+
+    Raises:
+        UsageError: the method does not apply to these tasks, or files are missing.
+        Interrupted: SIGTERM came; a checkpoint is saved and nothing else is written.
+    """
+    refusal = profile.why_not(run)
+    if refusal:
+        raise UsageError(refusal)
+    learner = Learner.of(profile, run)
+    names = run.trained_on.split("+")
+    families = build_families(profile, learner.experiment, names, results)
+    folder = results / run.folder
+    settings = profile.training_inputs(run)
+    checkpoints = Checkpoints(folder / "checkpoints", digest(settings))
+    began = time.perf_counter()
+    first = next(iter(families.values()))
+    state = TrainingState.fresh(learner.initial(first, generator("meta", run.experiment, run.seed)))
+    status, reason = "ok", ""
+    try:
+        if learner.method.learns == "step_size":
+            _pick_step_size(learner, run, families, state)
+        else:
+            saved = checkpoints.load()
+            if saved:
+                state = TrainingState.restored(*saved, like=state.meta)
+            _meta_train(learner, run, families, state, checkpoints, profile.checkpoint_seconds)
+    except Diverged as divergence:
+        status, reason = "diverged", str(divergence)
+        log.warning("diverged: %s", reason)
+    stages = {"best": state.meta} | state.stages
+    flat = {k: v for stage, meta in stages.items() for k, v in prefixed(stage, meta).items()}
+    save_tensors(folder / "weights.safetensors", flat, {"run": run._asdict(), "status": status})
+    write_rows(folder / "history.csv", HISTORY_COLUMNS, state.history)
+    write_json(
+        folder / "run.json",
+        manifest(
+            settings,
+            run=run._asdict(),
+            status=status,
+            reason=reason,
+            seconds=round(time.perf_counter() - began, 3),
+            device=profile.device,
+            threads=profile.threads,
+            kernel=learner.kernel_used(state.meta),
+            meta_batches=state.step,
+            best_meta_batch=state.best_step,
+            validation_loss=state.best_score if math.isfinite(state.best_score) else None,
+        ),
+    )
+    checkpoints.clear()
+
+
+def _meta_train(
+    learner: Learner,
+    run: Run,
+    families: dict[str, TaskFamily],
+    state: TrainingState,
+    checkpoints: Checkpoints,
+    checkpoint_seconds: float,
+) -> None:
+    """Run the outer loop from ``state`` to its end, changing ``state``."""
+    training, plan = learner.experiment.training, learner.plan
+    total = plan.epochs * training.batches
+    rounds = {
+        math.ceil(total * (i + 1) / training.validation.rounds)
+        for i in range(training.validation.rounds)
+    }
+    saved_at = time.monotonic()
+    names = list(families)
+    with watch_for_stop() as stop, track(total, state.step, describe(run)) as progress:
+        while state.step < total:
+            name = names[state.step % len(names)]
+            loss = _meta_batch(learner, run, name, families[name], state, total)
+            state.step += 1
+            if state.step == math.ceil(total / 2):
+                state.stages["halfway"] = state.meta
+            score = math.nan
+            if state.step in rounds:
+                score = validation_loss(learner, state.meta, run, families)
+                if score < state.best_score:
+                    state.best_score, state.best_step = score, state.step
+                    state.stages["best"] = state.meta
+            state.history.append([state.step, name, loss, "" if math.isnan(score) else score])
+            progress.advance(loss, state.best_score)
+            if stop.received or time.monotonic() - saved_at > checkpoint_seconds:
+                checkpoints.save(state.step, state.tensors(), state.info())
+                saved_at = time.monotonic()
+            if stop.received:
+                raise Interrupted(
+                    f"stopped after meta-batch {state.step} of {total}; checkpoint saved"
+                )
+    if not math.isfinite(state.best_score):
+        raise Diverged("the meta-validation loss was never finite")
+
+
+def _meta_batch(
+    learner: Learner,
+    run: Run,
+    name: str,
+    family: TaskFamily,
+    state: TrainingState,
+    total: int,
+) -> float:
+    """Fine-tune one meta-batch along its whole trajectory; one meta-update per segment.
+
+    Returns:
+        The outer loss, averaged over the segments.
+    """
+    training, plan = learner.experiment.training, learner.plan
+    batch = state.step % training.batches
+    tasks = family.sample(
+        training.meta_batch,
+        generator("train tasks", run.experiment, name, run.seed, batch),
+        "train",
+    )
+    random = generator("train", run.experiment, run.order, run.seed, state.step)
+    n_segments = plan.steps // plan.segment
+    losses, point = [], None
+    for index in range(n_segments):
+        segment = meta_gradient(learner, state.meta, family, tasks, point, random)
+        point = segment.end
+        norm = torch.sqrt(
+            sum((leaf.double().square().sum() for leaf in segment.grads.values()), torch.zeros(()))
+        )
+        if not (segment.loss.isfinite() and norm.isfinite()):
+            raise Diverged(
+                f"outer loss {float(segment.loss):g}, meta-gradient norm {float(norm):g} at "
+                f"meta-batch {state.step + 1}, segment {index + 1}"
+            )
+        clip = min(1.0, training.clip / (float(norm) + 1e-12))
+        done = (state.step + index / n_segments) / total
+        rate = plan.learning_rate * 0.5 * (1 + math.cos(math.pi * done))
+        clipped = {key: leaf * clip for key, leaf in segment.grads.items()}
+        state.moments, state.meta = Adam(rate).step(state.moments, state.meta, clipped)
+        losses.append(float(segment.loss))
+    return sum(losses) / n_segments
+
+
+@torch.no_grad()
+def validation_loss(
+    learner: Learner, meta: Params, run: Run, families: dict[str, TaskFamily]
+) -> float:
+    """Query loss on meta-validation tasks, averaged over families, tasks and all steps.
+
+    The same tasks and the same number of steps serve every method of an experiment.
+    """
+    training = learner.experiment.training
+    scores = []
+    for name, family in families.items():
+        random = generator("validation", run.experiment, name, run.seed)
+        tasks = family.sample(training.validation.tasks, random, "validation")
+        start = learner.start(meta, family, training.validation.tasks, random)
+        points = adapt(
+            family,
+            learner.tuner(meta),
+            start,
+            tasks.support,
+            steps=training.steps,
+            gradient=learner.gradient(random),
+        )
+        scores += [family.loss(point.params, tasks.query).mean() for point in points]
+    return float(torch.stack(scores).mean())
+
+
+def _pick_step_size(
+    learner: Learner, run: Run, families: dict[str, TaskFamily], state: TrainingState
+) -> None:
+    """Choose a hand-designed fine-tuner's step size on meta-validation tasks."""
+    grid = getattr(learner.experiment.step_sizes, learner.method.tuner)
+    for index, step_size in enumerate(grid, start=1):
+        meta = {"step_size": torch.tensor(step_size, dtype=torch.float64)}
+        score = validation_loss(learner, meta, run, families)
+        log.info("step size %g: meta-validation loss %g", step_size, score)
+        state.history.append([index, "+".join(families), math.nan, score])
+        if score < state.best_score:
+            state.best_score, state.best_step = score, index
+            state.stages["best"] = meta
+    state.step = len(grid)
+    if not math.isfinite(state.best_score):
+        raise Diverged("the meta-validation loss was not finite for any step size")
+
+
+def describe(run: Run) -> str:
+    """A run in a few words, for progress bars and logs."""
+    return f"{run.experiment} {run.method} ({run.order} order) on {run.trained_on}, seed {run.seed}"

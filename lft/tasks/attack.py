@@ -1,0 +1,98 @@
+"""Universal adversarial perturbations (sec. 4, eq. 12)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Generator, Tensor
+
+from lft.config import AttackFamily
+from lft.tasks.base import Phase
+from lft.tasks.pools import Pools
+from lft.tasks.victim import LeNet5
+from lft.types import Batch, Params, TaskBatch
+
+
+def margins(scores: Tensor, labels: Tensor) -> Tensor:
+    """Score of the true class minus the largest other score, (…): ≤ 0 means fooled (C&W).
+
+    Args:
+        scores: (…, classes) probabilities, log-probabilities or logits.
+        labels: (…) true classes.
+    """
+    true = scores.gather(-1, labels[..., None])[..., 0]
+    others = scores.scatter(-1, labels[..., None], -torch.inf)
+    return true - others.amax(-1)
+
+
+def distortion(perturbation: Tensor) -> Tensor:
+    """Mean |δ| per pixel of each task, (B,), for images in [0, 1]."""
+    return perturbation.abs().flatten(1).mean(1)
+
+
+class Attack:
+    """One perturbation δ per task that should fool the victim on every image of the task.
+
+    f(δ; D) = (1/|D|) Σ max{z(x + δ; y) − max_{c≠y} z(x + δ; c), 0} + λ · mean|δ|   (eq. 12)
+
+    where z is the probability, log-probability or logit, as the settings say, and x + δ is kept
+    in [0, 1] if they say so. The ℓ1 norm is taken as a mean over pixels, so λ means the same for
+    images of every size.
+
+    Args:
+        settings: task sizes, λ, margin, clipping.
+        victim: the network to fool; its weights are constants.
+        pools: images of each phase.
+    """
+
+    primary = "asr"
+
+    def __init__(self, settings: AttackFamily, victim: LeNet5, pools: Pools) -> None:
+        pools.check(settings.support, settings.query)
+        self.settings = settings
+        self.victim = victim
+        self.pools = pools
+
+    def sample(self, n_tasks: int, generator: Generator, phase: Phase) -> TaskBatch:
+        """Images (B, classes · k, C, H, W) in [0, 1] and their labels (B, classes · k)."""
+        return self.pools.sample(
+            n_tasks,
+            generator,
+            phase,
+            ways=self.settings.classes,
+            support=self.settings.support,
+            query=self.settings.query,
+            relabel=False,
+        )
+
+    def init(self, n_tasks: int, generator: Generator) -> Params:
+        """δ⁽⁰⁾ ~ N(0, init_scale²), (B, C, H, W)."""
+        images = self.pools.by_phase["train"][0].images
+        noise = torch.randn((n_tasks, *images.shape[1:]), generator=generator)
+        return {"delta": self.settings.init_scale * noise.to(images.device)}
+
+    def attacked(self, params: Params, images: Tensor) -> Tensor:
+        """x + δ, clipped to [0, 1] if the settings say so: (B, n, C, H, W)."""
+        shifted = images + params["delta"][:, None]
+        return shifted.clamp(0, 1) if self.settings.clip else shifted
+
+    def logits(self, images: Tensor) -> Tensor:
+        """The victim's logits (B, n, classes) for images (B, n, C, H, W)."""
+        return self.victim(images.flatten(0, 1)).view(*images.shape[:2], -1)
+
+    def loss(self, params: Params, batch: Batch) -> Tensor:
+        """f(δ; D) of each task, (B,)."""
+        scores = self.logits(self.attacked(params, batch.x))
+        if self.settings.margin == "probability":
+            scores = scores.softmax(-1)
+        elif self.settings.margin == "log_probability":
+            scores = scores.log_softmax(-1)
+        hinge = margins(scores, batch.y).relu().mean(1)
+        return hinge + self.settings.distortion_weight * distortion(params["delta"])
+
+    def metrics(self, params: Params, batch: Batch) -> dict[str, Tensor]:
+        """``asr``: share of images with hinge 0, i.e. not classified as their label with a positive
+        margin; ``distortion``: mean |δ|. Both NaN where δ is not finite."""
+        logits = self.logits(self.attacked(params, batch.x))
+        fooled = (margins(logits, batch.y) <= 0).to(logits.dtype).mean(1)
+        size = distortion(params["delta"])
+        return {"asr": fooled.where(size.isfinite(), torch.nan), "distortion": size}

@@ -1,0 +1,96 @@
+"""Networks whose weights differ from task to task: every parameter is (B, …)."""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+from typing import Protocol
+
+import torch
+from torch import Generator, Tensor
+from torch.nn import functional
+
+from lft.types import Params
+
+
+class Network(Protocol):
+    """A function of per-task parameters and per-task inputs."""
+
+    def init(self, n_tasks: int, generator: Generator) -> Params:
+        """Random parameters of B networks, each (B, …)."""
+
+    def __call__(self, params: Params, x: Tensor) -> Tensor:
+        """Outputs (B, n, outputs) for inputs (B, n, …)."""
+
+
+def _uniform(shape: tuple[int, ...], fan_in: int, generator: Generator) -> Tensor:
+    """Uniform in ±1/√fan_in, as ``torch.nn.Linear`` and ``Conv2d`` start."""
+    return (2 * torch.rand(shape, generator=generator) - 1) / math.sqrt(fan_in)
+
+
+class MLP:
+    """Fully connected ReLU network; all tasks go through one batched matrix product a layer.
+
+    Args:
+        widths: input, hidden and output widths.
+    """
+
+    def __init__(self, widths: tuple[int, ...]) -> None:
+        self.widths = widths
+
+    def init(self, n_tasks: int, generator: Generator) -> Params:
+        params = {}
+        for layer, (inputs, outputs) in enumerate(pairwise(self.widths)):
+            params[f"w{layer}"] = _uniform((n_tasks, inputs, outputs), inputs, generator)
+            params[f"b{layer}"] = torch.zeros(n_tasks, 1, outputs)
+        return params
+
+    def __call__(self, params: Params, x: Tensor) -> Tensor:
+        x = x.flatten(2)
+        last = len(self.widths) - 2
+        for layer in range(last + 1):
+            x = torch.baddbmm(params[f"b{layer}"], x, params[f"w{layer}"])
+            if layer < last:
+                x = x.relu()
+        return x
+
+
+class CNN:
+    """3×3 convolutions of stride 2 with ReLU, then a linear layer; tasks are groups of channels.
+
+    Args:
+        shape: channels, height and width of the images.
+        channels: output channels of each convolution.
+        outputs: width of the linear layer.
+    """
+
+    def __init__(
+        self, shape: tuple[int, int, int], channels: tuple[int, ...], outputs: int
+    ) -> None:
+        self.channels = (shape[0], *channels)
+        self.outputs = outputs
+        height, width = shape[1:]
+        for _ in channels:
+            height, width = (height + 1) // 2, (width + 1) // 2
+        self.features = channels[-1] * height * width
+
+    def init(self, n_tasks: int, generator: Generator) -> Params:
+        params = {}
+        for layer, (inputs, outputs) in enumerate(pairwise(self.channels)):
+            shape = (n_tasks, outputs, inputs, 3, 3)
+            params[f"conv{layer}"] = _uniform(shape, 9 * inputs, generator)
+            params[f"bias{layer}"] = torch.zeros(n_tasks, outputs)
+        head = (n_tasks, self.features, self.outputs)
+        params["head"] = _uniform(head, self.features, generator)
+        params["head_bias"] = torch.zeros(n_tasks, 1, self.outputs)
+        return params
+
+    def __call__(self, params: Params, x: Tensor) -> Tensor:
+        n_tasks, n_images = x.shape[:2]
+        x = x.transpose(0, 1).flatten(1, 2)
+        for layer in range(len(self.channels) - 1):
+            weight = params[f"conv{layer}"].flatten(0, 1)
+            bias = params[f"bias{layer}"].flatten()
+            x = functional.conv2d(x, weight, bias, stride=2, padding=1, groups=n_tasks).relu()
+        x = x.view(n_images, n_tasks, self.features).transpose(0, 1)
+        return torch.baddbmm(params["head_bias"], x, params["head"])

@@ -1,0 +1,155 @@
+"""Which images a phase may draw from, and drawing N-way k-shot tasks from them."""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Generator, Tensor
+
+from lft.data import ImageSet
+from lft.errors import UsageError
+from lft.seeding import generator as seeded
+from lft.tasks.base import Phase
+from lft.types import Batch, TaskBatch
+
+Partition = Literal["disjoint", "paper"]
+
+
+class Pool(NamedTuple):
+    """Images of each class: ``members[c]`` are indices of class c into ``images``."""
+
+    images: Tensor  # uint8 (n, C, H, W)
+    members: tuple[Tensor, ...]
+
+    def take(self, indices: Tensor) -> Tensor:
+        """Images in [0, 1], (*indices.shape, C, H, W)."""
+        return self.images[indices].to(torch.get_default_dtype()) / 255
+
+
+class Pools:
+    """Support and query pools of the three phases of one image source.
+
+    ``disjoint``: the training images are divided between meta-training and meta-validation, the
+    test images serve meta-testing; support and query of a task are different images of one pool.
+    ``paper``: in every phase support comes from the training and query from the test images.
+
+    Args:
+        images: the source.
+        partition: see above.
+        validation_share: share of each class's training images for meta-validation (disjoint).
+        keep: optional mask of usable images for (train, test), e.g. those classified correctly.
+    """
+
+    def __init__(
+        self,
+        images: ImageSet,
+        partition: Partition,
+        validation_share: float,
+        keep: tuple[Tensor, Tensor] | None = None,
+    ) -> None:
+        self.label = images.label
+        self.classes = images.classes
+        n_classes = len(images.classes)
+        train = _members(images.train_labels, n_classes, keep[0] if keep else None)
+        test = _members(images.test_labels, n_classes, keep[1] if keep else None)
+        self.by_phase: dict[Phase, tuple[Pool, Pool]]
+        if partition == "paper":
+            both = Pool(images.train_images, train), Pool(images.test_images, test)
+            self.by_phase = {"train": both, "validation": both, "test": both}
+        else:
+            divided = [
+                _divide(indices, validation_share, label) for label, indices in enumerate(train)
+            ]
+            pools = {
+                "train": Pool(images.train_images, tuple(larger for larger, _ in divided)),
+                "validation": Pool(images.train_images, tuple(smaller for _, smaller in divided)),
+                "test": Pool(images.test_images, test),
+            }
+            self.by_phase = {
+                "train": (pools["train"],) * 2,
+                "validation": (pools["validation"],) * 2,
+                "test": (pools["test"],) * 2,
+            }
+
+    def check(self, support: int, query: int) -> None:
+        """Make sure that every class can fill a task in every phase.
+
+        Raises:
+            UsageError: a class has too few images; the message names it and the numbers.
+        """
+        for phase, (first, second) in self.by_phase.items():
+            for label, name in enumerate(self.classes):
+                sizes = len(first.members[label]), len(second.members[label])
+                needed = (support + query,) * 2 if first is second else (support, query)
+                if sizes[0] < needed[0] or sizes[1] < needed[1]:
+                    raise UsageError(
+                        f"{self.label}: class {name!r} has {min(sizes)} usable images for "
+                        f"meta-{phase}, but a task needs {max(needed)}; add images, or lower "
+                        f"support and query"
+                    )
+
+    def sample(
+        self,
+        n_tasks: int,
+        generator: Generator,
+        phase: Phase,
+        *,
+        ways: int,
+        support: int,
+        query: int,
+        relabel: bool,
+    ) -> TaskBatch:
+        """Draw tasks of ``ways`` classes.
+
+        Args:
+            support: images per class in the support set; ``query`` likewise.
+            relabel: labels count the ways of the task instead of naming the source's classes.
+
+        Returns:
+            Images (B, ways · k, C, H, W) in [0, 1] and labels (B, ways · k), class by class.
+        """
+        first, second = self.by_phase[phase]
+        rows: list[tuple[Tensor, Tensor]] = []
+        labels: list[Tensor] = []
+        for _ in range(n_tasks):
+            chosen = torch.randperm(len(self.classes), generator=generator)[:ways]
+            labels.append(torch.arange(ways) if relabel else chosen)
+            drawn = [
+                _draw(first, second, int(label), support, query, generator) for label in chosen
+            ]
+            rows.append((torch.cat([s for s, _ in drawn]), torch.cat([q for _, q in drawn])))
+        label = torch.stack(labels).to(first.images.device)
+        return TaskBatch(
+            Batch(
+                first.take(torch.stack([s for s, _ in rows])), label.repeat_interleave(support, 1)
+            ),
+            Batch(
+                second.take(torch.stack([q for _, q in rows])), label.repeat_interleave(query, 1)
+            ),
+        )
+
+
+def _members(labels: Tensor, n_classes: int, keep: Tensor | None) -> tuple[Tensor, ...]:
+    kept = torch.ones_like(labels, dtype=torch.bool) if keep is None else keep
+    return tuple(((labels == label) & kept).nonzero()[:, 0].cpu() for label in range(n_classes))
+
+
+def _divide(indices: Tensor, share: float, label: int) -> tuple[Tensor, Tensor]:
+    """A fixed random division of one class, the same in every run; (1 − share, share)."""
+    order = torch.randperm(len(indices), generator=seeded("partition", label))
+    smaller = round(share * len(indices))
+    return indices[order[smaller:]], indices[order[:smaller]]
+
+
+def _draw(
+    first: Pool, second: Pool, label: int, support: int, query: int, generator: Generator
+) -> tuple[Tensor, Tensor]:
+    """Indices of support and query images of one class; disjoint where both share a pool."""
+    members = first.members[label]
+    order = torch.randperm(len(members), generator=generator)
+    if first is second:
+        return members[order[:support]], members[order[support : support + query]]
+    others = second.members[label]
+    other_order = torch.randperm(len(others), generator=generator)
+    return members[order[:support]], others[other_order[:query]]

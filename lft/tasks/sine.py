@@ -1,0 +1,51 @@
+"""Sine regression (sec. 5 and supplement G; Finn et al., 2017, sec. 5.1)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Generator, Tensor
+
+from lft.config import SineFamily
+from lft.tasks.base import Phase
+from lft.tasks.networks import MLP
+from lft.types import Batch, Params, TaskBatch
+
+
+class Sine:
+    """y = a sin(x + b), x uniform in [−5, 5]; amplitude a and phase b vary from task to task."""
+
+    primary = "mse"
+
+    def __init__(self, settings: SineFamily, device: torch.device | str = "cpu") -> None:
+        self.settings = settings
+        self.device = device
+        self.network = MLP((1, *settings.hidden, 1))
+
+    def sample(self, n_tasks: int, generator: Generator, phase: Phase = "train") -> TaskBatch:
+        """Support and query points (B, n, 1). Every draw is new, so the phases never overlap."""
+        amplitude = self._between(self.settings.amplitude, n_tasks, generator)
+        shift = self._between(self.settings.phase, n_tasks, generator)
+
+        def points(n: int) -> Batch:
+            x = 10 * torch.rand(n_tasks, n, 1, generator=generator) - 5
+            y = amplitude * torch.sin(x + shift)
+            return Batch(x.to(self.device), y.to(self.device))
+
+        return TaskBatch(points(self.settings.support), points(self.settings.query))
+
+    def init(self, n_tasks: int, generator: Generator) -> Params:
+        params = self.network.init(n_tasks, generator)
+        return {name: leaf.to(self.device) for name, leaf in params.items()}
+
+    def loss(self, params: Params, batch: Batch) -> Tensor:
+        """Mean squared error of each task, (B,)."""
+        return (self.network(params, batch.x) - batch.y).square().mean(dim=(1, 2))
+
+    def metrics(self, params: Params, batch: Batch) -> dict[str, Tensor]:
+        """``mse``: the mean squared error."""
+        return {"mse": self.loss(params, batch)}
+
+    @staticmethod
+    def _between(bounds: tuple[float, float], n_tasks: int, generator: Generator) -> Tensor:
+        low, high = bounds
+        return low + (high - low) * torch.rand(n_tasks, 1, 1, generator=generator)

@@ -1,0 +1,84 @@
+"""LeNet-5, the network that the universal attacks are made against (LeCun et al., 1998)."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from lft.config import VictimSettings
+from lft.data import ImageSet
+from lft.seeding import generator, seed_from
+
+
+class LeNet5(nn.Module):
+    """LeNet-5 with ReLU and max-pooling; images in [0, 1] of 28×28 (padded) or 32×32 pixels.
+
+    Args:
+        shape: channels, height and width.
+        n_classes: outputs.
+    """
+
+    def __init__(self, shape: tuple[int, int, int], n_classes: int) -> None:
+        super().__init__()
+        channels, height, width = shape
+        self.padding = 2 if min(height, width) < 32 else 0
+        sides = [((side + 2 * self.padding - 4) // 2 - 4) // 2 for side in (height, width)]
+        self.conv1 = nn.Conv2d(channels, 6, 5, padding=self.padding)
+        self.conv2 = nn.Conv2d(6, 16, 5)
+        self.fc1 = nn.Linear(16 * sides[0] * sides[1], 120)
+        self.fc2 = nn.Linear(120, 84)
+        self.fc3 = nn.Linear(84, n_classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (n, classes) for images (n, C, H, W)."""
+        x = functional.max_pool2d(self.conv1(images), 2).relu()
+        x = functional.max_pool2d(self.conv2(x), 2).relu()
+        x = self.fc1(x.flatten(1)).relu()
+        return self.fc3(self.fc2(x).relu())
+
+    def initialise(self, seed: int) -> None:
+        """Weights uniform in ±1/√fan_in, as torch's default, from a generator of its own."""
+        random = torch.Generator().manual_seed(seed)
+        with torch.no_grad():
+            for layer in (self.conv1, self.conv2, self.fc1, self.fc2, self.fc3):
+                bound = 1 / math.sqrt(layer.weight[0].numel())
+                layer.weight.uniform_(-bound, bound, generator=random)
+                layer.bias.uniform_(-bound, bound, generator=random)
+
+
+def train_victim(images: ImageSet, settings: VictimSettings, name: str, device: str) -> LeNet5:
+    """Train a victim on all training images with Adam and a cosine schedule.
+
+    Args:
+        name: names the random draws.
+    """
+    shape = images.train_images.shape
+    victim = LeNet5((shape[1], shape[2], shape[3]), len(images.classes))
+    victim.initialise(seed_from("victim", name))
+    victim.to(device)
+    pixels, labels = images.train_images.to(device), images.train_labels.to(device)
+    optimizer = torch.optim.Adam(victim.parameters(), lr=settings.learning_rate)
+    n_batches = math.ceil(len(labels) / settings.batch)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, settings.epochs * n_batches)
+    for epoch in range(settings.epochs):
+        order = torch.randperm(len(labels), generator=generator("victim", name, epoch)).to(device)
+        for indices in order.split(settings.batch):
+            optimizer.zero_grad()
+            logits = victim(pixels[indices].float() / 255)
+            functional.cross_entropy(logits, labels[indices]).backward()
+            optimizer.step()
+            schedule.step()
+    return victim.requires_grad_(False).eval()
+
+
+@torch.no_grad()
+def correct(victim: LeNet5, images: Tensor, labels: Tensor) -> Tensor:
+    """Which images (n, C, H, W, uint8) the victim classifies correctly, bool (n,)."""
+    parts = [
+        victim(part.float() / 255).argmax(1) == truth
+        for part, truth in zip(images.split(1000), labels.split(1000), strict=True)
+    ]
+    return torch.cat(parts)

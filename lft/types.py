@@ -1,0 +1,63 @@
+"""Shapes shared by the whole package: every tensor carries a leading task axis B."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+Params = dict[str, Tensor]
+"""Optimizee variables by name, each (B, …); meta-parameters use the same type without B."""
+
+State = Any
+"""State of a fine-tuner: h of eq. 3 for the LSTM, moments for Adam, nothing for SGD."""
+
+
+class Batch(NamedTuple):
+    """Examples of B tasks: ``x`` (B, n, …) and ``y`` (B, n, …)."""
+
+    x: Tensor
+    y: Tensor
+
+    @property
+    def size(self) -> int:
+        """Examples per task, n."""
+        return self.x.shape[1]
+
+    def repeat_tasks(self, times: int) -> Batch:
+        """Each task ``times`` times in a row: (B · times, n, …)."""
+        return Batch(*(leaf.repeat_interleave(times, dim=0) for leaf in self))
+
+
+class TaskBatch(NamedTuple):
+    """B tasks: ``support`` is D^tr, ``query`` is D^val."""
+
+    support: Batch
+    query: Batch
+
+    def joined(self) -> TaskBatch:
+        """Support and query joined, for both loops of L2O."""
+        both = concatenate(self.support, self.query, dim=1)
+        return TaskBatch(both, both)
+
+
+def concatenate(first: Batch, second: Batch, *, dim: int) -> Batch:
+    """Join two batches along tasks (``dim=0``) or along examples (``dim=1``)."""
+    return Batch(torch.cat([first.x, second.x], dim), torch.cat([first.y, second.y], dim))
+
+
+def flatten(params: Params) -> Tensor:
+    """All coordinates of all tasks in one vector (B · P,), task by task."""
+    return torch.cat([leaf.flatten(1) for leaf in params.values()], dim=1).flatten()
+
+
+def unflatten(vector: Tensor, like: Params) -> Params:
+    """Inverse of :func:`flatten`: views of ``vector`` with the shapes of ``like``."""
+    n_tasks = next(iter(like.values())).shape[0]
+    sizes = [leaf[0].numel() for leaf in like.values()]
+    pieces = vector.view(n_tasks, -1).split(sizes, dim=1)
+    return {
+        name: piece.reshape(leaf.shape)
+        for (name, leaf), piece in zip(like.items(), pieces, strict=True)
+    }
