@@ -28,8 +28,10 @@ def value_and_grad(
             detached.
     """
     with torch.enable_grad():
-        if not create_graph:
-            params = {name: leaf.detach().requires_grad_() for name, leaf in params.items()}
+        params = {
+            name: leaf if create_graph and leaf.requires_grad else leaf.detach().requires_grad_()
+            for name, leaf in params.items()
+        }
         losses = family.loss(params, batch)
         grads = torch.autograd.grad(losses.sum(), list(params.values()), create_graph=create_graph)
     return losses if create_graph else losses.detach(), dict(zip(params, grads, strict=True))
