@@ -1,0 +1,113 @@
+"""The checked array file that every image source ends in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from lft.config import Source
+from lft.errors import UsageError
+from lft.weights import load_tensors, save_tensors
+
+
+class Split(NamedTuple):
+    """Images uint8 (n, C, H, W) and their labels int64 (n,)."""
+
+    images: NDArray[np.uint8]
+    labels: NDArray[np.int64]
+
+
+class Arrays(NamedTuple):
+    """What a source yields; labels are indices into ``classes``."""
+
+    train: Split
+    test: Split
+    classes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """Checked images of one source.
+
+    Attributes:
+        train_images, test_images: uint8 (n, C, H, W).
+        train_labels, test_labels: int64 (n,), indices into ``classes``.
+        label: name in tables and figures.
+        stands_in_for: the paper's data set that this one replaces, if any.
+        note: shown with every result, e.g. how the pixels were obtained.
+    """
+
+    train_images: Tensor
+    train_labels: Tensor
+    test_images: Tensor
+    test_labels: Tensor
+    classes: tuple[str, ...]
+    label: str
+    stands_in_for: str | None
+    note: str | None
+
+
+def save(arrays: Arrays, source: Source, path: Path) -> None:
+    """Check arrays against the source's settings and write them atomically.
+
+    Raises:
+        UsageError: images of another shape than ``source.shape``, a label without a class, a
+            class without images in a split, or a file that cannot be written.
+    """
+    for split in (arrays.train, arrays.test):
+        _check(split, arrays.classes, source)
+    tensors = {
+        "train_images": arrays.train.images,
+        "train_labels": arrays.train.labels,
+        "test_images": arrays.test.images,
+        "test_labels": arrays.test.labels,
+    }
+    info = {
+        "classes": arrays.classes,
+        "label": source.label,
+        "stands_in_for": source.stands_in_for,
+        "note": source.note,
+    }
+    save_tensors(path, {name: torch.from_numpy(array) for name, array in tensors.items()}, info)
+
+
+def load(path: Path) -> ImageSet:
+    """Read an array file and verify its checksum.
+
+    Raises:
+        UsageError: the file is missing, truncated, altered or holds something else.
+    """
+    tensors, info = load_tensors(path)
+    try:
+        values: dict[str, Any] = {**tensors, **info, "classes": tuple(info["classes"])}
+        return ImageSet(**values)
+    except (KeyError, TypeError):
+        raise UsageError(f"{path} does not hold images; delete it and run again") from None
+
+
+def _check(split: Split, classes: tuple[str, ...], source: Source) -> None:
+    name, shape = f"source {source.name!r}", split.images.shape[1:]
+    if shape != source.shape:
+        raise UsageError(
+            f"{name} has images of {_by(shape)} (channels x height x width), but its key 'shape' "
+            f"says {_by(source.shape)}"
+        )
+    if len(split.images) != len(split.labels):
+        raise UsageError(f"{name} has {len(split.images)} images but {len(split.labels)} labels")
+    counts = np.bincount(split.labels, minlength=len(classes))
+    if len(counts) > len(classes):
+        raise UsageError(
+            f"{name} has the label {split.labels.max()}; labels run from 0 to {len(classes) - 1}"
+        )
+    if not counts.all():
+        raise UsageError(f"{name}: class {classes[counts.argmin()]!r} has no images in one split")
+
+
+def _by(shape: tuple[Any, ...]) -> str:
+    return "x".join(map(str, shape))
