@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from closed_forms import Elementwise, LeastSquares
-from profiles import experiment_settings
+from tiny import experiment_settings
 from torch import Generator, Tensor
 
 from lft.adapt import Point, adapt
