@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import reprlib
 import types
 import typing
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -21,7 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from lft.errors import NotApplicable, UsageError, suggestion
 from lft.methods import METHODS, Method, get_method
 
-Positive = Annotated[int, Field(ge=1)]
+Positive = Annotated[int, Field(ge=1, strict=True)]
 Rate = Annotated[float, Field(gt=0, le=100)]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
@@ -29,10 +30,20 @@ Mixture = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*(\+[a-z0-9][a-z0-9-]
 Order = Literal["first", "zeroth"]
 
 
-class Settings(BaseModel):
-    """Base of all settings: frozen, unknown keys refused."""
+_SHOWN = {"label", "note", "stands_in_for"}
+"""Settings that change how results are shown, and nothing that is computed."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+
+class Settings(BaseModel):
+    """Base of all settings: frozen, unknown keys and numbers that are not finite refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+def _refuse_twice(what: str, values: Sequence[Any]) -> None:
+    for value in values:
+        if values.count(value) > 1:
+            raise ValueError(f"{what}: {value!r} is listed twice")
 
 
 def digest(settings: dict[str, Any]) -> str:
@@ -108,7 +119,9 @@ class LSTMSettings(Settings):
 
     layers: Annotated[int, Field(ge=1, le=2)] = 1
     hidden: Positive = 10
-    preprocess_p: Annotated[float, Field(gt=0)] = 10.0  # log-magnitude range (Andrychowicz et al.)
+    preprocess_p: Annotated[float, Field(gt=0, le=80)] = (
+        10.0  # log-magnitude range (Andrychowicz et al.)
+    )
     output_scale: Rate = 0.1  # multiplies the output, in units of the optimizee
 
 
@@ -206,9 +219,20 @@ class Experiment(Settings):
         return self
 
     @model_validator(mode="after")
+    def _nothing_twice(self) -> Experiment:
+        for key in ("train_on", "test_on", "methods", "orders"):
+            _refuse_twice(key, getattr(self, key))
+        for mixture in self.train_on + self.test_on:
+            _refuse_twice(mixture, mixture.split("+"))
+        return self
+
+    @model_validator(mode="after")
     def _known_names(self) -> Experiment:
         for mixture in self.train_on + self.test_on:
-            for name in mixture.split("+"):
+            names = mixture.split("+")
+            if self.testing.tasks < len(names):
+                raise ValueError(f"testing.tasks must be at least {len(names)}, for {mixture!r}")
+            for name in names:
                 if name not in self.families:
                     raise ValueError(f"unknown family {name!r}{suggestion(name, self.families)}")
         for name in (*self.methods, *(variant.method for variant in self.variants.values())):
@@ -228,22 +252,28 @@ class Experiment(Settings):
         return self.variants[name].label if name in self.variants else get_method(name).label
 
     def with_variant(self, name: str) -> Experiment:
-        """The experiment as a method or variant sees it, its overrides applied and validated."""
+        """The experiment as a method or variant sees it, its overrides applied and validated.
+
+        Raises:
+            ValueError: an override has an unknown key or a value that does not fit.
+        """
         if name not in self.variants:
             return self
         values = self.model_dump()
         values["variants"] = {}
         for dotted, value in self.variants[name].set.items():
-            target = values
             *parents, last = dotted.split(".")
-            for key in parents:
-                target = target.get(key, {})
-            if last not in target:
-                raise ValueError(
-                    f"variant {name!r} sets unknown key {dotted!r}{suggestion(last, target)}"
-                )
-            target[last] = value
-        return Experiment.model_validate(values)
+            target: Any = values
+            for key in (*parents, last):
+                if not isinstance(target, dict) or key not in target:
+                    hint = suggestion(key, target) if isinstance(target, dict) else ""
+                    raise ValueError(f"variant {name!r} sets unknown key {dotted!r}{hint}")
+                parent, target = target, target[key]
+            parent[last] = value
+        try:
+            return Experiment.model_validate(values)
+        except ValidationError as error:
+            raise ValueError(f"variant {name!r}: {_explain(error, Experiment)}") from None
 
 
 class GapSettings(Settings):
@@ -282,9 +312,9 @@ class VictimSettings(Settings):
 class Profile(Settings):
     name: Name
     title: str
-    seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)]
+    seeds: Annotated[tuple[Annotated[int, Field(ge=0, strict=True)], ...], Field(min_length=1)]
     device: str = "cpu"  # cpu, cuda or cuda:N; never chosen silently
-    threads: Positive = 1  # per job
+    threads: Annotated[int, Field(ge=1, le=1024, strict=True)] = 1  # per job
     kernel: Literal["auto", "fused", "torch"] = "auto"  # path of the coordinate-wise LSTM
     partition: Literal["disjoint", "paper"] = "disjoint"
     validation_share: Fraction = 0.2  # of the training images, for meta-validation (disjoint)
@@ -296,8 +326,7 @@ class Profile(Settings):
 
     @model_validator(mode="after")
     def _known_references(self) -> Profile:
-        if len(set(self.seeds)) < len(self.seeds):
-            raise ValueError("seeds: a seed is listed twice")
+        _refuse_twice("seeds", self.seeds)
         for experiment in self.experiments.values():
             for family in experiment.families.values():
                 source = getattr(family, "source", None)
@@ -350,7 +379,10 @@ class Profile(Settings):
         """Every setting that the outcome of a meta-training depends on, and nothing else."""
         experiment = self.experiment(run.experiment).with_variant(run.method)
         method = self.experiment(run.experiment).base_method(run.method)
-        used = {"training": {"tasks", "meta_batch", "steps", "clip", "validation"}, "maml": True}
+        used: dict[str, Any] = {
+            "training": {"tasks", "meta_batch", "steps", "clip", "validation"},
+            "maml": True,
+        }
         if method.learns_finetuner:
             used = {"training": True, "finetuner": True}
         elif method.learns == "step_size":
@@ -378,7 +410,7 @@ class Profile(Settings):
         """Every setting that a victim depends on."""
         return {
             "victim": self.victim.model_dump(mode="json"),
-            "source": self.sources[source].model_dump(mode="json"),
+            "source": self.sources[source].model_dump(mode="json", exclude=_SHOWN),
             "device": self.device,
         }
 
@@ -387,9 +419,10 @@ class Profile(Settings):
         result = {}
         for name in names:
             family = experiment.families[name]
-            result[name] = family.model_dump(mode="json")
+            result[name] = family.model_dump(mode="json", exclude=_SHOWN)
             if not isinstance(family, SineFamily):
-                result[name]["images"] = self.sources[family.source].model_dump(mode="json")
+                source = self.sources[family.source]
+                result[name]["images"] = source.model_dump(mode="json", exclude=_SHOWN)
             if isinstance(family, AttackFamily):
                 result[name]["victim"] = self.victim.model_dump(mode="json")
         return result
@@ -398,6 +431,13 @@ class Profile(Settings):
         return self.model_dump(
             mode="json", include={"partition", "validation_share", "device", "threads", "kernel"}
         )
+
+    def tested_families(self, run: Run) -> list[str]:
+        """Families that a run is tested on, in the mixtures that its method applies to."""
+        mixtures = [
+            m for m in self.experiment(run.experiment).test_on if self.why_not(run, m) is None
+        ]
+        return list(dict.fromkeys(name for mixture in mixtures for name in mixture.split("+")))
 
     def why_not(self, run: Run, tested_on: str | None = None) -> str | None:
         """Why a method cannot be trained on a mixture, or tested on another; None if it can."""
@@ -447,7 +487,7 @@ class _UniqueKeyLoader(yaml.SafeLoader):
         for key_node, _ in node.value:
             if key_node.tag == "tag:yaml.org,2002:merge":
                 continue
-            key = self.construct_object(key_node)  # type: ignore[no-untyped-call]
+            key = self.construct_object(key_node)
             line = key_node.start_mark.line + 1
             if not isinstance(key, Hashable):
                 raise UsageError(f"line {line}: a key must be a plain word")
@@ -472,20 +512,21 @@ def load_profile(path: Path | str) -> Profile:
         values = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeyLoader)
     except OSError as error:
         raise UsageError(f"cannot read profile {path}: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise UsageError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
     except UsageError as error:
         raise UsageError(f"{path}: {error}") from None
+    except (yaml.YAMLError, AttributeError, LookupError, RecursionError, ValueError) as error:
+        # PyYAML lets errors of its constructors through, e.g. ValueError for the date 2020-13-01.
+        raise UsageError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict):
         raise UsageError(f"{path}: a profile is a mapping of settings")
     values = {key: value for key, value in values.items() if not str(key).startswith("_")}
     try:
         return Profile.model_validate(values)
     except ValidationError as error:
-        raise UsageError(f"{path}: {_explain(error)}") from None
+        raise UsageError(f"{path}: {_explain(error, Profile)}") from None
 
 
-def _explain(error: ValidationError) -> str:
+def _explain(error: ValidationError, validated: type[BaseModel]) -> str:
     """The first problem of a validation, in one line, with the nearest key for a misspelt one."""
     problem = min(error.errors(), key=lambda item: item["type"] == "missing")
     location = [
@@ -493,16 +534,24 @@ def _explain(error: ValidationError) -> str:
         for index, part in enumerate(problem["loc"])
         if index < 2 or problem["loc"][index - 2] != "families"  # pydantic inserts the kind there
     ]
-    where = ".".join(location) or "profile"
+    where = " ".join(".".join(location).split()) or validated.__name__.lower()
     if problem["type"] == "extra_forbidden":
-        model = _model_at(Profile, problem["loc"][:-1])
+        model = _model_at(validated, problem["loc"][:-1])
         return (
             f"unknown key {where!r}{suggestion(location[-1], model.model_fields if model else ())}"
         )
     if problem["type"] == "missing":
         return f"key {where!r} is missing"
+    if problem["type"] == "union_tag_not_found":
+        return f"key '{where}.kind' is missing"
+    if problem["type"] == "union_tag_invalid":
+        kinds = problem["ctx"]["expected_tags"].replace("'", "").split(", ")
+        kind = problem["ctx"]["tag"]
+        return f"{where}.kind: unknown kind {kind!r}{suggestion(kind, kinds)}"
     message = problem["msg"].removeprefix("Value error, ")
-    given = "" if problem["type"] == "value_error" else f" (given: {str(problem['input'])[:60]!r})"
+    given = (
+        "" if problem["type"] == "value_error" else f" (given: {reprlib.repr(problem['input'])})"
+    )
     return f"{where}: {message[0].lower()}{message[1:]}{given}"
 
 

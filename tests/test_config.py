@@ -1,0 +1,390 @@
+"""Profiles: every kind of bad input gives one line that names the key and what would be right."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from tiny import changed, profile_values, tiny_profile
+
+from lft.config import Profile, Run, digest, load_profile
+from lft.errors import UsageError
+from lft.methods import METHODS
+
+SHIPPED = sorted((Path(__file__).parent.parent / "workflow" / "config").glob("*.yaml"))
+TRAINING = "experiments__sine__training"
+
+
+def refusal(text: str, folder: Path) -> str:
+    """The one line that a profile is refused with, the file's name taken off."""
+    path = folder / "profile.yaml"
+    path.write_text(text)
+    with pytest.raises(UsageError) as caught:
+        load_profile(path)
+    line = str(caught.value)
+    assert len(line.splitlines()) == 1
+    assert line.startswith(str(path))
+    return line.removeprefix(str(path)).lstrip(": ")
+
+
+def test_there_are_shipped_profiles() -> None:
+    assert SHIPPED
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_shipped_profiles_load(path: Path) -> None:
+    profile = load_profile(path)
+    assert profile.name == path.stem
+    assert list(profile.cells())
+
+
+def test_a_profile_is_read_as_written(tmp_path: Path) -> None:
+    path = tmp_path / "profile.yaml"
+    path.write_text(yaml.safe_dump({**profile_values(), "_anchors": {"free": "form"}}))
+    assert load_profile(path) == tiny_profile()
+
+
+BAD_VALUES: dict[str, tuple[dict[str, Any], str]] = {
+    "misspelt": (
+        {f"{TRAINING}__leraning_rate": 0.1},
+        "unknown key 'experiments.sine.training.leraning_rate'; did you mean 'learning_rate'?",
+    ),
+    "misspelt at the top": ({"sedes": [1]}, "unknown key 'sedes'; did you mean 'seeds'?"),
+    "misspelt in a family": (
+        {"experiments__attack__families__grey__suport": 2},
+        "unknown key 'experiments.attack.families.grey.suport'; did you mean 'support'?",
+    ),
+    "text for a number": (
+        {f"{TRAINING}__tasks": "many"},
+        "experiments.sine.training.tasks: input should be a valid integer (given: 'many')",
+    ),
+    "true for a number": (
+        {f"{TRAINING}__tasks": True},
+        "experiments.sine.training.tasks: input should be a valid integer (given: True)",
+    ),
+    "a fraction for a count": (
+        {f"{TRAINING}__tasks": 2.5},
+        "experiments.sine.training.tasks: input should be a valid integer (given: 2.5)",
+    ),
+    "below the bound": (
+        {"seeds": [0, -1]},
+        "seeds.1: input should be greater than or equal to 0 (given: -1)",
+    ),
+    "above the bound": (
+        {"experiments__sine__finetuner__layers": 3},
+        "experiments.sine.finetuner.layers: input should be less than or equal to 2 (given: 3)",
+    ),
+    "infinite": (
+        {f"{TRAINING}__clip": float("inf")},
+        "experiments.sine.training.clip: input should be a finite number (given: inf)",
+    ),
+    "not a number": (
+        {"experiments__attack__families__grey__distortion_weight": float("nan")},
+        "experiments.attack.families.grey.distortion_weight: input should be a finite number"
+        " (given: nan)",
+    ),
+    "not among the choices": (
+        {"experiments__attack__families__grey__margin": "logits"},
+        "experiments.attack.families.grey.margin: input should be 'probability',"
+        " 'log_probability' or 'logit' (given: 'logits')",
+    ),
+    "unknown kind": (
+        {"experiments__attack__families__grey__kind": "atack"},
+        "experiments.attack.families.grey.kind: unknown kind 'atack'; did you mean 'attack'?",
+    ),
+    "no kind": (
+        {"experiments__attack__families__grey": {"source": "grey"}},
+        "key 'experiments.attack.families.grey.kind' is missing",
+    ),
+    "unknown method": (
+        {"experiments__attack__methods": ["lft", "mamml"]},
+        "experiments.attack: unknown method 'mamml'; did you mean 'maml'?",
+    ),
+    "unknown family": (
+        {"experiments__attack__train_on": ["gray+colour"]},
+        "experiments.attack: unknown family 'gray'; did you mean 'grey'?",
+    ),
+    "unknown source": (
+        {"experiments__attack__families__grey__source": "gray"},
+        "profile: unknown source 'gray'; did you mean 'grey'?",
+    ),
+    "unknown experiment": (
+        {"theory__gap__experiments": ["sin"]},
+        "profile: unknown experiment 'sin'; did you mean 'sine'?",
+    ),
+    "steps not in whole segments": (
+        {f"{TRAINING}__steps": 5},
+        "experiments.sine.training: steps (5) must be a multiple of segment (2)",
+    ),
+    "tasks not in whole batches": (
+        {f"{TRAINING}__tasks": 13},
+        "experiments.sine.training: tasks (13) must be a multiple of meta_batch (2)",
+    ),
+    "no step size": (
+        {"experiments__attack__orders": ["zeroth"]},
+        "experiments.attack: maml.step_size has no value for order 'zeroth'",
+    ),
+    "too few test tasks": (
+        {"experiments__attack__testing__tasks": 1},
+        "experiments.attack: testing.tasks must be at least 2, for 'grey+colour'",
+    ),
+    "a method twice": (
+        {"experiments__sine__methods": ["lft", "lft"]},
+        "experiments.sine: methods: 'lft' is listed twice",
+    ),
+    "a mixture twice": (
+        {"experiments__sine__test_on": ["sine", "sine"]},
+        "experiments.sine: test_on: 'sine' is listed twice",
+    ),
+    "a family twice": (
+        {"experiments__attack__train_on": ["grey+grey"]},
+        "experiments.attack: grey+grey: 'grey' is listed twice",
+    ),
+    "a seed twice": ({"seeds": [3, 3]}, "profile: seeds: 3 is listed twice"),
+    "a path for a name": (
+        {"sources__../x": {"kind": "embedded"}},
+        "sources.../x.[key]: string should match pattern '^[a-z0-9][a-z0-9-]*$' (given: '../x')",
+    ),
+    "a name of two lines": (
+        {"experiments__sine__families": {"a\nb": {"kind": "sine", "support": 1, "query": 1}}},
+        "experiments.sine.families.a b: string should match pattern",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", sorted(BAD_VALUES))
+def test_bad_values_are_named(case: str, tmp_path: Path) -> None:
+    changes, expected = BAD_VALUES[case]
+    line = refusal(yaml.safe_dump(changed(profile_values(), **changes)), tmp_path)
+    assert line.startswith(expected)
+
+
+def test_a_missing_key_is_named(tmp_path: Path) -> None:
+    values = profile_values()
+    del values["experiments"]["sine"]["training"]["meta_batch"]
+    line = refusal(yaml.safe_dump(values), tmp_path)
+    assert line == "key 'experiments.sine.training.meta_batch' is missing"
+
+
+BAD_OVERRIDES = {
+    "training.second_ordr": (
+        "exact",
+        " sets unknown key 'training.second_ordr'; did you mean 'second_order'?",
+    ),
+    "trainin.steps": (4, " sets unknown key 'trainin.steps'; did you mean 'training'?"),
+    "training.steps.more": (4, " sets unknown key 'training.steps.more'"),
+    "title.0": ("x", " sets unknown key 'title.0'"),
+    "training.steps": (3, ": training: steps (3) must be a multiple of segment (2)"),
+    "training.second_order": (
+        "exakt",
+        ": training.second_order: input should be 'exact' or 'dropped' (given: 'exakt')",
+    ),
+    "training": (5, ": training: input should be a valid dictionary"),
+    "families.sine.hidden": ([0], ": families.sine.hidden.0: input should be greater than or"),
+}
+
+
+@pytest.mark.parametrize("key", sorted(BAD_OVERRIDES))
+def test_bad_overrides_name_variant_and_key(key: str, tmp_path: Path) -> None:
+    value, expected = BAD_OVERRIDES[key]
+    variant = {"method": "lft", "label": "x", "set": {key: value}}
+    values = changed(profile_values(), experiments__sine__variants={"bold": variant})
+    line = refusal(yaml.safe_dump(values), tmp_path)
+    assert line.startswith(f"experiments.sine: variant 'bold'{expected}")
+
+
+def test_a_variant_with_the_name_of_a_method_is_refused(tmp_path: Path) -> None:
+    variant = {"method": "lft", "label": "x", "set": {}}
+    values = changed(profile_values(), experiments__sine__variants={"l2o": variant})
+    assert "variant 'l2o' has the name of a method" in refusal(yaml.safe_dump(values), tmp_path)
+
+
+def test_a_variant_changes_what_it_says_and_nothing_else() -> None:
+    changes = {"training.second_order": "exact", "families.sine.support": 9}
+    variant = {"method": "lft", "label": "Bold", "set": changes}
+    experiment = tiny_profile(experiments__sine__variants={"bold": variant}).experiment("sine")
+    bold = experiment.with_variant("bold")
+    assert bold.training.second_order == "exact"
+    assert bold.families["sine"].support == 9
+    assert experiment.base_method("bold") is METHODS["lft"]
+    restored = changed(
+        bold.model_dump(),
+        training__second_order="dropped",
+        families__sine__support=4,
+        variants=experiment.model_dump()["variants"],
+    )
+    assert restored == experiment.model_dump()
+    assert experiment.with_variant("lft") is experiment
+
+
+BAD_YAML = {
+    "duplicate key": ("name: x\nname: y\n", "line 2: key 'name' is given twice; keep one"),
+    "nested duplicate key": ("a:\n  b: 1\n  b: 2\n", "line 3: key 'b' is given twice; keep one"),
+    "a list as key": ("? [a]\n: 1", "line 1: a key must be a plain word"),
+    "unclosed": ("a: [1,", "is not valid YAML"),
+    "impossible date": ("a: 2021-13-45", "is not valid YAML"),
+    "digitless number": ("a: 0b_", "is not valid YAML"),
+    "endless number": ("a: " + 5000 * "1", "is not valid YAML"),
+    "wrong tag": ("a: !!bool perhaps", "is not valid YAML"),
+    "wrong timestamp": ("a: !!timestamp noon", "is not valid YAML"),
+    "code": ("a: !!python/object/apply:os.system [ls]", "is not valid YAML"),
+    "unknown alias": ("a: *b", "is not valid YAML"),
+    "deep": (3000 * "[", "is not valid YAML"),
+    "list": ("[1, 2]", "a profile is a mapping of settings"),
+    "empty": ("", "a profile is a mapping of settings"),
+    "number as key": ("1: 2", "1: keys should be strings (given: 1)"),
+    "cycle": ("&a {name: *a}", "name: input should be a valid string"),
+}
+
+
+@pytest.mark.parametrize("case", sorted(BAD_YAML))
+def test_bad_yaml_is_refused_in_one_line(case: str, tmp_path: Path) -> None:
+    text, expected = BAD_YAML[case]
+    assert refusal(text, tmp_path).startswith(expected)
+
+
+def test_aliases_that_expand_to_billions_do_not_hang(tmp_path: Path) -> None:
+    levels = [f"{a}: &{a} [{', '.join(9 * ['*' + b])}]" for b, a in pairwise("abcdefghij")]
+    text = "\n".join(["_a: &a [x, x]", *(f"_{line}" for line in levels), "name: *j"])
+    assert refusal(text, tmp_path).startswith("name: input should be a valid string (given: [[")
+
+
+def test_unreadable_files_are_named(tmp_path: Path) -> None:
+    for path in (tmp_path / "absent.yaml", tmp_path):
+        with pytest.raises(UsageError, match="cannot read profile"):
+            load_profile(path)
+    (tmp_path / "bytes.yaml").write_bytes(b"name: \xff\xfe")
+    with pytest.raises(UsageError, match="not valid YAML"):
+        load_profile(tmp_path / "bytes.yaml")
+
+
+scalars = (
+    st.none()
+    | st.booleans()
+    | st.integers(-(10**20), 10**20)
+    | st.floats()
+    | st.text(max_size=8)
+    | st.dates()
+)
+trees = st.recursive(
+    scalars,
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6), inner, max_size=3)
+    ),
+    max_leaves=6,
+)
+
+
+def places(values: Any, above: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """Every key and index of nested settings."""
+    found = [above] if above else []
+    if isinstance(values, dict):
+        for key, value in values.items():
+            found += places(value, (*above, key))
+    elif isinstance(values, list):
+        for index, value in enumerate(values):
+            found += places(value, (*above, index))
+    return found
+
+
+@given(data=st.data())
+@settings(max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_profile_with_anything_anywhere_loads_or_is_refused_in_one_line(
+    data: st.DataObject, tmp_path: Path
+) -> None:
+    variant = {"method": "lft", "label": "x", "set": {"training.steps": 4}}
+    values = changed(profile_values(), experiments__sine__variants={"bold": variant})
+    *parents, last = data.draw(st.sampled_from(places(values)))
+    target: Any = values
+    for key in parents:
+        target = target[key]
+    if isinstance(target, dict) and data.draw(st.booleans()):
+        target[data.draw(st.text(max_size=6))] = target.pop(last)
+    else:
+        target[last] = data.draw(trees)
+    path = tmp_path / "profile.yaml"
+    path.write_text(yaml.safe_dump(values, allow_unicode=True), encoding="utf-8")
+    try:
+        load_profile(path)
+    except UsageError as refused:
+        assert len(str(refused).splitlines()) == 1
+
+
+@given(text=st.text(st.sampled_from("ab1:-{}[]?!&*|>'\"#%@ \n\t~.0x,"), max_size=60))
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_text_is_refused_in_one_line(text: str, tmp_path: Path) -> None:
+    assert refusal(text, tmp_path)
+
+
+def test_what_a_training_depends_on() -> None:
+    """A checkpoint stays valid under settings that do not matter, and under no others."""
+
+    def inputs(method: str, order: str = "first", **changes: Any) -> str:
+        run = Run("sine", "sine", method, order, 0)
+        return digest(tiny_profile(**changes).training_inputs(run))
+
+    sine = "experiments__sine__"
+    irrelevant = {
+        "lft": ["maml__steps", "testing__steps", "testing__tasks"],
+        "maml": ["finetuner__hidden", "training__segment", "testing__steps"],
+        "sgd": ["finetuner__hidden", "maml__steps", "training__meta_batch"],
+    }
+    relevant = {
+        "lft": ["finetuner__hidden", "training__segment", "training__validation__tasks"],
+        "maml": ["maml__steps", "training__meta_batch", "training__validation__rounds"],
+        "sgd": ["training__steps", "training__validation__tasks"],
+    }
+    for method in irrelevant:
+        for key in irrelevant[method]:
+            value = {"training__segment": 1}.get(key, 6)
+            assert inputs(method, **{sine + key: value}) == inputs(method)
+        for key in relevant[method]:
+            value = {"training__segment": 1, "training__steps": 8}.get(key, 6)
+            assert inputs(method, **{sine + key: value}) != inputs(method)
+    for method in METHODS:
+        assert inputs(method, checkpoint_seconds=1.0, title="Other") == inputs(method)
+        assert inputs(method, experiments__sine__families__sine__label="wave") == inputs(method)
+        assert inputs(method, kernel="auto") != inputs(method)
+        assert inputs(method, experiments__sine__families__sine__support=5) != inputs(method)
+        directions = {"experiments__sine__zeroth_order": {"directions": 7}}
+        assert inputs(method, **directions) == inputs(method)
+        assert inputs(method, "zeroth", **directions) != inputs(method, "zeroth")
+        other_seed = tiny_profile().training_inputs(Run("sine", "sine", method, "first", 1))
+        assert digest(other_seed) != inputs(method)
+
+
+def test_runs_and_cells() -> None:
+    profile = tiny_profile()
+    assert len(set(profile.runs("sine"))) == 8 * 2 * 2  # methods, orders, seeds
+    learned_initialisation = {"maml", "fomaml", "reptile", "lft-init"}
+    assert {run.method for run in profile.runs("attack")} == set(METHODS) - learned_initialisation
+    for cell in profile.cells():
+        incongruous = cell.run.experiment != "sine"
+        refused = incongruous and cell.run.method in learned_initialisation
+        assert (cell.not_applicable is not None) is refused
+        if cell.not_applicable:
+            assert "28x28" in cell.not_applicable
+            assert "32x32" in cell.not_applicable
+
+
+def test_folders_of_runs_are_all_different() -> None:
+    profile = tiny_profile()
+    runs = [run for name in profile.experiments for run in profile.runs(name)]
+    assert len({run.folder for run in runs}) == len(runs)
+    assert all(run.folder.parent == run.evaluation_folder for run in runs)
+
+
+def test_an_unknown_experiment_is_named() -> None:
+    with pytest.raises(UsageError, match="unknown experiment 'atack'; did you mean 'attack'"):
+        tiny_profile().experiment("atack")
+
+
+def test_settings_are_frozen() -> None:
+    profile: Profile = tiny_profile()
+    with pytest.raises(ValueError, match="frozen"):
+        profile.threads = 2
