@@ -29,15 +29,15 @@ EXAMPLE_TASKS = 3
 def evaluate(profile: Profile, run: Run, results: Path) -> None:
     """Measure one method, trained on one mixture, on every test mixture that it applies to.
 
-    Writes ``measurements.csv`` of all seeds (``run.seed`` is ignored) and, for attacks, the
-    pictures of the first seed. A diverged run has no rows; its status stands in its ``run.json``.
+    Writes ``measurements.csv`` of all seeds (``run.seed`` is ignored) and ``examples.safetensors``:
+    for attacks the pictures of the first seed, else empty. A diverged run has no rows; its status stands in its ``run.json``.
 
     Raises:
         UsageError: weights or prepared files are missing or damaged.
     """
     experiment = profile.experiment(run.experiment)
     mixtures = [m for m in experiment.test_on if profile.why_not(run, m) is None]
-    names = list(dict.fromkeys(name for mixture in mixtures for name in mixture.split("+")))
+    names = profile.tested_families(run)
     families = build_families(profile, experiment.with_variant(run.method), names, results)
     rows: list[Measurement] = []
     examples: dict[str, Tensor] = {}
@@ -59,8 +59,7 @@ def evaluate(profile: Profile, run: Run, results: Path) -> None:
         for mixture in mixtures:
             rows.extend(_rows(seeded, mixture, measured))
     write_rows(results / run.evaluation_folder / "measurements.csv", Measurement._fields, rows)
-    if examples:
-        save_tensors(results / run.evaluation_folder / "examples.safetensors", examples, {})
+    save_tensors(results / run.evaluation_folder / "examples.safetensors", examples, {})
 
 
 def test_tasks(

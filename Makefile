@@ -1,0 +1,35 @@
+# make reproduce            data -> meta-training -> report (PROFILE=quick by default)
+# make test                 lint and tests, including the whole smoke workflow
+PROFILE ?= quick
+CORES ?= $(shell nproc)
+BIN := .venv/bin
+
+.PHONY: reproduce report test lint benchmark clean
+
+reproduce: .venv/ready
+	$(BIN)/snakemake --cores $(CORES) --config profile=$(PROFILE) --keep-going -- reproduce all
+	@echo "Report: results/$(notdir $(basename $(PROFILE)))/report.html"
+
+report: .venv/ready
+	$(BIN)/snakemake --cores 1 --config profile=$(PROFILE) -- report
+
+test: .venv/ready lint
+	$(BIN)/pytest
+
+lint: .venv/ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/snakefmt --check Snakefile workflow
+	$(BIN)/mypy
+
+benchmark: .venv/ready
+	$(BIN)/pytest tests/benchmarks --override-ini "addopts=-q" --benchmark-only
+
+.venv/ready: requirements.lock pyproject.toml
+	python3 -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --editable .
+	touch $@
+
+clean:
+	rm -rf results/smoke results/quick .snakemake

@@ -1,0 +1,49 @@
+# What the rules share: the jobs of a profile, and the sources and settings that each depends on.
+from lft.config import AttackFamily, Run, SineFamily
+
+RUNS = [run for name in PROFILE.experiments for run in PROFILE.runs(name)]
+EVALUATIONS = sorted({f"{RESULTS}/{run.evaluation_folder}/measurements.csv" for run in RUNS})
+THEORY = [f"{RESULTS}/theory/{name}.csv" for name in PROFILE.theory_experiments]
+
+
+wildcard_constraints:
+    source="|".join(PROFILE.sources),
+    experiment="|".join(PROFILE.experiments),
+    trained_on=r"[a-z0-9+-]+",
+    method=r"[a-z0-9-]+",
+    order="first|zeroth",
+    seed=r"\d+",
+
+
+def code(*parts):
+    """Source files that a job's outcome depends on; Snakemake does not see edits in a package."""
+    files = [path for part in parts for path in Path(workflow.basedir, "lft").glob(part)]
+    return [str(path.relative_to(workflow.basedir)) for path in sorted(files)]
+
+
+CODE_DATA = code("data/*.py")
+CODE_VICTIM = code("tasks/victim.py", "world.py")
+CODE_RUN = code("tasks/*.py", "finetuners/*.py", "finetuners/*.cpp") + code(
+    "adapt.py", "gradients.py", "learner.py", "methods.py", "world.py", "seeding.py", "types.py"
+)
+CODE_TRAIN = CODE_RUN + code("metatrain.py", "metagradient.py")
+
+
+def run_of(wildcards):
+    """The run that a job's wildcards name."""
+    seed = int(getattr(wildcards, "seed", PROFILE.seeds[0]))
+    w = wildcards
+    return Run(w.experiment, w.trained_on, w.method, w.order, seed)
+
+
+def prepared(experiment, names):
+    """Image files and victims that task families need."""
+    families = [PROFILE.experiments[experiment].families[name] for name in names]
+    with_images = [family for family in families if not isinstance(family, SineFamily)]
+    files = [f"{RESULTS}/data/{family.source}.safetensors" for family in with_images]
+    files += [
+        f"{RESULTS}/victims/{family.source}.safetensors"
+        for family in with_images
+        if isinstance(family, AttackFamily)
+    ]
+    return sorted(set(files))

@@ -1,0 +1,32 @@
+rule evaluate:
+    output:
+        multiext(
+            f"{RESULTS}/runs/{{experiment}}/{{trained_on}}/{{method}}-{{order}}/",
+            measurements="measurements.csv",
+            examples="examples.safetensors",
+        ),
+    input:
+        CODE_RUN,
+        code("evaluate.py"),
+        lambda w: prepared(w.experiment, PROFILE.tested_families(run_of(w))),
+        weights=[
+            f"{RESULTS}/runs/{{experiment}}/{{trained_on}}/{{method}}-{{order}}/seed{seed}/weights.safetensors"
+            for seed in PROFILE.seeds
+        ],
+    params:
+        options=OPTIONS,
+        settings=lambda w: digest(PROFILE.evaluation_inputs(run_of(w))),
+    log:
+        f"{RESULTS}/logs/evaluate/{{experiment}}/{{trained_on}}/{{method}}-{{order}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/evaluate/{{experiment}}/{{trained_on}}/{{method}}-{{order}}.tsv"
+    threads: PROFILE.threads
+    resources:
+        mem_mb=4000,
+        runtime=120,
+        gpu=GPU,
+    conda:
+        "../envs/lft.yaml"
+    shell:
+        "lft evaluate {wildcards.experiment} {wildcards.trained_on} {wildcards.method}"
+        " --order {wildcards.order} {params.options} > {log} 2>&1"

@@ -1,0 +1,28 @@
+rule theory:
+    output:
+        measurements=f"{RESULTS}/theory/{{experiment}}.csv",
+        manifest=f"{RESULTS}/theory/{{experiment}}.json",
+    input:
+        CODE_TRAIN,
+        code("theory.py", "theory/*.py"),
+        lambda w: prepared(w.experiment, PROFILE.theory_families(w.experiment)),
+        lambda w: [
+            f"{RESULTS}/{run.folder}/weights.safetensors"
+            for run in PROFILE.theory_runs(w.experiment)
+        ],
+    params:
+        options=OPTIONS,
+        settings=lambda w: digest(PROFILE.theory_inputs(w.experiment)),
+    log:
+        f"{RESULTS}/logs/theory/{{experiment}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/theory/{{experiment}}.tsv"
+    threads: PROFILE.threads
+    resources:
+        mem_mb=4000,
+        runtime=120,
+        gpu=GPU,
+    conda:
+        "../envs/lft.yaml"
+    shell:
+        "lft theory {wildcards.experiment} {params.options} > {log} 2>&1"
