@@ -33,16 +33,16 @@ namespace {
 // ---- vectors: register blocks are sized for 32 registers of 16 lanes, or 16 of at most 8 ---------
 
 #if defined(__AVX512F__)
-constexpr int LANES = 16, VECTORS = 4, MAX_OUTER = 13, MAX_INNER = 5;
+constexpr int LANES = 16, VECTORS = 4, OUTER_ROWS = 4, OUTER_COLUMNS = 7, PANEL_ROWS = 5;
 #elif defined(__AVX__)
-constexpr int LANES = 8, VECTORS = 2, MAX_OUTER = 6, MAX_INNER = 5;
+constexpr int LANES = 8, VECTORS = 2, OUTER_ROWS = 2, OUTER_COLUMNS = 6, PANEL_ROWS = 5;
 #else
-constexpr int LANES = 4, VECTORS = 2, MAX_OUTER = 6, MAX_INNER = 5;
+constexpr int LANES = 4, VECTORS = 2, OUTER_ROWS = 2, OUTER_COLUMNS = 6, PANEL_ROWS = 5;
 #endif
 constexpr int TILE = LANES * VECTORS;
 constexpr int64_t MAX_CHUNKS = 64;  // partial sums of the weight gradients; fixed, so that results
                                     // do not depend on the number of threads
-constexpr int64_t GROUP = 5;        // steps whose gates and panels fit the first-level cache
+constexpr int64_t GROUP = 3;        // steps whose gates and panels fit the first-level cache
 constexpr int64_t STEP_GRAIN = 8;   // tiles worth a thread in one step
 
 typedef float vec __attribute__((vector_size(LANES * sizeof(float))));
@@ -51,47 +51,65 @@ typedef int32_t ivec __attribute__((vector_size(LANES * sizeof(float))));
 inline vec all(float x) { return x - vec{}; }
 inline vec& at(float* p) { return *reinterpret_cast<vec*>(p); }
 inline vec at(const float* p) { return *reinterpret_cast<const vec*>(p); }
-inline vec clamp(vec x, float low, float high) {  // keeps NaN
+
+inline float sum_of_lanes(float* x) {  // overwrites x
+  for (int half = LANES / 2; half > 0; half /= 2)
+    for (int k = 0; k < half; ++k) x[k] += x[k + half];
+  return x[0];
+}
+
+// 2^r for r in [0, 1]: minimax polynomial, relative error 2e-7.
+inline vec exp2_fraction(vec r) {
+  vec e = r * 1.87757345e-3f + 8.98938053e-3f;
+  e = e * r + 5.58262487e-2f;
+  e = e * r + 0.240153659f;
+  e = e * r + 0.693153064f;
+  return e * r + 0.999999926f;
+}
+
+// Operations that compilers do not make of plain expressions. All keep NaN.
+#if defined(__AVX512F__)
+inline vec clamp(vec x, float low, float high) {  // min and max return their second operand for NaN
+  return _mm512_min_ps(all(high), _mm512_max_ps(all(low), x));
+}
+inline vec reciprocal(vec x) {
+  const vec r = _mm512_rcp14_ps(x);
+  return r + r * (1.0f - x * r);  // Newton: 14 -> 24 bits
+}
+inline vec exp2(vec x) {
+  x = _mm512_min_ps(all(126.0f), x);
+  const vec r = _mm512_reduce_ps(x, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);  // x - floor(x)
+  return _mm512_scalef_ps(exp2_fraction(r), x);
+}
+#else
+inline vec clamp(vec x, float low, float high) {
   x = x < low ? all(low) : x;
   return x > high ? all(high) : x;
 }
-
-inline vec reciprocal(vec x) {
-#if defined(__AVX512F__)
-  const vec r = _mm512_rcp14_ps(x);
-  return r + r * (1.0f - x * r);  // Newton: 14 -> 24 bits
-#else
-  return 1.0f / x;
+inline vec reciprocal(vec x) { return 1.0f / x; }
+inline vec exp2(vec x) {
+  x = clamp(x, -126.0f, 126.0f);
+  const vec shifted = (x - 0.5f) + 12582912.0f;  // 1.5 * 2^23 leaves floor(x) in the low bits
+  const vec r = x - (shifted - 12582912.0f);
+  return (vec)((ivec)exp2_fraction(r) + ((ivec)shifted << 23));
+}
 #endif
-}
 
-// 1 / (1 + exp(-x)). exp(y) = 2^n exp(r), |r| <= ln(2)/2, by a minimax polynomial (error 1e-7).
-inline vec sigmoid(vec x) {
-  const vec y = clamp(-x, -80.0f, 80.0f);
-  const vec shifted = y * 1.44269504f + 12582912.0f;  // 1.5 * 2^23 leaves n in the low bits
-  const vec r = y - (shifted - 12582912.0f) * 0.693147181f;
-  vec e = r * 8.31248e-3f + 4.189055e-2f;
-  e = e * r + 0.16667116f;
-  e = e * r + 0.49999229f;
-  e = e * r + 1.0f;
-  e = e * r + 1.0f;
-  e = (vec)((ivec)e + ((ivec)shifted << 23));
-  return reciprocal(1.0f + e);
-}
+// 1 / (1 + exp(-x))
+inline vec sigmoid(vec x) { return reciprocal(1.0f + exp2(x * -1.44269504f)); }
 
-// tanh by Eigen's rational approximation (relative error 3e-7).
+// Eigen's rational approximation, relative error 3e-7.
 inline vec tanh(vec x) {
-  x = clamp(x, -7.90531111f, 7.90531111f);
+  x = clamp(x, -7.9f, 7.9f);
   const vec s = x * x;
-  vec p = s * -2.76076847742355e-16f + 2.00018790482477e-13f;
-  p = p * s + -8.60467152213735e-11f;
-  p = p * s + 5.12229709037114e-08f;
-  p = p * s + 1.48572235717979e-05f;
-  p = p * s + 6.37261928875436e-04f;
-  p = p * s + 4.89352455891786e-03f;
-  vec q = s * 1.19825839466702e-06f + 1.18534705686654e-04f;
-  q = q * s + 2.26843463243900e-03f;
-  q = q * s + 4.89352518554385e-03f;
+  vec p = s * 1.394553628e-8f + 2.102733560e-5f;
+  p = p * s + 3.520756727e-3f;
+  p = p * s + 1.340216100e-1f;
+  p = p * s + 1.0f;
+  vec q = s * 8.015776984e-7f + 3.326951409e-4f;
+  q = q * s + 2.597254514e-2f;
+  q = q * s + 4.673548340e-1f;
+  q = q * s + 1.0f;
   return x * p * reciprocal(q);
 }
 
@@ -194,6 +212,11 @@ struct Frame {
   float* tanh_c;  // (H, TILE): tanh of c after the step
 };
 
+// The gates of the unit and lanes at a place in (H, TILE); one gate follows the other after TILE.
+float* gates_at(const Frame& frame, int64_t place) {
+  return frame.gates + 4 * (place / TILE) * TILE + place % TILE;
+}
+
 struct Free {
   void operator()(float* p) const { std::free(p); }
 };
@@ -248,11 +271,18 @@ struct Window {
   Window(int64_t n, int64_t tile) : n(n), first(tile * TILE), count(std::min<int64_t>(TILE, n - first)) {}
 
   void load(const float* row, float* tile) const {
-    if (count < TILE) std::fill_n(tile, TILE, 0.0f);
-    std::memcpy(tile, row + first, (count < TILE ? count : TILE) * sizeof(float));
+    if (count == TILE) {  // a size known to the compiler: a few moves instead of a call
+      std::memcpy(tile, row + first, TILE * sizeof(float));
+    } else {
+      std::fill_n(tile, TILE, 0.0f);
+      std::memcpy(tile, row + first, count * sizeof(float));
+    }
   }
   void store(const float* tile, float* row) const {
-    std::memcpy(row + first, tile, (count < TILE ? count : TILE) * sizeof(float));
+    if (count == TILE)
+      std::memcpy(row + first, tile, TILE * sizeof(float));
+    else
+      std::memcpy(row + first, tile, count * sizeof(float));
   }
   // state: (2, layers, H, n)
   void load_state(const float* state, const Network& net, const Frame* frames) const {
@@ -277,46 +307,50 @@ struct Window {
 
 // ---- forward ----------------------------------------------------------------------------------------
 
-// One layer, one step; h goes to h_next and, as input of the layer above, to h_above (may be null).
-template <bool KEEP>
-void forward(const Layer& layer, const Frame& now, float* h_next, float* h_above, float* c_next) {
-  for (int64_t j = 0; j < layer.hidden; ++j) {
-    vec gate[4][VECTORS] = {};
-    const float* w = &layer.packed[j * layer.rows * 4];
-    const float* x = now.panel;
-    for (int64_t row = 0; row < layer.rows; ++row, w += 4, x += TILE)
+// out (hidden, 4, TILE) = W panel
+void multiply(const Layer& layer, const float* panel, float* out) {
+  const float* w = layer.packed.data();
+  for (int64_t j = 0; j < layer.hidden; ++j, out += 4 * TILE) {
+    vec sum[4][VECTORS];
+    for (auto& of_gate : sum)
+      for (vec& lanes : of_gate) lanes = vec{};
+    for (int64_t row = 0; row < layer.rows; ++row, w += 4)
       for (int k = 0; k < 4; ++k)
-        for (int v = 0; v < VECTORS; ++v) gate[k][v] += w[k] * at(x + v * LANES);
-    for (int v = 0; v < VECTORS; ++v) {
-      const int64_t place = j * TILE + v * LANES;
-      const vec i = sigmoid(gate[0][v]), f = sigmoid(gate[1][v]), g = tanh(gate[2][v]),
-                o = sigmoid(gate[3][v]);
-      const vec c = f * at(now.cell + place) + i * g;
-      const vec tanh_c = tanh(c);
-      const vec h = o * tanh_c;
-      at(c_next + place) = c;
-      at(h_next + place) = h;
-      if (h_above) at(h_above + place) = h;
-      if constexpr (KEEP) {
-        float* kept = now.gates + 4 * j * TILE + v * LANES;
-        at(kept) = i;
-        at(kept + TILE) = f;
-        at(kept + 2 * TILE) = g;
-        at(kept + 3 * TILE) = o;
-        at(now.tanh_c + place) = tanh_c;
-      }
-    }
+        for (int v = 0; v < VECTORS; ++v) sum[k][v] += w[k] * at(panel + row * TILE + v * LANES);
+    for (int k = 0; k < 4; ++k)
+      for (int v = 0; v < VECTORS; ++v) at(out + k * TILE + v * LANES) = sum[k][v];
+  }
+}
+
+// One layer, one step; h goes to h_next and, as input of the layer above, to h_above (may be null).
+// Two loops, so that the processor overlaps the long chains of operations of neighbouring lanes.
+void forward(const Layer& layer, const Frame& now, float* h_next, float* h_above, float* c_next) {
+  multiply(layer, now.panel, now.gates);
+  for (int64_t place = 0; place < layer.hidden * TILE; place += LANES) {
+    float* gates = gates_at(now, place);
+    const vec i = sigmoid(at(gates)), f = sigmoid(at(gates + TILE)), g = tanh(at(gates + 2 * TILE)),
+              o = sigmoid(at(gates + 3 * TILE));
+    at(gates) = i;
+    at(gates + TILE) = f;
+    at(gates + 2 * TILE) = g;
+    at(gates + 3 * TILE) = o;
+    at(c_next + place) = f * at(now.cell + place) + i * g;
+  }
+  for (int64_t place = 0; place < layer.hidden * TILE; place += LANES) {
+    const vec tanh_c = tanh(at(c_next + place)), o = at(gates_at(now, place) + 3 * TILE);
+    at(now.tanh_c + place) = tanh_c;
+    at(h_next + place) = o * tanh_c;
+    if (h_above) at(h_above + place) = o * tanh_c;
   }
 }
 
 // All layers, one step, from the frames of this step to those of the next.
-template <bool KEEP>
 void forward(const Network& net, const float* gradient, const Frame* now, const Frame* next) {
   net.preprocess(gradient, now[0].panel);
   for (size_t l = 0; l < net.layers.size(); ++l) {
     const Layer& layer = net.layers[l];
     float* h_above = l + 1 < net.layers.size() ? now[l + 1].panel : nullptr;
-    forward<KEEP>(layer, now[l], next[l].panel + layer.in * TILE, h_above, next[l].cell);
+    forward(layer, now[l], next[l].panel + layer.in * TILE, h_above, next[l].cell);
   }
 }
 
@@ -344,7 +378,7 @@ void in_blocks(int64_t begin, int64_t end, const F& f) {
 // place of the gates) and d_c with respect to c before the step.
 void backward_gates(int64_t hidden, const Frame& now, const float* d_h, float* d_c) {
   for (int64_t place = 0; place < hidden * TILE; place += LANES) {
-    float* gates = now.gates + 4 * (place / TILE) * TILE + place % TILE;
+    float* gates = gates_at(now, place);
     const vec i = at(gates), f = at(gates + TILE), g = at(gates + 2 * TILE), o = at(gates + 3 * TILE);
     const vec tanh_c = at(now.tanh_c + place), dh = at(d_h + place);
     const vec dc = at(d_c + place) + dh * o * (1.0f - tanh_c * tanh_c);
@@ -359,8 +393,10 @@ void backward_gates(int64_t hidden, const Frame& now, const float* d_h, float* d
 // Rows [begin, end) of W^T d_gates, handed to put(row, lane, vector).
 template <class Put>
 void backward_panel(const Layer& layer, const float* d_gates, int64_t begin, int64_t end, const Put& put) {
-  in_blocks<MAX_INNER>(begin, end, [&]<int N>(int64_t row) {
-    vec sum[N][VECTORS] = {};
+  in_blocks<PANEL_ROWS>(begin, end, [&]<int N>(int64_t row) {
+    vec sum[N][VECTORS];
+    for (auto& of_row : sum)
+      for (vec& lanes : of_row) lanes = vec{};
     for (int64_t j = 0; j < layer.hidden; ++j) {
       const float* w = &layer.packed[(j * layer.rows + row) * 4];
       for (int k = 0; k < 4; ++k)
@@ -383,7 +419,7 @@ struct Rows {
 template <int R>
 void outer_products(Rows a, Rows b, int64_t steps, float* sums) {
   for (int64_t r = 0; r < a.count; r += R)
-    in_blocks<MAX_OUTER>(0, b.count, [&]<int N>(int64_t c) {
+    in_blocks<OUTER_COLUMNS>(0, b.count, [&]<int N>(int64_t c) {
       vec sum[R][N];
       for (int i = 0; i < R; ++i)
         for (int n = 0; n < N; ++n) sum[i][n] = at(sums + ((r + i) * b.count + c + n) * LANES);
@@ -422,7 +458,7 @@ struct Segment {
     for (int64_t t = 0; t < steps; ++t) {
       float* gradient = d_update + t * TILE;  // not yet needed for its own purpose
       window.load(inputs + t * window.n, gradient);
-      forward<true>(net, gradient, frames[t], frames[t + 1]);
+      forward(net, gradient, frames[t], frames[t + 1]);
     }
   }
 
@@ -460,7 +496,7 @@ struct Segment {
       const Layer& layer = net.layers[l];
       const Frame& now = frames[begin][l];
       const Rows d_gates{now.gates, frames.stride, 4 * net.hidden};
-      outer_products<2>(d_gates, {now.panel, frames.stride, layer.rows}, end - begin, to);
+      outer_products<OUTER_ROWS>(d_gates, {now.panel, frames.stride, layer.rows}, end - begin, to);
       to += layer.packed.size() * LANES;
     }
     const Rows h{top_h(net, frames[begin + 1]), frames.stride, net.hidden + 1};
@@ -513,7 +549,7 @@ std::tuple<at::Tensor, at::Tensor> step(const std::vector<at::Tensor>& weights, 
       const Window window(n, k);
       window.load_state(state.const_data_ptr<float>(), net, frames[0]);
       window.load(gradient.const_data_ptr<float>(), line);
-      forward<false>(net, line, frames[0], frames[1]);
+      forward(net, line, frames[0], frames[1]);
       net.output(top_h(net, frames[1]), line);
       window.store(line, update.mutable_data_ptr<float>());
       window.store_state(new_state.mutable_data_ptr<float>(), net, frames[1]);
@@ -541,7 +577,7 @@ std::vector<at::Tensor> segment_vjp(const std::vector<at::Tensor>& weights, cons
         segment.tile(Window(n, tile), start.const_data_ptr<float>(), inputs.const_data_ptr<float>(),
                      cotangents.const_data_ptr<float>());
       for (int64_t w = 0; w < n_weights; ++w)
-        partial[k * n_weights + w] = std::accumulate(segment.sums + w * LANES, segment.sums + (w + 1) * LANES, 0.0);
+        partial[k * n_weights + w] = sum_of_lanes(segment.sums + w * LANES);
     }
   });
   std::vector<double> total(n_weights);
