@@ -157,29 +157,28 @@ def read_rows(path: Path | str, columns: Sequence[str]) -> pd.DataFrame:
         UsageError: the file is missing, has other columns or a malformed row; the message names
             the file and the line.
     """
-    import pandas as pd
+    from pyarrow import csv as arrow_csv
 
-    numbers = {"value": "float64", "seed": "int64", "step": "int64", "steps": "int64"}
+    types = {name: _NUMBERS.get(name, "string") for name in columns}
     try:
-        frame = pd.read_csv(
-            path,
-            engine="pyarrow",
-            dtype={name: numbers.get(name, "category") for name in columns},
-            keep_default_na=False,
-            na_values={"value": ["nan"]},
-        )
-        if tuple(frame.columns) != tuple(columns):
+        # No word stands for a missing value: an empty number is a damaged one, "NA" is a text.
+        options = arrow_csv.ConvertOptions(column_types=types, null_values=[])
+        with Path(path).open("rb") as file:
+            table = arrow_csv.read_csv(file, convert_options=options)
+        if table.column_names != list(columns):
             raise ValueError("unexpected columns")
+    except ValueError as error:  # pyarrow.ArrowInvalid and UnicodeDecodeError are kinds of it
+        raise UsageError(_locate_bad_row(Path(path), columns, error)) from None
     except OSError as error:
-        raise UsageError(f"cannot read {path}: {error.strerror or error}") from None
-    except Exception as error:  # pyarrow and pandas raise many kinds; find the line ourselves
-        raise UsageError(_locate_bad_row(Path(path), columns, numbers, error)) from None
+        raise UsageError(f"cannot read {path}: {error.strerror}") from None
+    frame: pd.DataFrame = table.to_pandas(strings_to_categorical=True)
     return frame
 
 
-def _locate_bad_row(
-    path: Path, columns: Sequence[str], numbers: Mapping[str, str], error: Exception
-) -> str:
+_NUMBERS = {"value": "float64", "seed": "int64", "step": "int64", "steps": "int64"}
+
+
+def _locate_bad_row(path: Path, columns: Sequence[str], error: Exception) -> str:
     """Name the first line of a CSV file that does not have the columns or types it should."""
     advice = "delete the file and run the workflow again"
     try:
@@ -192,32 +191,45 @@ def _locate_bad_row(
                 if len(row) != len(columns):
                     return f"{line}: {len(row)} fields instead of {len(columns)}; {advice}"
                 for name, text in zip(columns, row, strict=True):
-                    try:
-                        {"float64": float, "int64": int}.get(numbers.get(name, ""), str)(text)
-                    except ValueError:
+                    if not _fits(name, text):
                         return f"{line}: {name} is {text[:40]!r}, not a number; {advice}"
     except (UnicodeDecodeError, csv.Error) as problem:
         return f"{path} is damaged ({problem}); {advice}"
     return f"{path} cannot be read ({' '.join(str(error).split())[:120]}); {advice}"
 
 
+def _fits(column: str, text: str) -> bool:
+    """Whether a text can stand in a column."""
+    kind = _NUMBERS.get(column)
+    try:
+        number = {"float64": float, "int64": int}[kind](text) if kind else 0
+    except ValueError:
+        return False
+    return kind is None or ("_" not in text and (kind == "float64" or abs(number) < 2**63))
+
+
 def join_csv(path: Path | str, columns: Sequence[str], parts: Iterable[Path]) -> None:
     """Concatenate CSV files with the same header into one, without parsing their rows.
 
     Raises:
-        UsageError: a part is missing or has other columns.
+        UsageError: a part cannot be read, has other columns or ends in the middle of a line.
     """
-    header = ",".join(columns) + "\n"
-    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8") as joined:
+    header = f"{','.join(columns)}\n".encode()
+    with atomic_path(path) as temporary, temporary.open("wb") as joined:
         joined.write(header)
         for part in parts:
             try:
-                with part.open(encoding="utf-8") as file:
-                    if file.readline() != header:
-                        raise UsageError(f"{part} line 1: expected the columns {header.strip()}")
-                    joined.writelines(file)
-            except FileNotFoundError:
-                raise UsageError(f"{part} is missing; run the workflow again") from None
+                content = part.read_bytes()
+            except OSError as error:
+                raise UsageError(
+                    f"cannot read {part}: {error.strerror}; run the workflow again"
+                ) from None
+            if not (content.startswith(header) and content.endswith(b"\n")):
+                raise UsageError(
+                    f"{part}: expected the columns {','.join(columns)} and a complete last line; "
+                    "delete the file and run the workflow again"
+                )
+            joined.write(content[len(header) :])
 
 
 def manifest(settings: Mapping[str, Any], **facts: Any) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from lft.errors import UsageError
@@ -21,12 +21,15 @@ def save_tensors(path: Path, tensors: dict[str, Tensor], info: dict[str, Any]) -
 
     Args:
         info: kept in the file's metadata and returned by :func:`load_tensors`.
+
+    Raises:
+        UsageError: the folder cannot be written or the disk is full.
     """
     stored = {name: leaf.detach().cpu().contiguous().clone() for name, leaf in tensors.items()}
     text = json.dumps(info)
     metadata = {"info": text, "sha256": _checksum(stored, text)}
     with atomic_path(path) as temporary:
-        save_file(stored, temporary, metadata=metadata)
+        temporary.write_bytes(save(stored, metadata))
 
 
 def load_tensors(
