@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from lft.config import Source
-from lft.data import embedded
+from lft.data import embedded, folder, published
 from lft.data.images import ImageSet, load, save
+from lft.errors import UsageError
 
 __all__ = ["ImageSet", "load", "prepare"]
 
-READERS = {"embedded": embedded.read}
+READERS = {"embedded": embedded.read, "torchvision": published.read, "folder": folder.read}
 
 
 def prepare(source: Source, path: Path) -> None:
@@ -20,4 +21,8 @@ def prepare(source: Source, path: Path) -> None:
         UsageError: the images cannot be obtained, are damaged, or are not what the source's
             settings say; nothing is left at ``path``.
     """
-    save(READERS[source.kind](source), source, path)
+    try:
+        arrays = READERS[source.kind](source)
+    except OSError as error:
+        raise UsageError(f"cannot read {error.filename}: {error.strerror}") from None
+    save(arrays, source, path)

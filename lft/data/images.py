@@ -74,7 +74,14 @@ def save(arrays: Arrays, source: Source, path: Path) -> None:
         "stands_in_for": source.stands_in_for,
         "note": source.note,
     }
-    save_tensors(path, {name: torch.from_numpy(array) for name, array in tensors.items()}, info)
+    save_tensors(
+        path,
+        {
+            name: torch.from_numpy(np.require(array, requirements=["C", "W"]))
+            for name, array in tensors.items()
+        },
+        info,
+    )
 
 
 def load(path: Path) -> ImageSet:

@@ -1,0 +1,326 @@
+from __future__ import annotations
+
+import gzip
+import io
+import struct
+import tarfile
+import zlib
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+from torchvision.datasets import MNIST, ImageFolder
+
+from lft.data import archive, folder, idx, load, prepare
+from lft.errors import UsageError
+
+RNG = np.random.default_rng(0)
+COLOUR = {
+    f"{split}/{label}/{number}.png": RNG.integers(0, 256, (4, 6, 3), np.uint8)
+    for split, numbers in (("train", (1, 2, 10)), ("test", (7,)))
+    for label in ("cat", "dog")
+    for number in numbers
+}
+
+
+def encoded(pixels, format="PNG"):
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, format)
+    return buffer.getvalue()
+
+
+def write_folder(path, files):
+    for name, content in files.items():
+        (path / name).parent.mkdir(parents=True, exist_ok=True)
+        (path / name).write_bytes(content)
+
+
+def write_tar(path, files):
+    with tarfile.open(path, "w") as tar:
+        for name, content in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+
+
+@pytest.fixture
+def pictures():
+    return {name: encoded(pixels) for name, pixels in COLOUR.items()}
+
+
+@pytest.fixture
+def prepared(tmp_path, source):
+    """Prepare a folder source below ``tmp_path``; nothing may be left behind by a refusal."""
+
+    def prepare_and_load(path="data", shape=(3, 4, 6)):
+        target = tmp_path / "out" / "x.safetensors"
+        settings = source("folder", path=tmp_path / path, shape=shape)
+        before = sorted(tmp_path.rglob("*"))
+        try:
+            prepare(settings, target)
+        except UsageError as error:
+            assert "\n" not in str(error)
+            assert sorted(tmp_path.rglob("*")) == before
+            raise
+        return load(target)
+
+    return prepare_and_load
+
+
+def same_as_image_folder(images, path):
+    for split in ("train", "test"):
+        reference = ImageFolder(path / split)
+        assert list(images.classes) == reference.classes
+        expected = [np.asarray(picture).transpose(2, 0, 1) for picture, _ in reference]
+        np.testing.assert_array_equal(getattr(images, f"{split}_images"), np.stack(expected))
+        np.testing.assert_array_equal(getattr(images, f"{split}_labels"), reference.targets)
+
+
+def test_image_folders_read_like_torchvision(tmp_path, prepared, pictures):
+    extra = {"README": b"x", "train/cat/.hidden": b"x", "train/.git/1.png": b"x"}
+    write_folder(tmp_path / "plain", pictures)
+    write_folder(tmp_path / "data", pictures | extra)
+    same_as_image_folder(prepared(), tmp_path / "plain")
+
+
+def test_two_tars_and_one_tar_read_like_their_folder(tmp_path, prepared, pictures):
+    write_folder(tmp_path / "plain", pictures)
+    backwards = dict(reversed(pictures.items()))
+    write_tar(tmp_path / "one.tar", {f"./{name}": data for name, data in backwards.items()})
+    (tmp_path / "two").mkdir()
+    for split in ("train", "test"):
+        part = {name: data for name, data in backwards.items() if name.startswith(split)}
+        write_tar(tmp_path / "two" / f"{split}.tar", part)
+    for path in ("one.tar", "two"):
+        same_as_image_folder(prepared(path), tmp_path / "plain")
+
+
+def test_grey_images_have_one_channel(tmp_path, prepared):
+    files = {name: encoded(pixels[..., 0], "BMP") for name, pixels in COLOUR.items()}
+    write_folder(tmp_path / "data", files)
+    images = prepared(shape=(1, 4, 6))
+    np.testing.assert_array_equal(images.test_images[0, 0], COLOUR["test/cat/7.png"][..., 0])
+
+
+def test_lossy_images_decode_close_to_their_pixels(tmp_path, prepared):
+    """JPEG of a constant image is exact up to rounding of the colour transform."""
+    files = {name: encoded(np.full((4, 6, 3), 77, np.uint8), "JPEG") for name in COLOUR}
+    write_folder(tmp_path / "data", files)
+    assert (prepared().train_images.int() - 77).abs().max() <= 1
+
+
+@pytest.mark.parametrize("drop", ["train", "test"])
+def test_a_missing_split_is_named(tmp_path, prepared, pictures, drop):
+    write_folder(
+        tmp_path / "data",
+        {name: data for name, data in pictures.items() if not name.startswith(drop)},
+    )
+    with pytest.raises(UsageError, match=f"has no {drop}/<class>/<image>"):
+        prepared()
+
+
+def test_a_class_without_images_in_a_split_is_named(tmp_path, prepared, pictures):
+    del pictures["test/dog/7.png"]
+    write_folder(tmp_path / "data", pictures)
+    with pytest.raises(UsageError, match="'dog' has no images below test/"):
+        prepared()
+    (tmp_path / "data/train/emu").mkdir()
+    (tmp_path / "data/test/emu").mkdir()
+    write_folder(tmp_path / "data", {"test/dog/7.png": pictures["test/cat/7.png"]})
+    with pytest.raises(UsageError, match="'emu' has no images below train/"):
+        prepared()
+
+
+def test_a_missing_folder_is_named(tmp_path, prepared):
+    with pytest.raises(UsageError, match=r"there is no .*nowhere"):
+        prepared("nowhere")
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (encoded(np.zeros((5, 6, 3), np.uint8)), "6x5 pixels in mode RGB.*6x4 with 3 channels"),
+        (encoded(np.zeros((4, 6), np.uint8)), "6x4 pixels in mode L.*3 channels"),
+        (b"<html>", "cannot be decoded"),
+        (b"", "cannot be decoded"),
+        (encoded(COLOUR["test/cat/7.png"])[:-30], "cannot be decoded"),
+    ],
+)
+def test_a_wrong_image_is_named(tmp_path, prepared, pictures, content, words):
+    pictures["train/dog/10.png"] = content
+    write_folder(tmp_path / "data", pictures)
+    with pytest.raises(UsageError, match=f"train/dog/10.png' .*{words}"):
+        prepared()
+    write_tar(tmp_path / "data.tar", pictures)
+    with pytest.raises(UsageError, match=rf"data\.tar: train/dog/10.png' .*{words}"):
+        prepared("data.tar")
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_picture_that_claims_a_billion_pixels_is_not_decoded(tmp_path, prepared, pictures):
+    for side in (10_000, 40_000):  # beyond Pillow's warning, beyond its error
+        header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
+        content = bytearray(pictures["train/dog/10.png"])
+        content[16:29] = header
+        content[29:33] = struct.pack(">I", zlib.crc32(b"IHDR" + header))
+        write_folder(tmp_path / "data", pictures | {"train/dog/10.png": bytes(content)})
+        with pytest.raises(UsageError, match=r"train/dog/10.png"):
+            prepared()
+
+
+# --- archives -------------------------------------------------------------------------------------
+
+
+def member(name, type=tarfile.REGTYPE, **values):
+    info = tarfile.TarInfo(name)
+    info.type = type
+    for key, value in values.items():
+        setattr(info, key, value)
+    return info
+
+
+@pytest.mark.parametrize(
+    ("unsafe", "words"),
+    [
+        (member("../outside.png"), "outside"),
+        (member("train/../../outside.png"), "outside"),
+        (member("/etc/outside.png"), "outside"),
+        (member("train\\..\\outside.png"), "outside"),
+        (member("train/cat/link", tarfile.SYMTYPE, linkname="/etc/passwd"), "neither"),
+        (member("train/cat/link", tarfile.LNKTYPE, linkname="train/cat/1.png"), "neither"),
+        (member("train/cat/device", tarfile.CHRTYPE, devmajor=1), "neither"),
+        (member("train/cat/pipe", tarfile.FIFOTYPE), "neither"),
+        (
+            member("train/cat/holes", pax_headers={
+                "GNU.sparse.major": "0", "GNU.sparse.minor": "1", "GNU.sparse.name": "holes",
+                "GNU.sparse.size": "99999999999", "GNU.sparse.map": "0,0",
+            }),
+            "neither",
+        ),
+    ],
+)  # fmt: skip
+def test_an_unsafe_archive_is_refused_before_anything_is_read(
+    tmp_path, prepared, pictures, monkeypatch, unsafe, words
+):
+    write_tar(tmp_path / "data.tar", pictures)
+    with tarfile.open(tmp_path / "data.tar", "a") as tar:
+        tar.addfile(unsafe)
+    monkeypatch.setattr(archive, "content", lambda *_: pytest.fail("a member was read"))
+    with pytest.raises(UsageError, match=f"data.tar is refused: member .*{words}"):
+        prepared("data.tar")
+
+
+@pytest.mark.parametrize("limit", ["MOST_MEMBERS", "MOST_BYTES"])
+def test_an_archive_that_is_too_large_is_refused(tmp_path, prepared, pictures, monkeypatch, limit):
+    write_tar(tmp_path / "data.tar", pictures)
+    monkeypatch.setattr(archive, limit, 3)
+    with pytest.raises(UsageError, match=r"data\.tar is refused: it is too large"):
+        prepared("data.tar")
+
+
+def test_a_compressed_or_foreign_archive_is_refused(tmp_path, prepared, pictures):
+    write_tar(tmp_path / "data.tar", pictures)
+    content = (tmp_path / "data.tar").read_bytes()
+    for damaged in (gzip.compress(content), b"<html>" * 200, b"", content[: len(content) // 2]):
+        (tmp_path / "data.tar").write_bytes(damaged)
+        with pytest.raises(UsageError, match=r"data\.tar"):
+            prepared("data.tar")
+
+
+@given(data=st.data())
+def test_a_damaged_archive_never_ends_in_a_traceback(data, tmp_path_factory):
+    path = tmp_path_factory.mktemp("fuzz") / "data.tar"
+    write_tar(path, {name: encoded(pixels) for name, pixels in COLOUR.items()})
+    content = bytearray(path.read_bytes())
+    for _ in range(data.draw(st.integers(1, 20))):
+        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+    path.write_bytes(content)
+    from lft.config import Source
+
+    settings = Source(kind="folder", name="x", label="x", shape=(3, 4, 6), path=path)
+    try:
+        folder.read(settings)
+    except UsageError as error:
+        assert "\n" not in str(error)
+
+
+# --- IDX ------------------------------------------------------------------------------------------
+
+
+def idx_bytes(array):
+    return struct.pack(f">BBBB{array.ndim}I", 0, 0, 8, array.ndim, *array.shape) + array.tobytes()
+
+
+@pytest.fixture
+def digits():
+    return {
+        name: idx_bytes(array)
+        for name, array in zip(
+            idx.NAMES,
+            (
+                RNG.integers(0, 256, (20, 28, 28), np.uint8),
+                np.arange(20, dtype=np.uint8) % 10,
+                RNG.integers(0, 256, (10, 28, 28), np.uint8),
+                np.arange(10, dtype=np.uint8)[::-1],
+            ),
+            strict=True,
+        )
+    }
+
+
+@pytest.mark.parametrize("zipped", [False, True])
+@pytest.mark.parametrize("below", ["", "MNIST/raw"])
+def test_idx_files_read_like_torchvision(tmp_path, prepared, digits, zipped, below):
+    write_folder(tmp_path / "reference/MNIST/raw", digits)
+    files = {
+        f"{name}.gz" if zipped else name: gzip.compress(content) if zipped else content
+        for name, content in digits.items()
+    }
+    write_folder(tmp_path / "data" / below, files)
+    images = prepared(shape=(1, 28, 28))
+    for split, train in (("train", True), ("test", False)):
+        reference = MNIST(tmp_path / "reference", train=train)
+        np.testing.assert_array_equal(getattr(images, f"{split}_images")[:, 0], reference.data)
+        np.testing.assert_array_equal(getattr(images, f"{split}_labels"), reference.targets)
+    assert images.classes == tuple("0123456789")
+
+
+@pytest.mark.parametrize(
+    ("name", "damage", "words"),
+    [
+        (idx.NAMES[0], lambda content: content[:-1], "20 x 28 x 28 bytes, but there are only"),
+        (idx.NAMES[0], lambda content: content + b"x", "more"),
+        (idx.NAMES[1], lambda content: content[:7], "damaged"),
+        (idx.NAMES[2], lambda content: b"", "damaged"),
+        (idx.NAMES[2], lambda content: b"<!DOCTYPE html>" * 9, "damaged"),
+        (idx.NAMES[3], lambda content: content[:4] + b"\xff" * 4 + content[8:], "damaged"),
+        (idx.NAMES[3], lambda content: content[:-1] + b"\x0a", "label 10; .* 0 to 9"),
+        (idx.NAMES[3], lambda content: idx_bytes(np.arange(9, dtype=np.uint8)), "10 images but 9"),
+    ],
+)
+def test_a_damaged_idx_file_is_named(tmp_path, prepared, digits, name, damage, words):
+    digits[name] = damage(digits[name])
+    write_folder(tmp_path / "data", digits)
+    with pytest.raises(UsageError, match=words) as error:
+        prepared(shape=(1, 28, 28))
+    assert name in str(error.value) or "source" in str(error.value)
+
+
+def test_a_missing_or_damaged_gzip_file_is_named(tmp_path, prepared, digits):
+    files = {f"{name}.gz": gzip.compress(content) for name, content in digits.items()}
+    labels = files.pop(f"{idx.NAMES[1]}.gz")
+    write_folder(tmp_path / "data", files)
+    with pytest.raises(UsageError, match=f"cannot read .*{idx.NAMES[1]}.gz: No such file"):
+        prepared(shape=(1, 28, 28))
+    for damaged in (b"<html>", labels[:-9], labels[:20] + b"\xff\xff" + labels[22:]):
+        write_folder(tmp_path / "data", {f"{idx.NAMES[1]}.gz": damaged})
+        with pytest.raises(UsageError, match=f"{idx.NAMES[1]}.gz is damaged"):
+            prepared(shape=(1, 28, 28))
+
+
+def test_images_of_another_size_than_declared(tmp_path, prepared, digits):
+    write_folder(tmp_path / "data", digits)
+    with pytest.raises(UsageError, match=r"1x28x28 .* says 3x32x32"):
+        prepared(shape=(3, 32, 32))
