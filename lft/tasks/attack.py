@@ -47,7 +47,7 @@ class Attack:
     primary = "asr"
 
     def __init__(self, settings: AttackFamily, victim: LeNet5, pools: Pools) -> None:
-        pools.check(settings.support, settings.query)
+        pools.check(settings.classes, settings.support, settings.query)
         self.settings = settings
         self.victim = victim
         self.pools = pools

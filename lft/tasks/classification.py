@@ -26,7 +26,7 @@ class Classification:
     primary = "accuracy"
 
     def __init__(self, settings: ClassificationFamily, images: ImageSet, pools: Pools) -> None:
-        pools.check(settings.support, settings.query)
+        pools.check(settings.ways, settings.support, settings.query)
         self.settings = settings
         self.pools = pools
         self.relabel = settings.outputs == "ways"

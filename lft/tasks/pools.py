@@ -72,22 +72,28 @@ class Pools:
                 "test": (pools["test"],) * 2,
             }
 
-    def check(self, support: int, query: int) -> None:
-        """Make sure that every class can fill a task in every phase.
+    def check(self, ways: int, support: int, query: int) -> None:
+        """Make sure that every class can fill its part of a task in every phase.
 
         Raises:
-            UsageError: a class has too few images; the message names it and the numbers.
+            UsageError: there are too few classes, or a class has too few images; the message names
+                it and the numbers.
         """
+        if ways > len(self.classes):
+            raise UsageError(
+                f"{self.label}: a task needs {ways} classes, but there are {len(self.classes)}"
+            )
         for phase, (first, second) in self.by_phase.items():
             for label, name in enumerate(self.classes):
                 sizes = len(first.members[label]), len(second.members[label])
                 needed = (support + query,) * 2 if first is second else (support, query)
-                if sizes[0] < needed[0] or sizes[1] < needed[1]:
-                    raise UsageError(
-                        f"{self.label}: class {name!r} has {min(sizes)} usable images for "
-                        f"meta-{phase}, but a task needs {max(needed)}; add images, or lower "
-                        f"support and query"
-                    )
+                for size, need in zip(sizes, needed, strict=True):
+                    if size < need:
+                        raise UsageError(
+                            f"{self.label}: class {name!r} has {size} usable images for "
+                            f"meta-{phase}, but a task needs {need}; add images, or lower "
+                            f"support and query"
+                        )
 
     def sample(
         self,
