@@ -124,12 +124,46 @@ def theory(experiment: str, profile: ProfileFile = QUICK, results: Results = Non
 
 
 @app.command()
-def report(profile: ProfileFile = QUICK, results: Results = None) -> None:
-    """Build measurements.csv, tables, figures and report.html from what has been measured."""
-    from lft.report.build import build
+def aggregate(profile: ProfileFile = QUICK, results: Results = None) -> None:
+    """Join all measurements: measurements.csv, cells.csv and theory.csv."""
+    from lft.report.aggregate import aggregate as join
+
+    join(*_load(profile, results))
+
+
+@app.command()
+def tables(profile: ProfileFile = QUICK, results: Results = None) -> None:
+    """Write the tables and claims.csv."""
+    from lft.report.claims import write_claims
+    from lft.report.tables import write_tables
 
     settings, folder = _load(profile, results)
-    build(settings, folder)
+    write_tables(settings, folder)
+    write_claims(settings, folder)
+
+
+@app.command()
+def figures(profile: ProfileFile = QUICK, results: Results = None) -> None:
+    """Draw the figures."""
+    from lft.report.figures import draw_figures
+
+    draw_figures(*_load(profile, results))
+
+
+@app.command()
+def page(profile: ProfileFile = QUICK, results: Results = None) -> None:
+    """Write report.html from tables, figures and claims."""
+    from lft.report.page import write_page
+
+    write_page(*_load(profile, results))
+
+
+@app.command()
+def report(profile: ProfileFile = QUICK, results: Results = None) -> None:
+    """Build measurements.csv, tables, figures and report.html from what has been measured."""
+    settings, folder = _load(profile, results)
+    for step in (aggregate, tables, figures, page):
+        step(profile, folder)
     typer.echo(folder / "report.html")
 
 

@@ -439,6 +439,32 @@ class Profile(Settings):
         ]
         return list(dict.fromkeys(name for mixture in mixtures for name in mixture.split("+")))
 
+    @property
+    def theory_experiments(self) -> list[str]:
+        """Experiments that the theory is measured on."""
+        return list(
+            dict.fromkeys((*self.theory.gap.experiments, *self.theory.vanishing.experiments))
+        )
+
+    def theory_families(self, experiment: str) -> list[str]:
+        """Families that the theory is measured on: those of the first training mixture."""
+        return self.experiment(experiment).train_on[0].split("+")
+
+    def theory_runs(self, experiment: str) -> list[Run]:
+        """Runs whose fine-tuners the theory looks at: LFT on the first training mixture."""
+        trained_on = self.experiment(experiment).train_on[0]
+        return [Run(experiment, trained_on, "lft", "first", seed) for seed in self.seeds]
+
+    def theory_inputs(self, experiment: str) -> dict[str, Any]:
+        """Every setting that the theory measurements depend on beside the trained weights."""
+        used = self.experiment(experiment)
+        return {
+            "theory": self.theory.model_dump(mode="json"),
+            "families": self._families(used, self.theory_families(experiment)),
+            **used.model_dump(mode="json", include={"training", "maml", "finetuner"}),
+            **self._shared(),
+        }
+
     def why_not(self, run: Run, tested_on: str | None = None) -> str | None:
         """Why a method cannot be trained on a mixture, or tested on another; None if it can."""
         experiment = self.experiment(run.experiment)
