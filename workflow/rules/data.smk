@@ -12,8 +12,8 @@ rule data:
         f"{RESULTS}/benchmarks/data/{{source}}.tsv"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=60,
+        mem_mb=lambda w, attempt: 4000 * attempt,
+        runtime=lambda w, attempt: 60 * attempt,
     conda:
         "../envs/lft.yaml"
     shell:
@@ -36,8 +36,8 @@ rule victim:
         f"{RESULTS}/benchmarks/victim/{{source}}.tsv"
     threads: PROFILE.threads
     resources:
-        mem_mb=3000,
-        runtime=60,
+        mem_mb=lambda w, attempt: 3000 * attempt,
+        runtime=lambda w, attempt: 60 * attempt,
         gpu=GPU,
     conda:
         "../envs/lft.yaml"

@@ -22,8 +22,8 @@ rule evaluate:
         f"{RESULTS}/benchmarks/evaluate/{{experiment}}/{{trained_on}}/{{method}}-{{order}}.tsv"
     threads: PROFILE.threads
     resources:
-        mem_mb=4000,
-        runtime=120,
+        mem_mb=lambda w, attempt: 4000 * attempt,
+        runtime=lambda w, attempt: 120 * attempt,
         gpu=GPU,
     conda:
         "../envs/lft.yaml"

@@ -26,8 +26,8 @@ rule aggregate:
         f"{RESULTS}/benchmarks/aggregate.tsv"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=15,
+        mem_mb=lambda w, attempt: 4000 * attempt,
+        runtime=lambda w, attempt: 15 * attempt,
     conda:
         "../envs/lft.yaml"
     shell:
@@ -51,8 +51,8 @@ rule tables:
         f"{RESULTS}/benchmarks/tables.tsv"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=15,
+        mem_mb=lambda w, attempt: 4000 * attempt,
+        runtime=lambda w, attempt: 15 * attempt,
     conda:
         "../envs/lft.yaml"
     shell:
@@ -75,8 +75,8 @@ rule figures:
         f"{RESULTS}/benchmarks/figures.tsv"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=15,
+        mem_mb=lambda w, attempt: 4000 * attempt,
+        runtime=lambda w, attempt: 15 * attempt,
     conda:
         "../envs/lft.yaml"
     shell:
@@ -102,8 +102,8 @@ rule page:
         f"{RESULTS}/benchmarks/page.tsv"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=15,
+        mem_mb=lambda w, attempt: 4000 * attempt,
+        runtime=lambda w, attempt: 15 * attempt,
     conda:
         "../envs/lft.yaml"
     shell:

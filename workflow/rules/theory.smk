@@ -19,8 +19,8 @@ rule theory:
         f"{RESULTS}/benchmarks/theory/{{experiment}}.tsv"
     threads: PROFILE.threads
     resources:
-        mem_mb=4000,
-        runtime=120,
+        mem_mb=lambda w, attempt: 4000 * attempt,
+        runtime=lambda w, attempt: 120 * attempt,
         gpu=GPU,
     conda:
         "../envs/lft.yaml"

@@ -18,8 +18,8 @@ rule train:
         f"{RESULTS}/benchmarks/train/{{experiment}}/{{trained_on}}/{{method}}-{{order}}/seed{{seed}}.tsv"
     threads: PROFILE.threads
     resources:
-        mem_mb=3000,
-        runtime=240,
+        mem_mb=lambda w, attempt: 3000 * attempt,
+        runtime=lambda w, attempt: 240 * attempt,
         gpu=GPU,
     conda:
         "../envs/lft.yaml"
