@@ -46,9 +46,9 @@ localrules:
 
 
 rule reproduce:
+    default_target: True
     input:
         f"{RESULTS}/report.html",
-    default_target: True
 
 
 rule all:

@@ -2,7 +2,9 @@
 from lft.config import AttackFamily, Run, SineFamily
 
 RUNS = [run for name in PROFILE.experiments for run in PROFILE.runs(name)]
-EVALUATIONS = sorted({f"{RESULTS}/{run.evaluation_folder}/measurements.csv" for run in RUNS})
+EVALUATIONS = sorted(
+    {f"{RESULTS}/{run.evaluation_folder}/measurements.csv" for run in RUNS}
+)
 THEORY = [f"{RESULTS}/theory/{name}.csv" for name in PROFILE.theory_experiments]
 
 
@@ -17,14 +19,22 @@ wildcard_constraints:
 
 def code(*parts):
     """Source files that a job's outcome depends on; Snakemake does not see edits in a package."""
-    files = [path for part in parts for path in Path(workflow.basedir, "lft").glob(part)]
+    files = [
+        path for part in parts for path in Path(workflow.basedir, "lft").glob(part)
+    ]
     return [str(path.relative_to(workflow.basedir)) for path in sorted(files)]
 
 
 CODE_DATA = code("data/*.py")
 CODE_VICTIM = code("tasks/victim.py", "world.py")
 CODE_RUN = code("tasks/*.py", "finetuners/*.py", "finetuners/*.cpp") + code(
-    "adapt.py", "gradients.py", "learner.py", "methods.py", "world.py", "seeding.py", "types.py"
+    "adapt.py",
+    "gradients.py",
+    "learner.py",
+    "methods.py",
+    "world.py",
+    "seeding.py",
+    "types.py",
 )
 CODE_TRAIN = CODE_RUN + code("metatrain.py", "metagradient.py")
 

@@ -11,81 +11,79 @@ SUMMARY = [f"{RESULTS}/{name}.csv" for name in ("measurements", "cells", "theory
 
 
 rule aggregate:
-    output:
-        SUMMARY,
     input:
         code("report/aggregate.py", "records.py"),
         EVALUATIONS,
         THEORY,
-    params:
-        options=OPTIONS,
-        cells=digest({"cells": [str(cell) for cell in PROFILE.cells()]}),
+    output:
+        SUMMARY,
     log:
         f"{RESULTS}/logs/aggregate.log",
     benchmark:
         f"{RESULTS}/benchmarks/aggregate.tsv"
+    conda:
+        "../envs/lft.yaml"
     threads: 1
     resources:
         mem_mb=lambda w, attempt: 4000 * attempt,
         runtime=lambda w, attempt: 15 * attempt,
-    conda:
-        "../envs/lft.yaml"
+    params:
+        options=OPTIONS,
+        cells=digest({"cells": [str(cell) for cell in PROFILE.cells()]}),
     shell:
         "lft aggregate {params.options} > {log} 2>&1"
 
 
 rule tables:
-    output:
-        directory(f"{RESULTS}/tables"),
-        f"{RESULTS}/claims.csv",
     input:
         SUMMARY,
         CODE_REPORT,
         REFERENCE,
-    params:
-        options=OPTIONS,
-        profile=digest(PROFILE.model_dump(mode="json")),
+    output:
+        directory(f"{RESULTS}/tables"),
+        f"{RESULTS}/claims.csv",
     log:
         f"{RESULTS}/logs/tables.log",
     benchmark:
         f"{RESULTS}/benchmarks/tables.tsv"
+    conda:
+        "../envs/lft.yaml"
     threads: 1
     resources:
         mem_mb=lambda w, attempt: 4000 * attempt,
         runtime=lambda w, attempt: 15 * attempt,
-    conda:
-        "../envs/lft.yaml"
+    params:
+        options=OPTIONS,
+        profile=digest(PROFILE.model_dump(mode="json")),
     shell:
         "lft tables {params.options} > {log} 2>&1"
 
 
 rule figures:
-    output:
-        directory(f"{RESULTS}/figures"),
     input:
         SUMMARY,
         CODE_REPORT,
         REFERENCE,
-    params:
-        options=OPTIONS,
-        profile=digest(PROFILE.model_dump(mode="json")),
+    output:
+        directory(f"{RESULTS}/figures"),
     log:
         f"{RESULTS}/logs/figures.log",
     benchmark:
         f"{RESULTS}/benchmarks/figures.tsv"
+    conda:
+        "../envs/lft.yaml"
     threads: 1
     resources:
         mem_mb=lambda w, attempt: 4000 * attempt,
         runtime=lambda w, attempt: 15 * attempt,
-    conda:
-        "../envs/lft.yaml"
+    params:
+        options=OPTIONS,
+        profile=digest(PROFILE.model_dump(mode="json")),
     shell:
         "lft figures {params.options} > {log} 2>&1"
 
 
 rule page:
-    output:
-        f"{RESULTS}/report.html",
     input:
         SUMMARY,
         CODE_REPORT,
@@ -94,18 +92,20 @@ rule page:
         f"{RESULTS}/tables",
         f"{RESULTS}/figures",
         f"{RESULTS}/claims.csv",
-    params:
-        options=OPTIONS,
+    output:
+        f"{RESULTS}/report.html",
     log:
         f"{RESULTS}/logs/page.log",
     benchmark:
         f"{RESULTS}/benchmarks/page.tsv"
+    conda:
+        "../envs/lft.yaml"
     threads: 1
     resources:
         mem_mb=lambda w, attempt: 4000 * attempt,
         runtime=lambda w, attempt: 15 * attempt,
-    conda:
-        "../envs/lft.yaml"
+    params:
+        options=OPTIONS,
     shell:
         "lft page {params.options} > {log} 2>&1"
 
@@ -113,12 +113,12 @@ rule page:
 # Rebuilds the report from what has been measured, without asking for any run: it has no inputs,
 # so it never trains anything, and it always does its work.
 rule report:
-    params:
-        options=OPTIONS,
     log:
         f"{RESULTS}/logs/report.log",
-    threads: 1
     conda:
         "../envs/lft.yaml"
+    threads: 1
+    params:
+        options=OPTIONS,
     shell:
         "lft report {params.options} 2>&1 | tee {log}"

@@ -1,7 +1,4 @@
 rule theory:
-    output:
-        measurements=f"{RESULTS}/theory/{{experiment}}.csv",
-        manifest=f"{RESULTS}/theory/{{experiment}}.json",
     input:
         CODE_TRAIN,
         code("theory.py", "theory/*.py"),
@@ -10,19 +7,22 @@ rule theory:
             f"{RESULTS}/{run.folder}/weights.safetensors"
             for run in PROFILE.theory_runs(w.experiment)
         ],
-    params:
-        options=OPTIONS,
-        settings=lambda w: digest(PROFILE.theory_inputs(w.experiment)),
+    output:
+        measurements=f"{RESULTS}/theory/{{experiment}}.csv",
+        manifest=f"{RESULTS}/theory/{{experiment}}.json",
     log:
         f"{RESULTS}/logs/theory/{{experiment}}.log",
     benchmark:
         f"{RESULTS}/benchmarks/theory/{{experiment}}.tsv"
+    conda:
+        "../envs/lft.yaml"
     threads: PROFILE.threads
     resources:
         mem_mb=lambda w, attempt: 4000 * attempt,
         runtime=lambda w, attempt: 120 * attempt,
         gpu=GPU,
-    conda:
-        "../envs/lft.yaml"
+    params:
+        options=OPTIONS,
+        settings=lambda w: digest(PROFILE.theory_inputs(w.experiment)),
     shell:
         "lft theory {wildcards.experiment} {params.options} > {log} 2>&1"
