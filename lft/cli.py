@@ -161,7 +161,7 @@ def page(profile: ProfileFile = QUICK, results: Results = None) -> None:
 @app.command()
 def report(profile: ProfileFile = QUICK, results: Results = None) -> None:
     """Build measurements.csv, tables, figures and report.html from what has been measured."""
-    settings, folder = _load(profile, results)
+    _, folder = _load(profile, results)
     for step in (aggregate, tables, figures, page):
         step(profile, folder)
     typer.echo(folder / "report.html")

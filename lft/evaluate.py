@@ -30,7 +30,8 @@ def evaluate(profile: Profile, run: Run, results: Path) -> None:
     """Measure one method, trained on one mixture, on every test mixture that it applies to.
 
     Writes ``measurements.csv`` of all seeds (``run.seed`` is ignored) and ``examples.safetensors``:
-    for attacks the pictures of the first seed, else empty. A diverged run has no rows; its status stands in its ``run.json``.
+    for attacks the pictures of the first seed, else empty. A diverged run has no rows; its status
+    stands in its ``run.json``.
 
     Raises:
         UsageError: weights or prepared files are missing or damaged.

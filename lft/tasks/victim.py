@@ -10,7 +10,26 @@ from torch.nn import functional
 
 from lft.config import VictimSettings
 from lft.data import ImageSet
+from lft.errors import UsageError
 from lft.seeding import generator, seed_from
+
+
+def pooled_convolution(x: Tensor, layer: nn.Conv2d) -> Tensor:
+    """``max_pool2d(layer(x), 2)`` for a 5×5 layer, on blocks of 2×2 pixels (space to depth).
+
+    Each position of a pooling window becomes an output channel of its own, whose kernel is the
+    layer's shifted by a pixel; in blocks all four are 3×3 kernels, and pooling is a maximum over
+    channels. With LeNet's few channels a step takes half the time of convolving, then pooling.
+
+    Args:
+        x: (n, C, H, W) with even H and W.
+    """
+    shifts = [(column, 1 - column, row, 1 - row) for row in (0, 1) for column in (0, 1)]
+    kernels = torch.cat([functional.pad(layer.weight, shift) for shift in shifts])
+    blocks = functional.pixel_unshuffle(x, 2)
+    padding = int(layer.padding[0]) // 2
+    y = functional.conv2d(blocks, functional.pixel_unshuffle(kernels, 2), padding=padding)
+    return y.unflatten(1, (4, layer.out_channels)).amax(1) + layer.bias[:, None, None]
 
 
 class LeNet5(nn.Module):
@@ -19,23 +38,29 @@ class LeNet5(nn.Module):
     Args:
         shape: channels, height and width.
         n_classes: outputs.
+
+    Raises:
+        UsageError: images of another size.
     """
 
     def __init__(self, shape: tuple[int, int, int], n_classes: int) -> None:
         super().__init__()
         channels, height, width = shape
-        self.padding = 2 if min(height, width) < 32 else 0
-        sides = [((side + 2 * self.padding - 4) // 2 - 4) // 2 for side in (height, width)]
-        self.conv1 = nn.Conv2d(channels, 6, 5, padding=self.padding)
+        if height != width or height not in (28, 32):
+            raise UsageError(
+                f"LeNet-5 takes images of 28x28 or 32x32 pixels, not {height}x{width}; "
+                f"resize the images"
+            )
+        self.conv1 = nn.Conv2d(channels, 6, 5, padding=(32 - height) // 2)
         self.conv2 = nn.Conv2d(6, 16, 5)
-        self.fc1 = nn.Linear(16 * sides[0] * sides[1], 120)
+        self.fc1 = nn.Linear(16 * 5 * 5, 120)
         self.fc2 = nn.Linear(120, 84)
         self.fc3 = nn.Linear(84, n_classes)
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (n, classes) for images (n, C, H, W)."""
-        x = functional.max_pool2d(self.conv1(images), 2).relu()
-        x = functional.max_pool2d(self.conv2(x), 2).relu()
+        x = pooled_convolution(images, self.conv1).relu()
+        x = pooled_convolution(x, self.conv2).relu()
         x = self.fc1(x.flatten(1)).relu()
         return self.fc3(self.fc2(x).relu())
 
