@@ -27,7 +27,8 @@ def save_tensors(path: Path, tensors: dict[str, Tensor], info: dict[str, Any]) -
     """
     stored = {name: leaf.detach().cpu().contiguous().clone() for name, leaf in tensors.items()}
     text = json.dumps(info)
-    metadata = {"info": text, "sha256": _checksum(stored, text)}
+    # One entry only: safetensors writes several in random order, and files must repeat exactly.
+    metadata = {"info": f"{_checksum(stored, text)} {text}"}
     with atomic_path(path) as temporary:
         temporary.write_bytes(save(stored, metadata))
 
@@ -44,8 +45,8 @@ def load_tensors(
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in sorted(file.keys())}
-        text = metadata["info"]
-        if metadata["sha256"] != _checksum(tensors, text):
+        checksum, _, text = metadata["info"].partition(" ")
+        if checksum != _checksum(tensors, text):
             raise ValueError("its checksum does not match")
         info = json.loads(text)
     except FileNotFoundError:

@@ -49,6 +49,12 @@ def test_tensors_round_trip_bit_by_bit(tmp_path: Path) -> None:
     assert torch.signbit(tensors["meta/w"][0, 1])
 
 
+def test_the_same_content_gives_the_same_bytes(intact: bytes, tmp_path: Path) -> None:
+    for attempt in range(10):
+        save_tensors(tmp_path / f"{attempt}.safetensors", TENSORS, INFO)
+        assert (tmp_path / f"{attempt}.safetensors").read_bytes() == intact
+
+
 def test_no_tensors_round_trip(tmp_path: Path) -> None:
     save_tensors(tmp_path / "x.safetensors", {}, {})
     assert load_tensors(tmp_path / "x.safetensors") == ({}, {})

@@ -119,7 +119,7 @@ def experiment_settings(
     return Experiment.model_validate(values)
 
 
-def tiny_images(channels: int = 1, side: int = 28, per_class: int = 16) -> ImageSet:
+def tiny_images(channels: int = 1, side: int = 28, per_class: int = 30) -> ImageSet:
     """Noisy pictures of three shapes, which a LeNet-5 learns in seconds."""
     random = generator("tiny images", channels, side)
     patterns = torch.zeros(len(CLASSES), channels, side, side)

@@ -1,0 +1,397 @@
+"""Meta-training: determinism, interruption at any point, divergence, and what is written."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from tiny import changed, profile_values, tiny_profile, write_images
+
+import lft.metatrain
+from lft.config import Profile, Run
+from lft.errors import Interrupted, UsageError
+from lft.learner import Learner
+from lft.metatrain import train, validation_loss
+from lft.methods import METHODS
+from lft.records import HISTORY_COLUMNS, read_json
+from lft.weights import below, load_tensors
+from lft.world import build_families, make_victim
+
+OUTPUTS = ("weights.safetensors", "history.csv")
+"""Files that must come out bit by bit the same; run.json holds the seconds that a run took."""
+
+META_TRAINED = {"maml", "fomaml", "reptile", "l2o", "lft", "lft-init"}
+
+
+def outputs(results: Path, run: Run) -> dict[str, bytes]:
+    folder = results / run.folder
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "history.csv",
+        "run.json",
+        "weights.safetensors",
+    ]
+    return {name: (folder / name).read_bytes() for name in OUTPUTS}
+
+
+def sine_run(method: str = "lft", order: Any = "first", seed: int = 0) -> Run:
+    return Run("sine", "sine", method, order, seed)
+
+
+def trained(profile: Profile, run: Run, results: Path) -> dict[str, bytes]:
+    train(profile, run, results)
+    return outputs(results, run)
+
+
+def history(results: Path, run: Run) -> list[list[str]]:
+    lines = (results / run.folder / "history.csv").read_text().splitlines()
+    assert lines[0] == ",".join(HISTORY_COLUMNS)
+    return [line.split(",") for line in lines[1:]]
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Training sets the number of threads and torch's deterministic mode; put them back."""
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(False)
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A result folder with images and victims."""
+    results = tmp_path_factory.mktemp("prepared")
+    write_images(results)
+    for source in ("grey", "colour"):
+        make_victim(tiny_profile(), source, results)
+    return results
+
+
+# ---------------------------------------------------------------- determinism
+
+
+@pytest.mark.parametrize("order", ["first", "zeroth"])
+@pytest.mark.parametrize("method", sorted(METHODS))
+def test_the_same_seed_gives_the_same_files_whatever_the_global_generator_says(
+    method: str, order: str, tmp_path: Path
+) -> None:
+    run = sine_run(method, order)
+    results = []
+    for attempt in ("one", "two"):
+        torch.manual_seed(hash(attempt))
+        before = torch.get_rng_state()
+        results.append(trained(tiny_profile(), run, tmp_path / attempt))
+        assert torch.equal(before, torch.get_rng_state())
+    assert results[0] == results[1]
+    other_seed = trained(tiny_profile(), run._replace(seed=1), tmp_path / "one")
+    assert other_seed["history.csv"] != results[0]["history.csv"]
+
+
+def test_the_order_of_runs_changes_nothing(tmp_path: Path) -> None:
+    runs = [sine_run(method, seed=seed) for method in ("lft", "maml", "adam") for seed in (0, 1)]
+    forwards = [trained(tiny_profile(), run, tmp_path / "one") for run in runs]
+    backwards = [trained(tiny_profile(), run, tmp_path / "two") for run in reversed(runs)]
+    assert forwards == backwards[::-1]
+
+
+@pytest.mark.parametrize("experiment", ["attack", "classification"])
+def test_incongruous_training_takes_turns_and_repeats(experiment: str, prepared: Path) -> None:
+    run = Run(experiment, "grey+colour", "lft", "first", 0)
+    one = trained(tiny_profile(), run, prepared)
+    assert [row[1] for row in history(prepared, run)] == ["grey", "colour"] * 3
+    assert trained(tiny_profile(), run, prepared) == one
+
+
+# ---------------------------------------------------------------- what training does
+
+
+def test_what_is_written(tmp_path: Path) -> None:
+    run = sine_run()
+    train(tiny_profile(), run, tmp_path)
+    rows = history(tmp_path, run)
+    assert [int(row[0]) for row in rows] == [1, 2, 3, 4, 5, 6]
+    scores = {int(row[0]): float(row[3]) for row in rows if row[3]}
+    assert sorted(scores) == [2, 4, 6]  # three rounds, the last at the end
+    manifest = read_json(tmp_path / run.folder / "run.json")
+    assert manifest["status"] == "ok"
+    assert manifest["run"] == run._asdict()
+    assert manifest["meta_batches"] == 6
+    assert manifest["validation_loss"] == pytest.approx(min(scores.values()), rel=1e-6)
+    assert scores[manifest["best_meta_batch"]] == min(scores.values())
+    flat, _ = load_tensors(tmp_path / run.folder / "weights.safetensors")
+    assert {name.split("/")[0] for name in flat} == {"initial", "halfway", "best"}
+
+
+def test_the_best_stage_has_the_validation_loss_that_is_written(tmp_path: Path) -> None:
+    run, profile = sine_run("l2o"), tiny_profile()
+    train(profile, run, tmp_path)
+    flat, _ = load_tensors(tmp_path / run.folder / "weights.safetensors")
+    learner = Learner.of(profile, run)
+    families = build_families(profile, learner.experiment, ["sine"], tmp_path)
+    score = validation_loss(learner, below("best", flat), run, families)
+    assert score == read_json(tmp_path / run.folder / "run.json")["validation_loss"]
+
+
+@pytest.mark.parametrize("method", sorted(META_TRAINED))
+def test_meta_training_improves_on_unseen_tasks(method: str, tmp_path: Path) -> None:
+    run = sine_run(method)
+    profile = tiny_profile(
+        experiments__sine__training__tasks=400,
+        experiments__sine__training__meta_batch=4,
+        experiments__sine__training__steps=6,
+        experiments__sine__training__segment=6,
+        experiments__sine__training__validation={"tasks": 50, "rounds": 2},
+        experiments__sine__maml__epochs=2,
+        experiments__sine__families__sine={
+            "kind": "sine",
+            "support": 10,
+            "query": 10,
+            "hidden": [10],
+        },
+        experiments__sine__finetuner__hidden=8,
+    )
+    train(profile, run, tmp_path)
+    flat, _ = load_tensors(tmp_path / run.folder / "weights.safetensors")
+    learner = Learner.of(profile, run)
+    families = build_families(profile, learner.experiment, ["sine"], tmp_path)
+    other_tasks = run._replace(seed=99)
+    before, after = (
+        validation_loss(learner, below(stage, flat), other_tasks, families)
+        for stage in ("initial", "best")
+    )
+    # 5 % of the loss averaged over the first six steps: half of what is found, and much more than
+    # two validations on the same 50 tasks and starts differ by chance.
+    assert after < 0.95 * before
+
+
+def test_step_sizes_are_picked_from_the_grid_by_validation(tmp_path: Path) -> None:
+    run = sine_run("sgd")
+    profile = tiny_profile(experiments__sine__step_sizes__sgd=[1e-4, 1e-2, 50.0])
+    train(profile, run, tmp_path)
+    rows = history(tmp_path, run)
+    scores = [float(row[3]) for row in rows]
+    flat, _ = load_tensors(tmp_path / run.folder / "weights.safetensors")
+    assert [row[1] for row in rows] == ["sine"] * 3
+    assert float(flat["best/step_size"]) == [1e-4, 1e-2, 50.0][scores.index(min(scores))]
+    assert float(flat["best/step_size"]) != 50.0
+
+
+def test_an_updated_rate_decays_along_a_cosine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rates = []
+
+    class Spy(lft.metatrain.Adam):
+        def step(self, *arguments: Any) -> Any:
+            rates.append(self.step_size)
+            return super().step(*arguments)
+
+    monkeypatch.setattr(lft.metatrain, "Adam", Spy)
+    train(tiny_profile(), sine_run(), tmp_path)
+    # 6 meta-batches of 2 segments: cos from 0 to just before π, computed by hand.
+    expected = [0.01 * torch.cos(torch.tensor(torch.pi * k / 24)).item() ** 2 for k in range(12)]
+    assert rates == pytest.approx(expected, rel=1e-6)
+
+
+def test_a_method_that_does_not_apply_is_refused(prepared: Path) -> None:
+    run = Run("attack", "grey+colour", "maml", "first", 0)
+    with pytest.raises(UsageError, match="MAML meta-learns one initialisation"):
+        train(tiny_profile(), run, prepared)
+    assert not (prepared / run.folder).exists()
+
+
+def test_absent_data_are_one_line_and_leave_nothing(tmp_path: Path) -> None:
+    run = Run("classification", "grey+colour", "lft", "first", 0)
+    with pytest.raises(UsageError, match=r"grey\.safetensors is missing"):
+        train(tiny_profile(), run, tmp_path)
+    assert not (tmp_path / run.folder).exists()
+
+
+# ---------------------------------------------------------------- interruption
+
+
+@pytest.fixture
+def stop_at(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """Have SIGTERM arrive while a given meta-batch, counted from 1, is computed."""
+    original = lft.metatrain._meta_batch
+
+    def arrange(number: int) -> None:
+        def stopping(*arguments: Any) -> float:
+            state = arguments[4]
+            if state.step + 1 == number:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return original(*arguments)
+
+        monkeypatch.setattr(lft.metatrain, "_meta_batch", stopping)
+
+    return arrange
+
+
+@pytest.mark.parametrize("method", ["lft", "maml", "lft-init"])
+@pytest.mark.parametrize("number", [1, 3, 4, 6])
+def test_stopped_and_resumed_is_uninterrupted(
+    method: str, number: int, tmp_path: Path, stop_at: Callable[[int], None]
+) -> None:
+    run, profile = sine_run(method, "zeroth"), tiny_profile()
+    whole = trained(profile, run, tmp_path / "whole")
+    stop_at(number)
+    with pytest.raises(Interrupted, match=f"stopped after meta-batch {number} of 6; checkpoint"):
+        train(profile, run, tmp_path / "parts")
+    folder = tmp_path / "parts" / run.folder
+    assert [path.name for path in folder.iterdir()] == ["checkpoints"]
+    stop_at(0)
+    assert trained(profile, run, tmp_path / "parts") == whole
+
+
+def test_stopped_again_and_again(tmp_path: Path, stop_at: Callable[[int], None]) -> None:
+    run, profile = sine_run(), tiny_profile()
+    whole = trained(profile, run, tmp_path / "whole")
+    for number in (2, 3, 5):
+        stop_at(number)
+        with pytest.raises(Interrupted):
+            train(profile, run, tmp_path / "parts")
+    stop_at(0)
+    assert trained(profile, run, tmp_path / "parts") == whole
+
+
+def test_a_damaged_checkpoint_costs_steps_and_changes_nothing(
+    tmp_path: Path, stop_at: Callable[[int], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    run, profile = sine_run(), tiny_profile()
+    whole = trained(profile, run, tmp_path / "whole")
+    for number in (2, 4):
+        stop_at(number)
+        with pytest.raises(Interrupted):
+            train(profile, run, tmp_path / "parts")
+    newest = tmp_path / "parts" / run.folder / "checkpoints" / "step-00000004.safetensors"
+    newest.write_bytes(newest.read_bytes()[:-3])
+    stop_at(0)
+    with caplog.at_level(logging.INFO):
+        assert trained(profile, run, tmp_path / "parts") == whole
+    assert str(newest) in caplog.text
+    assert "resuming after meta-batch 2" in caplog.text
+
+
+def test_a_checkpoint_of_other_settings_is_refused(
+    tmp_path: Path, stop_at: Callable[[int], None]
+) -> None:
+    run = sine_run()
+    stop_at(3)
+    with pytest.raises(Interrupted):
+        train(tiny_profile(), run, tmp_path)
+    stop_at(0)
+    with pytest.raises(UsageError, match="made under other settings"):
+        train(tiny_profile(experiments__sine__training__learning_rate=0.02), run, tmp_path)
+    train(tiny_profile(checkpoint_seconds=1.0), run, tmp_path)  # does not matter to the outcome
+
+
+def command(profile: Path, results: Path) -> list[str]:
+    arguments = ["train", "sine", "sine", "lft", "--profile", str(profile), "-r", str(results)]
+    return [sys.executable, "-c", "from lft.cli import main; main()", *arguments]
+
+
+def killed_after_a_checkpoint(
+    arguments: list[str], checkpoints: Path, number: signal.Signals
+) -> subprocess.CompletedProcess[str]:
+    """Send a signal to a training process as soon as it has written a checkpoint."""
+    process = subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while not list(checkpoints.glob("step-*")):
+        assert process.poll() is None, process.stderr.read()
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=60)
+    return subprocess.CompletedProcess(arguments, process.returncode, stderr=errors)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_killed_process_goes_on_where_it_was(number: signal.Signals, tmp_path: Path) -> None:
+    """The real thing, through the command line."""
+    values = changed(
+        profile_values(),
+        experiments__sine__training__tasks=200,
+        experiments__sine__training__validation__rounds=5,
+        checkpoint_seconds=0.02,
+    )
+    path = tmp_path / "tiny.yaml"
+    path.write_text(yaml.safe_dump(values))
+    run = sine_run()
+    whole = trained(Profile.model_validate(values), run, tmp_path / "whole")
+    folder = tmp_path / "parts" / run.folder
+    arguments = command(path, tmp_path / "parts")
+    done = killed_after_a_checkpoint(arguments, folder / "checkpoints", number)
+    assert [entry.name for entry in folder.iterdir()] == ["checkpoints"]
+    if number == signal.SIGTERM:
+        assert done.returncode == 143
+        last = done.stderr.splitlines()[-1]
+        assert last.startswith("lft: stopped after meta-batch")
+        assert "Traceback" not in done.stderr
+    else:
+        assert done.returncode == -signal.SIGKILL
+    again = subprocess.run(arguments, stderr=subprocess.PIPE, text=True, check=True)
+    assert "resuming after meta-batch" in again.stderr
+    assert outputs(tmp_path / "parts", run) == whole
+
+
+# ---------------------------------------------------------------- divergence
+
+
+def test_a_training_that_diverges_is_recorded_as_such(tmp_path: Path) -> None:
+    run = sine_run("maml")
+    profile = tiny_profile(experiments__sine__maml__step_size={"first": 100.0, "zeroth": 0.1})
+    train(profile, run, tmp_path)
+    manifest = read_json(tmp_path / run.folder / "run.json")
+    if manifest["status"] == "ok":
+        pytest.fail("a step size of 100 should diverge")
+    assert "at meta-batch" in manifest["reason"]
+    json.dumps(manifest, allow_nan=False)
+
+
+def test_nan_in_the_middle_keeps_what_was_learned(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, original = sine_run(), lft.metatrain.meta_gradient
+    calls = []
+
+    def poisoned(*arguments: Any) -> Any:
+        calls.append(None)
+        segment = original(*arguments)
+        if len(calls) < 8:
+            return segment
+        return segment._replace(loss=torch.tensor(float("nan")))
+
+    monkeypatch.setattr(lft.metatrain, "meta_gradient", poisoned)
+    written = trained(tiny_profile(), run, tmp_path)
+    assert b"nan" not in written["history.csv"]
+    manifest = read_json(tmp_path / run.folder / "run.json")
+    assert manifest["status"] == "diverged"
+    assert manifest["reason"].startswith("outer loss nan, meta-gradient norm ")
+    assert manifest["reason"].endswith(" at meta-batch 4, segment 2")
+    assert manifest["meta_batches"] == 3
+    flat, info = load_tensors(tmp_path / run.folder / "weights.safetensors")
+    assert info["status"] == "diverged"
+    assert all(leaf.isfinite().all() for leaf in flat.values())
+    assert "best" in {name.split("/")[0] for name in flat}
+
+
+def test_validation_that_is_never_finite_is_divergence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lft.metatrain, "validation_loss", lambda *arguments: float("nan"))
+    for method in ("lft", "adam"):
+        train(tiny_profile(), sine_run(method), tmp_path)
+        manifest = read_json(tmp_path / sine_run(method).folder / "run.json")
+        assert manifest["status"] == "diverged"
+        assert manifest["validation_loss"] is None
