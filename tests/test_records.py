@@ -172,6 +172,7 @@ def test_other_tables_are_read_too(tmp_path: Path) -> None:
 BAD_ROWS = {
     "a word for a number": (GOOD + GOOD.replace("0.5", "half"), "line 3: value is 'half'"),
     "an empty number": (GOOD + GOOD.replace("0.5", ""), "line 3: value is ''"),
+    "no number": (GOOD.replace("0.5", "NA"), "line 2: value is 'NA'"),
     "a truth value for a number": (GOOD.replace("0.5", "true"), "line 2: value is 'true'"),
     "a date for a number": (GOOD.replace("0.5", "2020-01-01"), "line 2: value is '2020-01-01'"),
     "a fraction for a seed": (GOOD.replace(",0,", ",1.5,"), "line 2: seed is '1.5'"),
