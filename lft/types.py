@@ -49,7 +49,7 @@ def concatenate(first: Batch, second: Batch, *, dim: int) -> Batch:
 
 def flatten(params: Params) -> Tensor:
     """All coordinates of all tasks in one vector (B · P,), task by task."""
-    return torch.cat([leaf.flatten(1) for leaf in params.values()], dim=1).flatten()
+    return torch.cat([leaf.reshape(len(leaf), -1) for leaf in params.values()], dim=1).flatten()
 
 
 def unflatten(vector: Tensor, like: Params) -> Params:

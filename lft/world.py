@@ -10,6 +10,7 @@ import torch
 from lft.config import AttackFamily, Experiment, Profile, SineFamily
 from lft.data import ImageSet, load
 from lft.device import use_device
+from lft.errors import UsageError
 from lft.paths import data_path, victim_path
 from lft.records import manifest, write_json
 from lft.tasks.attack import Attack
@@ -81,11 +82,22 @@ def make_victim(profile: Profile, source: str, results: Path) -> None:
 
 
 def load_victim(results: Path, source: str, images: ImageSet) -> LeNet5:
-    """A trained victim for images of this shape; its weights are constants."""
-    tensors, _ = load_tensors(victim_path(results, source))
+    """A trained victim for images of this shape; its weights are constants.
+
+    Raises:
+        UsageError: the weights are missing, damaged, or those of a network for other images.
+    """
+    path = victim_path(results, source)
+    tensors, _ = load_tensors(path)
     channels, height, width = images.train_images.shape[1:]
     victim = LeNet5((channels, height, width), len(images.classes))
-    victim.load_state_dict(tensors)
+    try:
+        victim.load_state_dict(tensors)
+    except RuntimeError:
+        raise UsageError(
+            f"{path} holds a network for other images than those of {source!r}; delete it and run "
+            "the workflow again"
+        ) from None
     return victim.requires_grad_(False).eval()
 
 

@@ -74,6 +74,14 @@ def test_absent_victims_are_one_line(tmp_path: Path) -> None:
         build_families(profile, profile.experiment("attack"), ["grey"], tmp_path)
 
 
+def test_a_victim_for_other_images_is_one_line(results: Path, tmp_path: Path) -> None:
+    victim = victim_path(tmp_path, "grey")
+    victim.parent.mkdir(parents=True)
+    shutil.copy(victim_path(results, "colour"), victim)
+    with pytest.raises(UsageError, match="holds a network for other images than those of 'grey'"):
+        load_victim(tmp_path, "grey", tiny_images(1, 28))
+
+
 def test_cuda_that_is_absent_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(UsageError, match="'cuda' was asked for, but this machine has 0 CUDA"):
