@@ -451,9 +451,15 @@ class Profile(Settings):
         return self.experiment(experiment).train_on[0].split("+")
 
     def theory_runs(self, experiment: str) -> list[Run]:
-        """Runs whose fine-tuners the theory looks at: LFT on the first training mixture."""
+        """Runs that the theory looks at: LFT and MAML on the first training mixture."""
         trained_on = self.experiment(experiment).train_on[0]
-        return [Run(experiment, trained_on, "lft", "first", seed) for seed in self.seeds]
+        vanishing = experiment in self.theory.vanishing.experiments
+        methods = ("lft", "maml") if vanishing else ("lft",)
+        return [
+            Run(experiment, trained_on, method, "first", seed)
+            for method in methods
+            for seed in self.seeds
+        ]
 
     def theory_inputs(self, experiment: str) -> dict[str, Any]:
         """Every setting that the theory measurements depend on beside the trained weights."""

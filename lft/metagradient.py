@@ -121,7 +121,7 @@ def _dropped(
         {name: leaf * (w / n_tasks) for name, leaf in grads.items()}
         for w, grads in zip(weights, record.outer, strict=True)
     ]
-    grads = _inputs_to_meta(learner, meta, start, record.inputs, cotangents)
+    grads = inputs_to_meta(learner, meta, start, record.inputs, cotangents)
     return Segment(torch.as_tensor(loss), grads, _detached(point))
 
 
@@ -203,14 +203,20 @@ class _Recorder:
         self.losses.append(losses)
 
 
-def _inputs_to_meta(
+def inputs_to_meta(
     learner: Learner,
     meta: Params,
     start: Point,
     inputs: Sequence[Params],
     cotangents: Sequence[Params],
 ) -> Params:
-    """∇ Σ_k ⟨v_k, θ⁽ᵏ⁾⟩ in the meta-parameters, the fine-tuner's inputs being constants."""
+    """∇ Σ_k ⟨v_k, θ⁽ᵏ⁾⟩ in the meta-parameters, the fine-tuner's inputs being constants.
+
+    Args:
+        start: θ⁽⁰⁾ and the fine-tuner's state.
+        inputs: g fed in at steps 1 … K.
+        cotangents: v_1 … v_K.
+    """
     tuner = learner.tuner(meta)
     if isinstance(tuner, CoordinateLSTM) and not learner.method.learns_initialisation:
         # θ⁽ᵏ⁾ = θ⁽⁰⁾ − Σ_{j≤k} Δ⁽ʲ⁾, so the cotangent of Δ⁽ʲ⁾ is −Σ_{k≥j} v_k.

@@ -13,6 +13,7 @@ A result folder ``results/<profile>/`` holds::
         examples.safetensors               attacks only: pictures for the report
     theory/<experiment>.csv                rows of THEORY_COLUMNS
     measurements.csv                       all measurements.csv, joined
+    summary.csv                            means over test tasks: SUMMARY_COLUMNS
     cells.csv                              status of every cell: CELL_COLUMNS
     theory.csv                             all theory/*.csv, joined
 """
@@ -22,6 +23,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -68,6 +70,40 @@ CELL_COLUMNS = (
 )
 """Status is ``ok``, ``diverged``, ``missing`` or ``not applicable``."""
 
+SUMMARY_COLUMNS = (
+    "experiment",
+    "trained_on",
+    "tested_on",
+    "method",
+    "order",
+    "seed",
+    "metric",
+    "step",
+    "mean",
+    "std",
+    "tasks",
+)
+"""Mean and standard deviation of a metric over the test tasks of one seed."""
+
+CLAIM_COLUMNS = (
+    "claim",
+    "metric",
+    "paper",
+    "ours",
+    "difference",
+    "low",
+    "high",
+    "interval",
+    "n_seeds",
+    "p",
+    "verdict",
+    "reason",
+    "figure",
+    "text",
+    "place",
+)
+"""One claim of the paper; ``low`` and ``high`` bound ``difference``, ``p`` is Holm-adjusted."""
+
 THEORY_COLUMNS = (
     "experiment", "stage", "quantity", "method", "seed",
     "steps", "support", "query", "task", "value",
@@ -103,6 +139,30 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(path: Path | str) -> Iterator[Path]:
+    """A temporary folder beside ``path`` that replaces it when the block ends without an error.
+
+    Raises:
+        UsageError: the folder cannot be written or the disk is full; the old one stays.
+    """
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    except OSError as error:
+        raise UsageError(f"cannot write {path}: {error.strerror or error}") from error
+    try:
+        yield temporary
+        temporary.chmod(0o777 & ~_umask())
+        shutil.rmtree(path, ignore_errors=True)
+        temporary.rename(path)
+    except OSError as error:
+        raise UsageError(f"cannot write {path}: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _umask() -> int:
@@ -175,7 +235,15 @@ def read_rows(path: Path | str, columns: Sequence[str]) -> pd.DataFrame:
     return frame
 
 
-_NUMBERS = {"value": "float64", "seed": "int64", "step": "int64", "steps": "int64"}
+_NUMBERS = {
+    "value": "float64",
+    "mean": "float64",
+    "std": "float64",
+    "seed": "int64",
+    "step": "int64",
+    "steps": "int64",
+    "tasks": "int64",
+}
 
 
 def _locate_bad_row(path: Path, columns: Sequence[str], error: Exception) -> str:

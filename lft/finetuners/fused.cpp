@@ -19,7 +19,6 @@
 #include <cstdlib>
 #include <cstring>
 #include <memory>
-#include <numeric>
 #include <tuple>
 #include <utility>
 #include <vector>
@@ -30,8 +29,9 @@
 
 namespace {
 
-// ---- vectors: register blocks are sized for 32 registers of 16 lanes, or 16 of at most 8 ---------
+// ---- vectors
 
+// Register blocks are sized for 32 registers of 16 lanes, or 16 registers of at most 8.
 #if defined(__AVX512F__)
 constexpr int LANES = 16, VECTORS = 4, OUTER_ROWS = 4, OUTER_COLUMNS = 7, PANEL_ROWS = 5;
 #elif defined(__AVX__)
@@ -45,12 +45,12 @@ constexpr int64_t MAX_CHUNKS = 64;  // partial sums of the weight gradients; fix
 constexpr int64_t GROUP = 3;        // steps whose gates and panels fit the first-level cache
 constexpr int64_t STEP_GRAIN = 8;   // tiles worth a thread in one step
 
-typedef float vec __attribute__((vector_size(LANES * sizeof(float))));
-typedef int32_t ivec __attribute__((vector_size(LANES * sizeof(float))));
+typedef float vec __attribute__((vector_size(LANES * sizeof(float)), may_alias));
+typedef int32_t ivec __attribute__((vector_size(LANES * sizeof(int32_t))));
 
 inline vec all(float x) { return x - vec{}; }
-inline vec& at(float* p) { return *reinterpret_cast<vec*>(p); }
-inline vec at(const float* p) { return *reinterpret_cast<const vec*>(p); }
+inline vec& vec_at(float* p) { return *reinterpret_cast<vec*>(p); }
+inline vec vec_at(const float* p) { return *reinterpret_cast<const vec*>(p); }
 
 inline float sum_of_lanes(float* x) {  // overwrites x
   for (int half = LANES / 2; half > 0; half /= 2)
@@ -130,7 +130,7 @@ inline vec log(vec x) {
   return x > FLT_MAX ? x : fraction + __builtin_convertvector(exponent, vec) * 0.693147181f;
 }
 
-// ---- weights --------------------------------------------------------------------------------------
+// ---- weights
 
 struct Layer {
   int64_t in, hidden, rows;
@@ -185,10 +185,10 @@ struct Network {
   void preprocess(const float* gradient, float* panel) const {
     const float threshold = std::exp(-p), inverse = std::exp(p);
     for (int v = 0; v < TILE; v += LANES) {
-      const vec g = at(gradient + v), size = g < 0.0f ? -g : g;
+      const vec g = vec_at(gradient + v), size = g < 0.0f ? -g : g;
       const auto large = size >= threshold;
-      at(panel + v) = large ? log(size) / p : all(-1.0f);
-      at(panel + TILE + v) = large ? (g < 0.0f ? all(-1.0f) : all(1.0f)) : g * inverse;
+      vec_at(panel + v) = large ? log(size) / p : all(-1.0f);
+      vec_at(panel + TILE + v) = large ? (g < 0.0f ? all(-1.0f) : all(1.0f)) : g * inverse;
     }
   }
 
@@ -196,19 +196,19 @@ struct Network {
   void output(const float* h, float* update) const {
     for (int v = 0; v < TILE; v += LANES) {
       vec sum = all(out_b);
-      for (int64_t j = 0; j < hidden; ++j) sum += out_w[j] * at(h + j * TILE + v);
-      at(update + v) = scale * sum;
+      for (int64_t j = 0; j < hidden; ++j) sum += out_w[j] * vec_at(h + j * TILE + v);
+      vec_at(update + v) = scale * sum;
     }
   }
 };
 
-// ---- a tile's activations ---------------------------------------------------------------------------
+// ---- a tile's activations
 
 // What one layer reads and computes in one step.
 struct Frame {
-  float* panel;  // (in + H + 1, TILE): input, h before the step, ones
-  float* cell;   // (H, TILE): c before the step
-  float* gates;  // (H, 4, TILE): activations of i, f, g, o; backward overwrites them by gradients
+  float* panel;   // (in + H + 1, TILE): input, h before the step, ones
+  float* cell;    // (H, TILE): c before the step
+  float* gates;   // (H, 4, TILE): activations of i, f, g, o; backward overwrites them by gradients
   float* tanh_c;  // (H, TILE): tanh of c after the step
 };
 
@@ -252,10 +252,11 @@ class Scratch {
     thread_local std::unique_ptr<float, Free> kept;
     thread_local int64_t size = 0;
     if (floats > size) {
-      kept.reset();
+      size = 0;
       const size_t bytes = (floats * sizeof(float) + 63) / 64 * 64;
       kept.reset(static_cast<float*>(std::aligned_alloc(64, bytes)));
-      TORCH_CHECK_WITH(OutOfMemoryError, kept, "no memory for ", bytes, " bytes of LSTM activations");
+      TORCH_CHECK_WITH(OutOfMemoryError, kept, "no memory for ", bytes,
+                       " bytes of LSTM activations");
       size = floats;
     }
     return kept.get();
@@ -268,7 +269,8 @@ class Scratch {
 // The coordinates of one tile in rows of n floats; lanes beyond the last coordinate are zero.
 struct Window {
   int64_t n, first, count;
-  Window(int64_t n, int64_t tile) : n(n), first(tile * TILE), count(std::min<int64_t>(TILE, n - first)) {}
+  Window(int64_t n, int64_t tile)
+      : n(n), first(tile * TILE), count(std::min<int64_t>(TILE, n - first)) {}
 
   void load(const float* row, float* tile) const {
     if (count == TILE) {  // a size known to the compiler: a few moves instead of a call
@@ -286,26 +288,31 @@ struct Window {
   }
   // state: (2, layers, H, n)
   void load_state(const float* state, const Network& net, const Frame* frames) const {
-    const int64_t units = net.layers.size() * net.hidden;
-    for (int64_t k = 0; k < units; ++k) {
-      const Frame& frame = frames[k / net.hidden];
-      const int64_t j = k % net.hidden;
-      load(state + k * n, frame.panel + (net.layers[k / net.hidden].in + j) * TILE);
-      load(state + (units + k) * n, frame.cell + j * TILE);
-    }
+    for_each_unit(net, frames, [&](int64_t k, int64_t units, float* h, float* c) {
+      load(state + k * n, h);
+      load(state + (units + k) * n, c);
+    });
   }
   void store_state(float* state, const Network& net, const Frame* frames) const {
-    const int64_t units = net.layers.size() * net.hidden;
+    for_each_unit(net, frames, [&](int64_t k, int64_t units, const float* h, const float* c) {
+      store(h, state + k * n);
+      store(c, state + (units + k) * n);
+    });
+  }
+
+ private:
+  // Calls f(k, number of units, h, c) for unit k of all layers' units.
+  template <class F>
+  static void for_each_unit(const Network& net, const Frame* frames, const F& f) {
+    const int64_t hidden = net.hidden, units = net.layers.size() * hidden;
     for (int64_t k = 0; k < units; ++k) {
-      const Frame& frame = frames[k / net.hidden];
-      const int64_t j = k % net.hidden;
-      store(frame.panel + (net.layers[k / net.hidden].in + j) * TILE, state + k * n);
-      store(frame.cell + j * TILE, state + (units + k) * n);
+      const int64_t l = k / hidden, j = k % hidden;
+      f(k, units, frames[l].panel + (net.layers[l].in + j) * TILE, frames[l].cell + j * TILE);
     }
   }
 };
 
-// ---- forward ----------------------------------------------------------------------------------------
+// ---- forward
 
 // out (hidden, 4, TILE) = W panel
 void multiply(const Layer& layer, const float* panel, float* out) {
@@ -316,9 +323,10 @@ void multiply(const Layer& layer, const float* panel, float* out) {
       for (vec& lanes : of_gate) lanes = vec{};
     for (int64_t row = 0; row < layer.rows; ++row, w += 4)
       for (int k = 0; k < 4; ++k)
-        for (int v = 0; v < VECTORS; ++v) sum[k][v] += w[k] * at(panel + row * TILE + v * LANES);
+        for (int v = 0; v < VECTORS; ++v)
+          sum[k][v] += w[k] * vec_at(panel + row * TILE + v * LANES);
     for (int k = 0; k < 4; ++k)
-      for (int v = 0; v < VECTORS; ++v) at(out + k * TILE + v * LANES) = sum[k][v];
+      for (int v = 0; v < VECTORS; ++v) vec_at(out + k * TILE + v * LANES) = sum[k][v];
   }
 }
 
@@ -328,19 +336,19 @@ void forward(const Layer& layer, const Frame& now, float* h_next, float* h_above
   multiply(layer, now.panel, now.gates);
   for (int64_t place = 0; place < layer.hidden * TILE; place += LANES) {
     float* gates = gates_at(now, place);
-    const vec i = sigmoid(at(gates)), f = sigmoid(at(gates + TILE)), g = tanh(at(gates + 2 * TILE)),
-              o = sigmoid(at(gates + 3 * TILE));
-    at(gates) = i;
-    at(gates + TILE) = f;
-    at(gates + 2 * TILE) = g;
-    at(gates + 3 * TILE) = o;
-    at(c_next + place) = f * at(now.cell + place) + i * g;
+    const vec i = sigmoid(vec_at(gates)), f = sigmoid(vec_at(gates + TILE)),
+              g = tanh(vec_at(gates + 2 * TILE)), o = sigmoid(vec_at(gates + 3 * TILE));
+    vec_at(gates) = i;
+    vec_at(gates + TILE) = f;
+    vec_at(gates + 2 * TILE) = g;
+    vec_at(gates + 3 * TILE) = o;
+    vec_at(c_next + place) = f * vec_at(now.cell + place) + i * g;
   }
   for (int64_t place = 0; place < layer.hidden * TILE; place += LANES) {
-    const vec tanh_c = tanh(at(c_next + place)), o = at(gates_at(now, place) + 3 * TILE);
-    at(now.tanh_c + place) = tanh_c;
-    at(h_next + place) = o * tanh_c;
-    if (h_above) at(h_above + place) = o * tanh_c;
+    const vec tanh_c = tanh(vec_at(c_next + place)), o = vec_at(gates_at(now, place) + 3 * TILE);
+    vec_at(now.tanh_c + place) = tanh_c;
+    vec_at(h_next + place) = o * tanh_c;
+    if (h_above) vec_at(h_above + place) = o * tanh_c;
   }
 }
 
@@ -358,7 +366,7 @@ const float* top_h(const Network& net, const Frame* frames) {
   return frames[net.layers.size() - 1].panel + net.layers.back().in * TILE;
 }
 
-// ---- backward ---------------------------------------------------------------------------------------
+// ---- backward
 
 // Calls f<N>(begin) over [begin, end) in blocks of N <= MAX as equal as can be.
 template <int MAX, class F>
@@ -374,25 +382,27 @@ void in_blocks(int64_t begin, int64_t end, const F& f) {
   for (; begin < end; begin += size) call(std::min(size, end - begin));
 }
 
-// Gradients of one step: in d_h (with respect to h after the step) and d_c, out gates' gradients (in
-// place of the gates) and d_c with respect to c before the step.
+// Gradients of one step: in d_h (with respect to h after the step) and d_c, out gates' gradients
+// (in place of the gates) and d_c with respect to c before the step.
 void backward_gates(int64_t hidden, const Frame& now, const float* d_h, float* d_c) {
   for (int64_t place = 0; place < hidden * TILE; place += LANES) {
     float* gates = gates_at(now, place);
-    const vec i = at(gates), f = at(gates + TILE), g = at(gates + 2 * TILE), o = at(gates + 3 * TILE);
-    const vec tanh_c = at(now.tanh_c + place), dh = at(d_h + place);
-    const vec dc = at(d_c + place) + dh * o * (1.0f - tanh_c * tanh_c);
-    at(gates) = dc * g * (i * (1.0f - i));
-    at(gates + TILE) = dc * at(now.cell + place) * (f * (1.0f - f));
-    at(gates + 2 * TILE) = dc * i * (1.0f - g * g);
-    at(gates + 3 * TILE) = dh * tanh_c * (o * (1.0f - o));
-    at(d_c + place) = dc * f;
+    const vec i = vec_at(gates), f = vec_at(gates + TILE), g = vec_at(gates + 2 * TILE),
+              o = vec_at(gates + 3 * TILE);
+    const vec tanh_c = vec_at(now.tanh_c + place), dh = vec_at(d_h + place);
+    const vec dc = vec_at(d_c + place) + dh * o * (1.0f - tanh_c * tanh_c);
+    vec_at(gates) = dc * g * (i * (1.0f - i));
+    vec_at(gates + TILE) = dc * vec_at(now.cell + place) * (f * (1.0f - f));
+    vec_at(gates + 2 * TILE) = dc * i * (1.0f - g * g);
+    vec_at(gates + 3 * TILE) = dh * tanh_c * (o * (1.0f - o));
+    vec_at(d_c + place) = dc * f;
   }
 }
 
 // Rows [begin, end) of W^T d_gates, handed to put(row, lane, vector).
 template <class Put>
-void backward_panel(const Layer& layer, const float* d_gates, int64_t begin, int64_t end, const Put& put) {
+void backward_panel(const Layer& layer, const float* d_gates, int64_t begin, int64_t end,
+                    const Put& put) {
   in_blocks<PANEL_ROWS>(begin, end, [&]<int N>(int64_t row) {
     vec sum[N][VECTORS];
     for (auto& of_row : sum)
@@ -402,7 +412,7 @@ void backward_panel(const Layer& layer, const float* d_gates, int64_t begin, int
       for (int k = 0; k < 4; ++k)
         for (int n = 0; n < N; ++n)
           for (int v = 0; v < VECTORS; ++v)
-            sum[n][v] += w[4 * n + k] * at(d_gates + (4 * j + k) * TILE + v * LANES);
+            sum[n][v] += w[4 * n + k] * vec_at(d_gates + (4 * j + k) * TILE + v * LANES);
     }
     for (int n = 0; n < N; ++n)
       for (int v = 0; v < VECTORS; ++v) put(row + n, v * LANES, sum[n][v]);
@@ -422,23 +432,24 @@ void outer_products(Rows a, Rows b, int64_t steps, float* sums) {
     in_blocks<OUTER_COLUMNS>(0, b.count, [&]<int N>(int64_t c) {
       vec sum[R][N];
       for (int i = 0; i < R; ++i)
-        for (int n = 0; n < N; ++n) sum[i][n] = at(sums + ((r + i) * b.count + c + n) * LANES);
+        for (int n = 0; n < N; ++n) sum[i][n] = vec_at(sums + ((r + i) * b.count + c + n) * LANES);
       for (int64_t s = 0; s < steps; ++s) {
         const float* left = a.first + s * a.stride + r * TILE;
         const float* right = b.first + s * b.stride + c * TILE;
         for (int v = 0; v < TILE; v += LANES)
           for (int n = 0; n < N; ++n)
-            for (int i = 0; i < R; ++i) sum[i][n] += at(left + i * TILE + v) * at(right + n * TILE + v);
+            for (int i = 0; i < R; ++i)
+              sum[i][n] += vec_at(left + i * TILE + v) * vec_at(right + n * TILE + v);
       }
       for (int i = 0; i < R; ++i)
-        for (int n = 0; n < N; ++n) at(sums + ((r + i) * b.count + c + n) * LANES) = sum[i][n];
+        for (int n = 0; n < N; ++n) vec_at(sums + ((r + i) * b.count + c + n) * LANES) = sum[i][n];
     });
 }
 
 // A thread's memory for one tile of a segment.
 struct Segment {
   const Network& net;
-  int64_t steps, state_floats, n_sums;
+  int64_t steps, state_floats;
   Scratch frames;
   float *d_update, *d_h, *d_c, *sums;
 
@@ -446,10 +457,9 @@ struct Segment {
       : net(net),
         steps(steps),
         state_floats(net.layers.size() * net.hidden * TILE),
-        n_sums(net.n_weights()),
-        frames(net, steps + 1, (steps + 1) * TILE + 2 * state_floats + n_sums * LANES),
+        frames(net, steps + 1, steps * TILE + 2 * state_floats + net.n_weights() * LANES),
         d_update(frames.extra),
-        d_h(d_update + (steps + 1) * TILE),
+        d_h(d_update + steps * TILE),
         d_c(d_h + state_floats),
         sums(d_c + state_floats) {}
 
@@ -469,9 +479,9 @@ struct Segment {
       float* d = d_update + t * TILE;
       window.load(cotangents + t * window.n, d);
       for (int v = 0; v < TILE; v += LANES) {
-        at(d + v) *= net.scale;
+        vec_at(d + v) *= net.scale;
         for (int64_t j = 0; j < net.hidden; ++j)
-          at(d_h + top * line + j * TILE + v) += net.out_w[j] * at(d + v);
+          vec_at(d_h + top * line + j * TILE + v) += net.out_w[j] * vec_at(d + v);
       }
       for (int64_t l = top; l >= 0; --l) {
         const Layer& layer = net.layers[l];
@@ -481,9 +491,9 @@ struct Segment {
         backward_panel(layer, now.gates, l == 0 ? layer.in : 0, layer.in + net.hidden,
                        [&](int64_t row, int lane, vec value) {
                          if (row < layer.in)
-                           at(d_h_below + row * TILE + lane) += value;
+                           vec_at(d_h_below + row * TILE + lane) += value;
                          else
-                           at(d_h_here + (row - layer.in) * TILE + lane) = value;
+                           vec_at(d_h_here + (row - layer.in) * TILE + lane) = value;
                        });
       }
     }
@@ -503,27 +513,31 @@ struct Segment {
     outer_products<1>({d_update + begin * TILE, TILE, 1}, h, end - begin, to);
   }
 
-  void tile(const Window& window, const float* start, const float* inputs, const float* cotangents) {
+  void tile(const Window& window, const float* start, const float* inputs,
+            const float* cotangents) {
     forward_steps(window, start, inputs);
     backward_steps(window, cotangents);
     for (int64_t t = 0; t < steps; t += GROUP) add_weight_gradients(t, std::min(t + GROUP, steps));
   }
 };
 
-// ---- operators --------------------------------------------------------------------------------------
+// ---- operators
 
 void check(const at::Tensor& tensor, at::IntArrayRef shape, const char* name) {
-  TORCH_CHECK(tensor.scalar_type() == at::kFloat && tensor.device().is_cpu() && tensor.is_contiguous() &&
-                  tensor.sizes() == shape,
-              "fused LSTM: ", name, " must be contiguous float32 of shape ", shape, " on the CPU, not ",
-              tensor.scalar_type(), " of shape ", tensor.sizes(), " on ", tensor.device());
+  TORCH_CHECK(tensor.scalar_type() == at::kFloat && tensor.device().is_cpu() &&
+                  tensor.is_contiguous() && tensor.sizes() == shape,
+              "fused LSTM: ", name, " must be contiguous float32 of shape ", shape,
+              " on the CPU, not ", tensor.scalar_type(), " of shape ", tensor.sizes(), " on ",
+              tensor.device());
 }
 
 void check_network(const std::vector<at::Tensor>& weights, const at::Tensor& state, double p) {
   TORCH_CHECK(p > 0 && p <= 80, "fused LSTM: p must be in (0, 80], not ", p);
-  TORCH_CHECK(state.dim() == 4 && state.size(1) > 0 && int64_t(weights.size()) == 3 * state.size(1) + 2,
-              "fused LSTM: state must be (2, layers, hidden, n) with 3 weights for each layer and 2 for the "
-              "output, not of shape ", state.sizes(), " with ", weights.size(), " weights");
+  TORCH_CHECK(
+      state.dim() == 4 && state.size(1) > 0 && int64_t(weights.size()) == 3 * state.size(1) + 2,
+      "fused LSTM: state must be (2, layers, hidden, n), with 3 weights for each layer and 2 for "
+      "the output, not of shape ",
+      state.sizes(), " with ", weights.size(), " weights");
   const int64_t hidden = state.size(2);
   check(state, {2, state.size(1), hidden, state.size(3)}, "state");
   for (int64_t l = 0; l < state.size(1); ++l) {
@@ -535,8 +549,9 @@ void check_network(const std::vector<at::Tensor>& weights, const at::Tensor& sta
   check(weights.back(), {}, "out.b");
 }
 
-std::tuple<at::Tensor, at::Tensor> step(const std::vector<at::Tensor>& weights, const at::Tensor& state,
-                                        const at::Tensor& gradient, double p, double scale) {
+std::tuple<at::Tensor, at::Tensor> step(const std::vector<at::Tensor>& weights,
+                                        const at::Tensor& state, const at::Tensor& gradient,
+                                        double p, double scale) {
   check_network(weights, state, p);
   const int64_t n = state.size(3);
   check(gradient, {n}, "gradient");
@@ -559,8 +574,8 @@ std::tuple<at::Tensor, at::Tensor> step(const std::vector<at::Tensor>& weights, 
 }
 
 std::vector<at::Tensor> segment_vjp(const std::vector<at::Tensor>& weights, const at::Tensor& start,
-                                    const at::Tensor& inputs, const at::Tensor& cotangents, double p,
-                                    double scale) {
+                                    const at::Tensor& inputs, const at::Tensor& cotangents,
+                                    double p, double scale) {
   check_network(weights, start, p);
   const int64_t n = start.size(3), steps = inputs.size(0);
   check(inputs, {steps, n}, "inputs");
@@ -604,10 +619,12 @@ std::vector<at::Tensor> segment_vjp(const std::vector<at::Tensor>& weights, cons
 }  // namespace
 
 TORCH_LIBRARY(lft, library) {
-  library.def("lstm_step(Tensor[] weights, Tensor state, Tensor gradient, float p, float scale) -> (Tensor, Tensor)");
   library.def(
-      "lstm_segment_vjp(Tensor[] weights, Tensor start, Tensor inputs, Tensor cotangents, float p, float scale)"
-      " -> Tensor[]");
+      "lstm_step(Tensor[] weights, Tensor state, Tensor gradient, float p, float scale) -> "
+      "(Tensor, Tensor)");
+  library.def(
+      "lstm_segment_vjp(Tensor[] weights, Tensor start, Tensor inputs, Tensor cotangents, "
+      "float p, float scale) -> Tensor[]");
 }
 
 TORCH_LIBRARY_IMPL(lft, CPU, library) {

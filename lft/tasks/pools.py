@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import torch
@@ -72,8 +73,14 @@ class Pools:
                 "test": (pools["test"],) * 2,
             }
 
-    def check(self, ways: int, support: int, query: int) -> None:
-        """Make sure that every class can fill its part of a task in every phase.
+    def check(
+        self,
+        ways: int,
+        support: int,
+        query: int,
+        phases: Sequence[Phase] = ("train", "validation", "test"),
+    ) -> None:
+        """Make sure that every class can fill its part of a task in these phases.
 
         Raises:
             UsageError: there are too few classes, or a class has too few images; the message names
@@ -83,7 +90,8 @@ class Pools:
             raise UsageError(
                 f"{self.label}: a task needs {ways} classes, but there are {len(self.classes)}"
             )
-        for phase, (first, second) in self.by_phase.items():
+        for phase in phases:
+            first, second = self.by_phase[phase]
             for label, name in enumerate(self.classes):
                 sizes = len(first.members[label]), len(second.members[label])
                 needed = (support + query,) * 2 if first is second else (support, query)

@@ -1,0 +1,185 @@
+"""Statement 1: the meta-gradient by the paper's explicit recursion (eqs. 7-9).
+
+With total derivatives of θ⁽ᵏ⁾ = θ⁽ᵏ⁻¹⁾ − Δ⁽ᵏ⁾ and (Δ⁽ᵏ⁾, h⁽ᵏ⁾) = m_φ(g(θ⁽ᵏ⁻¹⁾), h⁽ᵏ⁻¹⁾):
+
+    G_k = G_{k−1} − [∂Δ/∂φ + ∂Δ/∂g · ∂g/∂θ · G_{k−1} + ∂Δ/∂h · H_{k−1}]
+    H_k =            ∂h/∂φ + ∂h/∂g · ∂g/∂θ · G_{k−1} + ∂h/∂h · H_{k−1}
+
+with G_0 = 0 and H_0 = 0, and ∇_φ = Σ_k w_k G_kᵀ ∇_θ f(θ⁽ᵏ⁾; D^val). A coordinate-wise m makes its
+derivatives block-diagonal: they are formed coordinate by coordinate, with s state entries each.
+This checks the production path; it is no way to train.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Generator, Tensor
+from torch.func import jacrev, vmap
+
+from lft.adapt import Point
+from lft.config import Profile
+from lft.gradients import value_and_grad
+from lft.learner import Learner
+from lft.metagradient import meta_gradient, step_weights
+from lft.methods import get_method
+from lft.seeding import generator
+from lft.tasks.attack import Attack
+from lft.tasks.base import TaskFamily
+from lft.types import Batch, Params, TaskBatch, flatten, unflatten
+from lft.world import build_families
+
+
+def recursion(
+    learner: Learner,
+    meta: Params,
+    family: TaskFamily,
+    tasks: TaskBatch,
+    start: Params,
+    random: Generator,
+    weights: Sequence[float],
+    *,
+    second_order: bool,
+) -> Tensor:
+    """∇_φ Σ_k w_k f(θ⁽ᵏ⁾; D^val) of one task by the recursion of eqs. 8 and 9.
+
+    Args:
+        learner: method with a meta-learned fine-tuner; φ are all its meta-parameters.
+        tasks: one task (B = 1).
+        start: θ⁽⁰⁾.
+        random: draws zeroth-order directions, one set a step.
+        weights: w_1 … w_K.
+        second_order: keep ∂g/∂θ, the Hessian for first-order input; else take it as 0.
+
+    Returns:
+        The gradient in the order of ``meta``, flattened.
+    """
+    phi = torch.cat([leaf.flatten() for leaf in meta.values()])
+    theta = flatten(start)
+    h = _by_coordinate(learner.tuner(meta).start(start))
+    gradient = learner.gradient(random, create_graph=True)
+    shape = learner.tuner(meta).start({"x": theta[:1, None]}).shape
+
+    def m(phi: Tensor, g: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
+        """(Δ, h') of eq. 3 for one coordinate: g is (), h and h' are (s,)."""
+        tuner = learner.tuner(_split(phi, meta))
+        zero, one = {"x": torch.zeros_like(g).view(1, 1)}, {"x": g.view(1, 1)}
+        state, params = tuner.step(h.view(shape), zero, one)
+        return -params["x"].view(()), state.reshape(-1)
+
+    def g_of(theta: Tensor) -> Tensor:
+        return flatten(gradient(family, unflatten(theta, start), tasks.support))
+
+    each_coordinate = vmap(jacrev(m, argnums=(0, 1, 2)), in_dims=(None, 0, 0))
+    g_total = torch.zeros(len(theta), len(phi), dtype=theta.dtype)
+    h_total = torch.zeros(*h.shape, len(phi), dtype=theta.dtype)
+    result = torch.zeros_like(phi)
+    for weight in weights:
+        theta = theta.detach().requires_grad_()
+        g = g_of(theta)
+        through_g = torch.zeros_like(g_total)
+        if second_order:
+            through_g = _jacobian_times(g, theta, g_total)
+        g = g.detach()
+        with torch.no_grad():
+            (d_phi, d_g, d_h), (e_phi, e_g, e_h) = each_coordinate(phi, g, h)
+            update, h = vmap(m, in_dims=(None, 0, 0))(phi, g, h)
+            theta = theta - update
+            g_total = g_total - (
+                d_phi + d_g[:, None] * through_g + torch.einsum("ps,psn->pn", d_h, h_total)
+            )
+            h_total = (
+                e_phi
+                + e_g[:, :, None] * through_g[:, None]
+                + torch.einsum("pst,ptn->psn", e_h, h_total)
+            )
+        outer = value_and_grad(family, unflatten(theta, start), tasks.query)[1]
+        result = result + weight * (g_total.T @ flatten(outer))
+    return result
+
+
+def _by_coordinate(state: Tensor) -> Tensor:
+    """(2, layers, hidden, N) -> (N, s)."""
+    return state.flatten(0, 2).T
+
+
+def _jacobian_times(g: Tensor, theta: Tensor, matrix: Tensor) -> Tensor:
+    """∂g/∂θ · matrix, one column after the other, by differentiating twice in reverse."""
+    u = torch.zeros_like(g, requires_grad=True)
+    (transposed,) = torch.autograd.grad(g, theta, u, create_graph=True)
+    columns = [
+        torch.autograd.grad(transposed, u, column, retain_graph=True)[0] for column in matrix.T
+    ]
+    return torch.stack(columns, dim=1)
+
+
+def measure(profile: Profile, experiment: str, results: Path) -> Iterator[tuple[Any, ...]]:
+    """Relative difference between recursion and autograd in float64, on small instances.
+
+    An instance is one task of the experiment's first family under a random φ of hidden size 3; with
+    first- and zeroth-order input, second-order terms kept and dropped.
+    """
+    settings = profile.experiment(experiment)
+    name = profile.theory_families(experiment)[0]
+    family = in_double(build_families(profile, settings, [name], results)[name])
+    steps = 3
+    for order in ("first", "zeroth"):
+        for second_order in ("exact", "dropped"):
+            training = settings.training.model_copy(
+                update={"steps": steps, "segment": steps, "second_order": second_order}
+            )
+            finetuner = settings.finetuner.model_copy(update={"hidden": 3})
+            small = settings.model_copy(update={"training": training, "finetuner": finetuner})
+            learner = Learner(get_method("lft"), small, order, "torch")
+            seed = profile.seeds[0]
+            error = relative_error(learner, family, experiment, seed)
+            method = f"lft {order} {second_order}"
+            yield (
+                experiment, "initial", "statement1_error", method, seed,
+                steps, 0, 0, name, error,
+            )  # fmt: skip
+
+
+def relative_error(learner: Learner, family: TaskFamily, experiment: str, seed: int) -> float:
+    """‖recursion − autograd‖ / ‖autograd‖ for one task, in float64."""
+    random = generator("statement 1", experiment, seed)
+    meta = {k: v.double() for k, v in learner.initial(family, random).items()}
+    tasks = double(family.sample(1, random, "train"))
+    start = {k: v.double() for k, v in family.init(1, random).items()}
+    again = random.clone_state()
+    point = Point(start, learner.tuner(meta).start(start))
+    grads = meta_gradient(learner, meta, family, tasks, point, random).grads
+    expected = torch.cat([leaf.flatten() for leaf in grads.values()])
+    plan = learner.plan
+    weights = step_weights(learner.experiment.training.step_weights, plan.segment)
+    exact = plan.second_order == "exact"
+    found = recursion(learner, meta, family, tasks, start, again, weights, second_order=exact)
+    return float((found - expected).norm() / expected.norm())
+
+
+def in_double(family: TaskFamily) -> TaskFamily:
+    """The family with its constants, such as a victim's weights, in float64."""
+    if isinstance(family, Attack):
+        family = copy.copy(family)
+        family.victim = copy.deepcopy(family.victim).double()
+    return family
+
+
+def double(tasks: TaskBatch) -> TaskBatch:
+    """Inputs in float64; labels stay integers."""
+
+    def cast(batch: Batch) -> Batch:
+        return Batch(*(t.double() if t.is_floating_point() else t for t in batch))
+
+    return TaskBatch(*(cast(batch) for batch in tasks))
+
+
+def _split(phi: Tensor, meta: Params) -> Params:
+    pieces = phi.split([leaf.numel() for leaf in meta.values()])
+    return {
+        name: piece.view_as(leaf) for (name, leaf), piece in zip(meta.items(), pieces, strict=True)
+    }
