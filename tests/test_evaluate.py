@@ -231,11 +231,17 @@ def test_a_variant_is_measured_under_its_own_settings(tmp_path: Path) -> None:
     variant = {"method": "sgd", "label": "Wide", "set": {"families.sine.query": 50}}
     profile = tiny_profile(experiments__sine__variants={"wide": variant})
     run = Run("sine", "sine", "wide", "first", 0)
-    learner = Learner.of(profile, run)
-    families = build_families(profile, learner.experiment, ["sine"], tmp_path)
-    tasks = families["sine"].sample(2, generator("tasks"), "test")
-    assert tasks.query.size == 50
     for seed in profile.seeds:
         train(profile, run._replace(seed=seed), tmp_path)
     evaluate(profile, run, tmp_path)
-    assert set(rows(tmp_path, run).method) == {"wide"}
+    settings = Learner.of(profile, run).experiment
+    family = build_families(profile, settings, ["sine"], tmp_path)["sine"]
+    random = generator("test", "sine", "sine", 1)
+    tasks = family.sample(4, random, "test")
+    assert tasks.query.size == 50
+    expected = family.loss(family.init(4, random), tasks.query).tolist()
+    frame = rows(tmp_path, run)
+    assert set(frame.method) == {"wide"}
+    before = frame[(frame.seed == 1) & (frame.step == 0) & (frame.metric == "mse")]["value"]
+    # Seven digits are written.
+    assert before.tolist() == pytest.approx(expected, rel=1e-6)

@@ -22,33 +22,38 @@ import lft.metatrain
 from lft.config import Profile, Run
 from lft.errors import Interrupted, UsageError
 from lft.learner import Learner
+from lft.metagradient import meta_gradient
 from lft.metatrain import train, validation_loss
 from lft.methods import METHODS
 from lft.records import HISTORY_COLUMNS, read_json
+from lft.seeding import generator
+from lft.tasks.pools import Pools
 from lft.weights import below, load_tensors
 from lft.world import build_families, make_victim
-
-OUTPUTS = ("weights.safetensors", "history.csv")
-"""Files that must come out bit by bit the same; run.json holds the seconds that a run took."""
 
 META_TRAINED = {"maml", "fomaml", "reptile", "l2o", "lft", "lft-init"}
 
 
-def outputs(results: Path, run: Run) -> dict[str, bytes]:
+def outputs(results: Path, run: Run) -> dict[str, Any]:
+    """All that a run leaves behind, but for the seconds that it took."""
     folder = results / run.folder
     assert sorted(path.name for path in folder.iterdir()) == [
         "history.csv",
         "run.json",
         "weights.safetensors",
     ]
-    return {name: (folder / name).read_bytes() for name in OUTPUTS}
+    return {
+        "weights.safetensors": (folder / "weights.safetensors").read_bytes(),
+        "history.csv": (folder / "history.csv").read_bytes(),
+        "run.json": {**read_json(folder / "run.json"), "seconds": None},
+    }
 
 
 def sine_run(method: str = "lft", order: Any = "first", seed: int = 0) -> Run:
     return Run("sine", "sine", method, order, seed)
 
 
-def trained(profile: Profile, run: Run, results: Path) -> dict[str, bytes]:
+def trained(profile: Profile, run: Run, results: Path) -> dict[str, Any]:
     train(profile, run, results)
     return outputs(results, run)
 
@@ -114,6 +119,74 @@ def test_incongruous_training_takes_turns_and_repeats(experiment: str, prepared:
 
 
 # ---------------------------------------------------------------- what training does
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("method", ["lft", "maml"])
+def test_meta_training_is_algorithm_1(method: str, seed: int, tmp_path: Path) -> None:
+    """The outer loop written out with torch.optim, from the meta-gradients of segments."""
+    run = sine_run(method, seed=seed)
+    profile = tiny_profile(
+        experiments__sine__training__epochs=2,
+        experiments__sine__training__clip=0.05,
+        experiments__sine__training__learning_rate=0.1,
+        experiments__sine__training__validation={"tasks": 3, "rounds": 6},
+        experiments__sine__maml__epochs=2,
+        experiments__sine__maml__learning_rate=0.1,
+    )
+    train(profile, run, tmp_path)
+    learner = Learner.of(profile, run)
+    family = build_families(profile, learner.experiment, ["sine"], tmp_path)["sine"]
+
+    initial = learner.initial(family, generator("meta", "sine", seed))
+    leaves = {name: leaf.clone().requires_grad_() for name, leaf in initial.items()}
+    optimizer = torch.optim.Adam(leaves.values(), lr=0.1)
+    segments = 2 if method == "lft" else 1
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 12 * segments)
+    losses, scores, stages = [], {}, {}
+    for step in range(12):
+        tasks = family.sample(2, generator("train tasks", "sine", "sine", seed, step % 6), "train")
+        random, point = generator("train", "sine", "first", seed, step), None
+        of_segments = []
+        for _ in range(segments):
+            meta = {name: leaf.detach().clone() for name, leaf in leaves.items()}
+            segment = meta_gradient(learner, meta, family, tasks, point, random)
+            point = segment.end
+            for name, leaf in leaves.items():
+                leaf.grad = segment.grads[name].clone()
+            torch.nn.utils.clip_grad_norm_(leaves.values(), 0.05)
+            optimizer.step()
+            schedule.step()
+            of_segments.append(float(segment.loss))
+        losses.append(sum(of_segments) / segments)
+        stages[step + 1] = {name: leaf.detach().clone() for name, leaf in leaves.items()}
+        if step % 2:
+            scores[step + 1] = validation_loss(learner, stages[step + 1], run, {"sine": family})
+    best = min(scores, key=lambda step: scores[step])
+
+    rows = history(tmp_path, run)
+    # float32: two dozen updates of Adam, whose quotients carry on a rounding of 1e-7.
+    assert [float(row[2]) for row in rows] == pytest.approx(losses, rel=1e-3)
+    written = {int(row[0]): float(row[3]) for row in rows if row[3]}
+    assert written == pytest.approx(scores, rel=1e-3)
+    assert read_json(tmp_path / run.folder / "run.json")["best_meta_batch"] == best
+    flat, _ = load_tensors(tmp_path / run.folder / "weights.safetensors")
+    for stage, expected in (("initial", initial), ("halfway", stages[6]), ("best", stages[best])):
+        for name, leaf in expected.items():
+            torch.testing.assert_close(flat[f"{stage}/{name}"], leaf, rtol=1e-3, atol=1e-4)
+
+
+def test_training_never_sees_test_images(prepared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    phases, original = [], Pools.sample
+
+    def spy(pools: Pools, n_tasks: int, random: torch.Generator, phase: Any, **rest: Any) -> Any:
+        phases.append((n_tasks, phase))
+        return original(pools, n_tasks, random, phase, **rest)
+
+    monkeypatch.setattr(Pools, "sample", spy)
+    train(tiny_profile(), Run("attack", "grey+colour", "lft", "first", 1), prepared)
+    # 6 meta-batches of 2 tasks; 3 rounds of 3 tasks for each of two families.
+    assert sorted(phases) == 6 * [(2, "train")] + 6 * [(3, "validation")]
 
 
 def test_what_is_written(tmp_path: Path) -> None:
