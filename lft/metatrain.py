@@ -56,7 +56,7 @@ class TrainingState:
 
     def tensors(self) -> dict[str, Tensor]:
         """Everything as flat tensors, for a checkpoint."""
-        flat = prefixed("meta", self.meta) | {"count": self.moments.count}
+        flat = prefixed("meta", self.meta) | {"steps": self.moments.steps}
         flat |= prefixed("mean", self.moments.mean) | prefixed("square", self.moments.square)
         for stage, meta in self.stages.items():
             flat |= prefixed(f"stage-{stage}", meta)
@@ -80,7 +80,7 @@ class TrainingState:
 
         return cls(
             part("meta"),
-            AdamState(part("mean"), part("square"), flat["count"]),
+            AdamState(part("mean"), part("square"), flat["steps"]),
             {stage: part(f"stage-{stage}") for stage in info["stages"]},
             info["step"],
             info["best_score"],

@@ -56,7 +56,7 @@ def unflatten(vector: Tensor, like: Params) -> Params:
     """Inverse of :func:`flatten`: views of ``vector`` with the shapes of ``like``."""
     n_tasks = next(iter(like.values())).shape[0]
     sizes = [leaf[0].numel() for leaf in like.values()]
-    pieces = vector.view(n_tasks, -1).split(sizes, dim=1)
+    pieces = torch.split(vector.view(n_tasks, -1), sizes, dim=1)
     return {
         name: piece.reshape(leaf.shape)
         for (name, leaf), piece in zip(like.items(), pieces, strict=True)

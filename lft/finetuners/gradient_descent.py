@@ -33,7 +33,7 @@ class AdamState(NamedTuple):
 
     mean: Params
     square: Params
-    count: Tensor
+    steps: Tensor
 
 
 class Adam:
@@ -61,15 +61,15 @@ class Adam:
     def step(self, state: AdamState, params: Params, grads: Params) -> tuple[AdamState, Params]:
         """One step; see :class:`lft.finetuners.base.FineTuner`."""
         first, second = self.betas
-        count = state.count + 1
+        steps = state.steps + 1
         mean = {name: torch.lerp(grads[name], state.mean[name], first) for name in params}
         square = {
             name: second * state.square[name] + (1 - second) * grads[name] ** 2 for name in params
         }
-        scale = self.step_size / (1 - first ** float(count))
-        root = (1 - second ** float(count)) ** 0.5
+        scale = self.step_size / (1 - first ** float(steps))
+        root = (1 - second ** float(steps)) ** 0.5
         updated = {
             name: params[name] - scale * mean[name] / (square[name].sqrt() / root + self.eps)
             for name in params
         }
-        return AdamState(mean, square, count), updated
+        return AdamState(mean, square, steps), updated

@@ -45,7 +45,7 @@ def init_weights(settings: LSTMSettings, generator: Generator) -> Params:
         the order input, forget, cell, output; ``out.w`` (H,), ``out.b`` ().
     """
     hidden = settings.hidden
-    bound = hidden**-0.5
+    bound: float = hidden**-0.5
 
     def uniform(*shape: int) -> Tensor:
         return (2 * torch.rand(shape, generator=generator) - 1) * bound
