@@ -121,13 +121,13 @@ def measure(profile: Profile, experiment: str, results: Path) -> Iterator[tuple[
     """Relative difference between recursion and autograd in float64, on small instances.
 
     An instance is one task of the experiment's first family under a random φ of hidden size 3; with
-    first- and zeroth-order input, second-order terms kept and dropped.
+    second-order terms kept and dropped.
     """
     settings = profile.experiment(experiment)
     name = profile.theory_families(experiment)[0]
     family = in_double(build_families(profile, settings, [name], results)[name])
     steps = 3
-    for order in ("first", "zeroth"):
+    for order in settings.orders:
         for second_order in ("exact", "dropped"):
             training = settings.training.model_copy(
                 update={"steps": steps, "segment": steps, "second_order": second_order}
