@@ -15,7 +15,6 @@ def use_device(profile: Profile) -> torch.device:
         UsageError: the device is unknown, or CUDA is asked for and absent.
     """
     torch.set_num_threads(profile.threads)
-    torch.use_deterministic_algorithms(True, warn_only=True)
     try:
         device = torch.device(profile.device)
     except RuntimeError:
@@ -29,6 +28,7 @@ def use_device(profile: Profile) -> torch.device:
                 f"device: {profile.device!r} was asked for, but this machine has {found} CUDA "
                 f"devices; set device: cpu in the profile"
             )
+        torch.use_deterministic_algorithms(True, warn_only=True)
     elif device.type != "cpu":
         raise UsageError(f"device: {profile.device!r} is not supported; use cpu, cuda or cuda:N")
     return device

@@ -193,8 +193,8 @@ def _cell_outcome(
     a, b = _with_worst_for_nan(a, b, claim)
     seeds = sorted(set(a.index.get_level_values("seed")) & set(b.index.get_level_values("seed")))
     ours = f"{a.mean():.3g} vs {b.mean():.3g}"
-    reason = f"n = {len(seeds)}/{len(profile.seeds)} seeds"
-    reason = "" if len(seeds) == len(profile.seeds) else reason
+    complete = len(seeds) == len(profile.seeds) and len(seeds) > 1
+    reason = "" if complete else f"n = {len(seeds)}/{len(profile.seeds)} seeds"
     sign = 1.0 if claim.better == "higher" else -1.0
     if claim.kind == "drop":
         comparison = unpaired(a.to_numpy(), b.to_numpy())

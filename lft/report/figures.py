@@ -30,7 +30,7 @@ from lft.report.theory_tests import gap_points, sweep
 mpl.use("Agg")
 RC = {
     "svg.hashsalt": "lft",
-    "svg.fonttype": "none",
+    "svg.fonttype": "path",
     "font.size": 9,
     "axes.titlesize": 9,
     "legend.frameon": False,
@@ -159,6 +159,7 @@ def by_order(
     for axis, order in zip(axes[0], orders, strict=True):
         _lines(axis, data[data["order"] == order], style, experiment)
         axis.set(title=ORDERS[order], xlabel="fine-tuning steps", yscale="log")
+        axis.yaxis.set_minor_formatter("")
     axes[0, 0].set_ylabel(title.split(". ")[1])
     _legend(figure, axes)
     return Drawing(
@@ -283,6 +284,7 @@ def vanishing(theory: pd.DataFrame, style: Style) -> Drawing | None:
     index = pd.MultiIndex.from_frame(rows[["experiment", "method", "seed"]])
     rows = rows.assign(relative=rows["value"].to_numpy() / first["value"].reindex(index).to_numpy())
     experiments = list(rows["experiment"].unique())
+    steps = sorted(rows["steps"].unique())
     figure, axes = _axes(1, len(experiments))
     for axis, experiment in zip(axes[0], experiments, strict=True):
         for method, group in rows[rows["experiment"] == experiment].groupby("method"):
@@ -290,6 +292,8 @@ def vanishing(theory: pd.DataFrame, style: Style) -> Drawing | None:
             mean = group.groupby("steps")["relative"].apply(lambda v: np.exp(np.log(v).mean()))
             axis.plot(mean.index, mean, "o-", ms=3, color=look.color, label=look.label)
         axis.set(xscale="log", yscale="log", xlabel="K", title=experiment)
+        axis.set_xticks(steps, [f"{k:g}" for k in steps], minor=False)
+        axis.xaxis.set_minor_formatter("")
     axes[0, 0].set_ylabel("norm of the meta-gradient\nrelative to K = 1")
     _legend(figure, axes)
     last = rows[rows["steps"] == rows["steps"].max()].groupby("method")["relative"].median()
@@ -382,7 +386,7 @@ def _lines(axis: Axes, cell: pd.DataFrame, style: Style, experiment: str) -> Non
 
 
 def _legend(figure: Figure, axes: NDArray[np.object_]) -> None:
-    handles = {}
+    handles: dict[str, object] = {}
     for axis in axes.flat:
         for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
             handles.setdefault(label, handle)

@@ -58,8 +58,8 @@ class Style:
             return name
         settings = self.profile.sources[source]
         net = getattr(family, "net", None)
-        label = settings.label if net is None else f"{settings.label}, {net.upper()}"
-        return f"{label}*" if settings.stands_in_for else label
+        label = f"{settings.label}*" if settings.stands_in_for else settings.label
+        return label if net is None else f"{label} ({net.upper()})"
 
 
 def method_label(name: str) -> str:

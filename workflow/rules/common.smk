@@ -29,6 +29,7 @@ CODE_DATA = code("data/*.py")
 CODE_VICTIM = code("tasks/victim.py", "world.py")
 CODE_RUN = code("tasks/*.py", "finetuners/*.py", "finetuners/*.cpp") + code(
     "adapt.py",
+    "device.py",
     "gradients.py",
     "learner.py",
     "methods.py",

@@ -7,7 +7,9 @@ TEMPLATES = [
     for path in sorted(Path(workflow.basedir, "report_templates").glob("*"))
 ]
 CODE_REPORT = code("report/*.py", "records.py", "methods.py")
-SUMMARY = [f"{RESULTS}/{name}.csv" for name in ("measurements", "summary", "cells", "theory")]
+SUMMARY = [
+    f"{RESULTS}/{name}.csv" for name in ("measurements", "summary", "cells", "theory")
+]
 
 
 rule aggregate:
