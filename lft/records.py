@@ -200,7 +200,7 @@ def read_json(path: Path | str) -> dict[str, Any]:
 
 
 def write_rows(path: Path | str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Write a CSV file atomically; floats keep seven significant digits, about float32's precision."""
+    """Write a CSV file atomically; floats keep seven significant digits."""
     with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(columns)
