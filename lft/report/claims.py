@@ -249,7 +249,8 @@ def _at_step(
     rows = rows[rows["metric"] == claim.metric]
     last = rows["step"].max() if claim.metric == "first_full" else min(step, rows["step"].max())
     rows = rows[rows["step"] == last].astype({"task": str})
-    return rows.set_index(["seed", "task"])["value"].sort_index()
+    values: pd.Series[float] = rows.set_index(["seed", "task"])["value"]
+    return values.sort_index()
 
 
 def _with_worst_for_nan(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -28,7 +29,8 @@ from lft.report.style import ORDERS, Style
 from lft.report.theory_tests import gap_points, sweep
 
 mpl.use("Agg")
-RC = {
+RC: dict[Any, Any] = {
+    **sns.axes_style("whitegrid"),
     "svg.hashsalt": "lft",
     "svg.fonttype": "path",
     "font.size": 9,
@@ -55,7 +57,7 @@ def draw_figures(profile: Profile, results: Path) -> None:
     """Write every figure that the measurements allow as SVG, PDF, PNG and CSV into ``figures/``,
     and ``captions.csv`` with their captions and alternative texts."""
     with (
-        mpl.rc_context({**sns.axes_style("whitegrid"), **RC}),
+        mpl.rc_context(RC),
         atomic_folder(results / "figures") as folder,
     ):
         rows = []
@@ -364,7 +366,7 @@ def _select(summary: pd.DataFrame, experiment: str, metric: str) -> pd.DataFrame
 
 def _axes(
     rows: int, columns: int, width: float = 2.5, height: float = 2.1, *, share: bool = True
-) -> tuple[Figure, NDArray[np.object_]]:
+) -> tuple[Figure, NDArray[Any]]:
     figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
     return figure, figure.subplots(rows, columns, squeeze=False, sharex=share, sharey=share)
 
@@ -385,8 +387,8 @@ def _lines(axis: Axes, cell: pd.DataFrame, style: Style, experiment: str) -> Non
         axis.set_ylim(-0.02, 1.02)
 
 
-def _legend(figure: Figure, axes: NDArray[np.object_]) -> None:
-    handles: dict[str, object] = {}
+def _legend(figure: Figure, axes: NDArray[Any]) -> None:
+    handles: dict[str, Any] = {}
     for axis in axes.flat:
         for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
             handles.setdefault(label, handle)

@@ -74,7 +74,7 @@ def context(profile: Profile, results: Path) -> dict[str, Any]:
         "profile": profile,
         "stand_ins": [s for s in profile.sources.values() if s.stands_in_for],
         "sources": profile.sources,
-        "claims": [_claim(row, anchors) for row in claims.to_dict("records")],
+        "claims": [_claim(row, anchors) for row in _records(claims)],
         "counts": [(SYMBOLS[name], name, counts.get(name, 0)) for name in SYMBOLS],
         "tables": tables,
         "figures": figures,
@@ -152,12 +152,16 @@ def _inert(text: str) -> str:
 def _figures(results: Path) -> Iterator[dict[str, str]]:
     folder = results / "figures"
     captions = read_rows(folder / "captions.csv", ("id", "caption", "alt"))
-    for row in captions.astype(str).to_dict("records"):
+    for row in _records(captions.astype(str)):
         try:
             svg = (folder / f"{row['id']}.svg").read_bytes()
         except OSError as error:
             raise UsageError(f"cannot read {folder}/{row['id']}.svg: {error.strerror}") from None
         yield {**row, "data": base64.b64encode(svg).decode()}
+
+
+def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    return [{str(name): value for name, value in row.items()} for row in frame.to_dict("records")]
 
 
 def _claim(row: dict[str, Any], anchors: set[str]) -> dict[str, Any]:
@@ -209,7 +213,7 @@ def _victims(profile: Profile, results: Path) -> Iterator[tuple[str, str, str]]:
 
 def _problems(cells: pd.DataFrame) -> list[dict[str, str]]:
     bad = cells[~cells["status"].isin(["ok", "not applicable"])]
-    return [{str(k): str(v) for k, v in row.items()} for row in bad.to_dict("records")]
+    return _records(bad.astype(str))
 
 
 def _open_questions(profile: Profile) -> Iterator[dict[str, str]]:

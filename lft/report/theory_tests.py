@@ -74,10 +74,13 @@ def vanishing(theory: pd.DataFrame) -> Result:
         return None
     keys = ["method", "experiment", "seed", "task"]
     table = norms.pivot_table(index=keys, columns="steps", values="value", observed=True)
-    log_change = np.log10(table[table.columns.max()] / table[table.columns.min()])
+    ratio = table[table.columns.max()] / table[table.columns.min()]
+    log_change = pd.Series(np.log10(ratio.to_numpy()), index=ratio.index)
     if not {"lft", "maml"} <= set(log_change.index.get_level_values("method")):
         return None
-    both = pd.concat([log_change["lft"], log_change["maml"]], axis=1, join="inner").dropna()
+    both: pd.DataFrame = pd.concat(
+        [log_change["lft"], log_change["maml"]], axis=1, join="inner"
+    ).dropna()
     comparison = paired(both.iloc[:, 0], both.iloc[:, 1])
     first, last = table.columns.min(), table.columns.max()
     ours = (
@@ -114,7 +117,7 @@ def sweep(points: pd.DataFrame, varied: str, fixed: str) -> pd.DataFrame:
     """Points where ``varied`` changes, ``fixed`` has its usual value and K its largest one."""
     usual = points[fixed].mode().iloc[0]
     longest = points.groupby(["experiment", "stage"], observed=True)["steps"].transform("max")
-    chosen = points[(points[fixed] == usual) & (points["steps"] == longest)]
+    chosen: pd.DataFrame = points[(points[fixed] == usual) & (points["steps"] == longest)]
     return chosen.sort_values(varied)
 
 
@@ -140,4 +143,4 @@ def _decay(theory: pd.DataFrame, varied: str, fixed: str) -> Result:
 
 def _trained(points: pd.DataFrame, varied: str, fixed: str) -> pd.DataFrame:
     chosen = sweep(points, varied, fixed)
-    return chosen[chosen["stage"] == "best"]
+    return chosen.query("stage == 'best'")
