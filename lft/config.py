@@ -273,7 +273,7 @@ class Experiment(Settings):
         try:
             return Experiment.model_validate(values)
         except ValidationError as error:
-            raise ValueError(f"variant {name!r}: {_explain(error, Experiment)}") from None
+            raise ValueError(f"variant {name!r}: {explain(error, Experiment)}") from None
 
 
 class GapSettings(Settings):
@@ -540,25 +540,34 @@ def load_profile(path: Path | str) -> Profile:
             out of range; the message names the key and the nearest valid key or the bound.
     """
     path = Path(path)
-    try:
-        values = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeyLoader)
-    except OSError as error:
-        raise UsageError(f"cannot read profile {path}: {error.strerror}") from None
-    except UsageError as error:
-        raise UsageError(f"{path}: {error}") from None
-    except (yaml.YAMLError, AttributeError, LookupError, RecursionError, ValueError) as error:
-        # PyYAML lets errors of its constructors through, e.g. ValueError for the date 2020-13-01.
-        raise UsageError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+    values = read_yaml(path, "profile")
     if not isinstance(values, dict):
         raise UsageError(f"{path}: a profile is a mapping of settings")
     values = {key: value for key, value in values.items() if not str(key).startswith("_")}
     try:
         return Profile.model_validate(values)
     except ValidationError as error:
-        raise UsageError(f"{path}: {_explain(error, Profile)}") from None
+        raise UsageError(f"{path}: {explain(error, Profile)}") from None
 
 
-def _explain(error: ValidationError, validated: type[BaseModel]) -> str:
+def read_yaml(path: Path, what: str) -> Any:
+    """Read a YAML file; ``what`` names it in errors.
+
+    Raises:
+        UsageError: the file is missing or not YAML, or a key is given twice.
+    """
+    try:
+        return yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeyLoader)
+    except OSError as error:
+        raise UsageError(f"cannot read {what} {path}: {error.strerror}") from None
+    except UsageError as error:
+        raise UsageError(f"{path}: {error}") from None
+    except (yaml.YAMLError, AttributeError, LookupError, RecursionError, ValueError) as error:
+        # PyYAML lets errors of its constructors through, e.g. ValueError for the date 2020-13-01.
+        raise UsageError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+
+
+def explain(error: ValidationError, validated: type[BaseModel]) -> str:
     """The first problem of a validation, in one line, with the nearest key for a misspelt one."""
     problem = min(error.errors(), key=lambda item: item["type"] == "missing")
     location = [
