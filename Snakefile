@@ -1,8 +1,8 @@
 # Entry of the workflow: one profile in, a report out.
 #
 #   snakemake --cores 2 reproduce all                        # profile quick
-#   snakemake --cores 2 --config profile=paper reproduce     # workflow/config/paper.yaml
-#   snakemake --cores 2 --config profile=my.yaml reproduce   # a profile of your own
+#   snakemake --cores 2 reproduce --config profile=paper     # workflow/config/paper.yaml
+#   snakemake --cores 2 reproduce --config profile=my.yaml   # a profile of your own
 #   snakemake report                                         # from what has been measured
 #   snakemake --profile workflow/profiles/slurm reproduce all
 import sys

@@ -1,0 +1,156 @@
+"""The whole workflow on the smoke profile, run as a user runs it, in a copy of the checkout."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+SNAKEMAKE = Path(sys.executable).parent / "snakemake"
+RESULTS = Path("results/smoke")
+
+
+def snakemake(checkout: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run Snakemake with the smoke profile; its output is in ``stdout``."""
+    command = [str(SNAKEMAKE), "--cores", "2", "--config", "profile=smoke", *arguments]
+    return subprocess.run(
+        command,
+        cwd=checkout,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        timeout=900,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+
+
+def copy_checkout(target: Path) -> Path:
+    """What the workflow reads of a checkout."""
+    for name in ("lft", "workflow", "report_templates"):
+        ignored = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(ROOT / name, target / name, ignore=ignored)
+    shutil.copy(ROOT / "Snakefile", target)
+    (target / "profiles").symlink_to("workflow/profiles")
+    return target
+
+
+def planned(checkout: Path, *arguments: str) -> dict[str, int]:
+    """Jobs that a dry run would make, by rule."""
+    done = snakemake(checkout, "--dry-run", *arguments)
+    assert done.returncode == 0, done.stdout
+    return {name: int(n) for name, n in re.findall(r"^(\w+) +(\d+)$", done.stdout, re.M)}
+
+
+def edit(checkout: Path, old: str, new: str) -> None:
+    path = checkout / "workflow/config/smoke.yaml"
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, 1))
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkout in which `snakemake reproduce all` has run."""
+    checkout = copy_checkout(tmp_path_factory.mktemp("checkout"))
+    done = snakemake(checkout, "--", "reproduce", "all")
+    assert done.returncode == 0, done.stdout[-5000:]
+    return checkout
+
+
+@pytest.fixture
+def copied(finished: Path, tmp_path: Path) -> Path:
+    """The finished checkout, to be changed."""
+    return Path(shutil.copytree(finished, tmp_path / "copy", symlinks=True))
+
+
+def test_every_planned_cell_is_measured_and_reported(finished: Path) -> None:
+    results = finished / RESULTS
+    with (results / "cells.csv").open() as file:
+        statuses = {row["status"] for row in csv.DictReader(file)}
+    assert statuses == {"ok", "not applicable"}
+    with (results / "claims.csv").open() as file:
+        assert len(list(csv.DictReader(file))) > 25
+    page = (results / "report.html").read_text()
+    assert "Stand-in data" in page
+    for id in ("table-1", "table-2", "figure-2", "figure-3", "figure-4", "figure-a1", "figure-gap"):
+        assert f'id="{id}"' in page, id
+
+
+def test_a_finished_workflow_has_nothing_to_do(finished: Path) -> None:
+    assert "Nothing to be done" in snakemake(finished, "--dry-run", "--", "reproduce", "all").stdout
+
+
+def test_one_hyper_parameter_reruns_only_what_depends_on_it(copied: Path) -> None:
+    edit(copied, "maml: {epochs: 1, steps: 2, step_size: {first: 0.1}, learning_rate: 1.0e-2}",
+         "maml: {epochs: 1, steps: 3, step_size: {first: 0.1}, learning_rate: 1.0e-2}")  # fmt: skip
+    jobs = planned(copied, "--", "reproduce")
+    assert jobs["train"] == jobs["evaluate"] == 1
+    assert "victim" not in jobs
+    assert "data" not in jobs
+
+
+def test_a_new_seed_trains_only_that_seed(copied: Path) -> None:
+    before = len(list((copied / RESULTS / "runs").glob("**/run.json")))
+    edit(copied, "seeds: [0]", "seeds: [0, 1]")
+    assert planned(copied, "--", "reproduce")["train"] == before
+
+
+def test_report_never_trains(copied: Path) -> None:
+    (copied / RESULTS / "report.html").unlink()
+    shutil.rmtree(copied / ".snakemake" / "metadata")
+    (copied / "lft/adapt.py").touch()
+    assert planned(copied, "--", "report") == {"report": 1, "total": 1}
+    done = snakemake(copied, "--", "report")
+    assert done.returncode == 0, done.stdout
+    assert (copied / RESULTS / "report.html").is_file()
+
+
+def test_report_shows_what_is_missing(copied: Path) -> None:
+    shutil.rmtree(copied / RESULTS / "runs/attack/mnist/lft-first")
+    shutil.rmtree(copied / RESULTS / "theory")
+    done = snakemake(copied, "--", "report")
+    assert done.returncode == 0, done.stdout
+    page = (copied / RESULTS / "report.html").read_text()
+    assert "not meta-trained yet" in page
+    assert "The theory has not been measured" in page
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("meta_batch: 5", "meta_bach: 5", "did you mean 'meta_batch'?"),
+        ("seeds: [0]", "seeds: [-1]", "greater than or equal to 0"),
+    ],
+)
+def test_bad_setting_stops_before_the_dag(copied: Path, old: str, new: str, message: str) -> None:
+    edit(copied, old, new)
+    done = snakemake(copied, "--", "reproduce")
+    assert done.returncode != 0
+    assert message in done.stdout
+    assert "Traceback" not in done.stdout
+
+
+def test_same_numbers_from_another_job_order(finished: Path, tmp_path: Path) -> None:
+    """Bit-identical CSVs from a second run of the whole workflow with its jobs in another order."""
+    checkout = copy_checkout(tmp_path)
+    first = ["results/smoke/runs/sine/sine/lft-zeroth/measurements.csv"]
+    done = snakemake(checkout, "--scheduler", "greedy", "--prioritize", *first, "--", "reproduce")
+    assert done.returncode == 0, done.stdout[-5000:]
+
+    def digests(results: Path) -> dict[str, str]:
+        files = [p for p in sorted(results.glob("**/*.csv")) if "benchmarks" not in p.parts]
+        return {
+            str(p.relative_to(results)): hashlib.sha256(p.read_bytes()).hexdigest()
+            for p in files
+            if p.name != "table-ablations.csv"
+        }
+
+    assert digests(checkout / RESULTS) == digests(finished / RESULTS)
