@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tarfile
 from pathlib import PurePosixPath
 from typing import BinaryIO
@@ -24,18 +25,16 @@ def members(file: BinaryIO) -> list[tarfile.TarInfo]:
     try:
         with tarfile.open(fileobj=file, mode="r:") as tar:
             for member in tar:
-                problem = _problem(member)
-                total += member.size
-                if problem or len(found) == MOST_MEMBERS or total > MOST_BYTES:
+                if problem := _problem(member):
                     raise UsageError(
-                        f"{file.name} is refused: "
-                        + (
-                            f"member {member.name[:100]!r} {problem}"
-                            if problem
-                            else "it is too large"
-                        )
+                        f"{file.name} is refused: member {member.name[:100]!r} {problem}"
                     )
+                total += member.size
+                if len(found) == MOST_MEMBERS or total > MOST_BYTES:
+                    raise UsageError(f"{file.name} is refused: it is too large")
                 found.append(member)
+            if file.seek(0, os.SEEK_END) <= tar.offset:
+                raise tarfile.ReadError("no block of zeros marks the end")
     except (tarfile.TarError, ValueError, OverflowError, RecursionError):
         raise UsageError(f"{file.name} is truncated or not an uncompressed tar") from None
     return found

