@@ -42,7 +42,6 @@ def _run(
     settings: Profile, experiment: str, trained_on: str, method: str, order: str, seed: int
 ) -> Run:
     """A run of the profile, or one line that says what is not in it."""
-    from lft.config import Run
     from lft.errors import suggestion
 
     found = settings.experiment(experiment)
@@ -55,7 +54,8 @@ def _run(
     for what, value, known in choices:
         if value not in known:
             raise UsageError(f"{what} {value!r} is not in {experiment}{suggestion(value, known)}")
-    return Run(experiment, trained_on, method, order, seed)
+    wanted = (experiment, trained_on, method, order, seed)
+    return next(run for run in settings.runs(experiment, applicable_only=False) if run == wanted)
 
 
 @app.command()

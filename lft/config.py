@@ -489,7 +489,7 @@ class Run(typing.NamedTuple):
     experiment: str
     trained_on: str
     method: str
-    order: str
+    order: Order
     seed: int
 
     @property

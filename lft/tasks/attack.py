@@ -77,7 +77,8 @@ class Attack:
 
     def logits(self, images: Tensor) -> Tensor:
         """The victim's logits (B, n, classes) for images (B, n, C, H, W)."""
-        return self.victim(images.flatten(0, 1)).view(*images.shape[:2], -1)
+        logits: Tensor = self.victim(images.flatten(0, 1))
+        return logits.view(*images.shape[:2], -1)
 
     def loss(self, params: Params, batch: Batch) -> Tensor:
         """f(δ; D) of each task, (B,)."""

@@ -27,9 +27,11 @@ def pooled_convolution(x: Tensor, layer: nn.Conv2d) -> Tensor:
     shifts = [(column, 1 - column, row, 1 - row) for row in (0, 1) for column in (0, 1)]
     kernels = torch.cat([functional.pad(layer.weight, shift) for shift in shifts])
     blocks = functional.pixel_unshuffle(x, 2)
+    bias = None if layer.bias is None else layer.bias.repeat(4)
     padding = int(layer.padding[0]) // 2
-    y = functional.conv2d(blocks, functional.pixel_unshuffle(kernels, 2), padding=padding)
-    return y.unflatten(1, (4, layer.out_channels)).amax(1) + layer.bias[:, None, None]
+    y = functional.conv2d(blocks, functional.pixel_unshuffle(kernels, 2), bias, padding=padding)
+    pooled: Tensor = y.unflatten(1, (4, layer.out_channels)).amax(1)
+    return pooled
 
 
 class LeNet5(nn.Module):
@@ -62,7 +64,8 @@ class LeNet5(nn.Module):
         x = pooled_convolution(images, self.conv1).relu()
         x = pooled_convolution(x, self.conv2).relu()
         x = self.fc1(x.flatten(1)).relu()
-        return self.fc3(self.fc2(x).relu())
+        logits: Tensor = self.fc3(self.fc2(x).relu())
+        return logits
 
     def initialise(self, seed: int) -> None:
         """Weights uniform in ±1/√fan_in, as torch's default, from a generator of its own."""
@@ -70,11 +73,13 @@ class LeNet5(nn.Module):
         with torch.no_grad():
             for layer in (self.conv1, self.conv2, self.fc1, self.fc2, self.fc3):
                 bound = 1 / math.sqrt(layer.weight[0].numel())
-                layer.weight.uniform_(-bound, bound, generator=random)
-                layer.bias.uniform_(-bound, bound, generator=random)
+                for parameter in layer.parameters():
+                    parameter.uniform_(-bound, bound, generator=random)
 
 
-def train_victim(images: ImageSet, settings: VictimSettings, name: str, device: str) -> LeNet5:
+def train_victim(
+    images: ImageSet, settings: VictimSettings, name: str, device: torch.device | str
+) -> LeNet5:
     """Train a victim on all training images with Adam and a cosine schedule.
 
     Args:
