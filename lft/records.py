@@ -101,8 +101,10 @@ CLAIM_COLUMNS = (
     "figure",
     "text",
     "place",
+    "seconds",
 )
-"""One claim of the paper; ``low`` and ``high`` bound ``difference``, ``p`` is Holm-adjusted."""
+"""One claim of the paper; ``low`` and ``high`` bound ``difference``, ``p`` is Holm-adjusted,
+``seconds`` is what the meta-trainings or theory measurements that it rests on took."""
 
 THEORY_COLUMNS = (
     "experiment", "stage", "quantity", "method", "seed",
@@ -243,6 +245,7 @@ _NUMBERS = {
     "low": "float64",
     "high": "float64",
     "p": "float64",
+    "seconds": "float64",
     "n_seeds": "int64",
     "seed": "int64",
     "step": "int64",

@@ -3,59 +3,93 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import pandas as pd
-import yaml
-from pydantic import TypeAdapter, ValidationError, model_validator
+from pydantic import ValidationError, field_validator, model_validator
 
-from lft.config import Profile, Settings
-from lft.errors import UsageError
+from lft.config import Order, Profile, Run, Settings, explain, read_yaml
+from lft.errors import UsageError, suggestion
+from lft.methods import METHODS
 from lft.records import (
     CELL_COLUMNS,
     CLAIM_COLUMNS,
     THEORY_COLUMNS,
     Measurement,
+    read_json,
     read_rows,
     write_rows,
 )
 from lft.report import theory_tests
-from lft.report.statistics import Finding, Interval, equivalence_p, holm, paired, unpaired
+from lft.report.statistics import (
+    NOTHING,
+    Finding,
+    equivalence_p,
+    holm,
+    mean_interval,
+    paired,
+    unpaired,
+)
 
 REFERENCE = Path(__file__).resolve().parents[2] / "workflow" / "reference"
 ALPHA = 0.05
 
-CellName = tuple[str, str, str, str]
+CellName = tuple[str, str, str, Order]
 """Trained on, tested on, method, order."""
+
+Values = pd.Series  # of float, indexed by (seed, task)
 
 
 class Claim(Settings):
-    """One testable sentence of the paper; see the head of claims.yaml for the kinds."""
+    """One testable sentence of the paper; the head of claims.yaml explains the kinds."""
 
     id: str
     claim: str
     place: str
-    kind: Literal["order", "drop", "equal", "wider", "theory"]
     figure: str
-    experiment: str | None = None
-    metric: str | None = None
-    better: Literal["higher", "lower"] = "higher"
-    a: CellName | None = None
-    b: CellName | None = None
-    step: int | None = None
+
+
+class CellClaim(Claim):
+    """A claim about two cells of the result tables."""
+
+    kind: Literal["order", "drop", "equal", "wider"]
+    experiment: str
+    metric: str
+    better: Literal["higher", "lower"]
+    a: CellName
+    b: CellName
+    step: int
     early: int | None = None
-    tolerance: float = 0.0
-    test: str | None = None
+    tolerance: float | None = None
+    relative: bool = False
 
     @model_validator(mode="after")
-    def _complete(self) -> Claim:
-        cells = None not in (self.experiment, self.metric, self.a, self.b, self.step)
-        if not (self.test in theory_tests.TESTS if self.kind == "theory" else cells):
-            raise ValueError(f"claim {self.id!r} lacks keys that its kind {self.kind!r} needs")
+    def _has_what_its_kind_needs(self) -> CellClaim:
+        for kind, key in (("equal", "tolerance"), ("wider", "early")):
+            if (self.kind == kind) != (getattr(self, key) is not None):
+                raise ValueError(f"key {key!r} belongs to kind {kind!r}, and only there")
+        for _, _, method, _ in (self.a, self.b):
+            if method not in METHODS:
+                raise ValueError(f"unknown method {method!r}{suggestion(method, METHODS)}")
         return self
+
+
+class TheoryClaim(Claim):
+    """A claim about the rows of theory.csv."""
+
+    kind: Literal["theory"]
+    test: str
+
+    @field_validator("test")
+    @classmethod
+    def _known(cls, test: str) -> str:
+        if test not in theory_tests.TESTS:
+            raise ValueError(f"unknown test {test!r}{suggestion(test, theory_tests.TESTS)}")
+        return test
 
 
 @dataclass(frozen=True)
@@ -63,33 +97,45 @@ class Outcome:
     """What came out for one claim.
 
     Attributes:
-        paper, ours: the numbers compared, as text.
-        finding: interval, p-value, and whether estimate and every seed are on the claim's side.
+        paper: the printed numbers that are compared, as text.
+        finding: None where nothing was measured.
+        n_seeds: seeds with a value for everything that is compared.
+        reason: what is missing for a verdict; empty if nothing is.
+        seconds: of the meta-trainings and theory measurements that the claim rests on.
         p: the finding's p-value after Holm's adjustment across all claims.
         verdict: reproduced, direction only, not reproduced or inconclusive.
-        reason: what is missing, or what else should be known.
     """
 
-    claim: Claim
+    claim: CellClaim | TheoryClaim
     paper: str
-    ours: str
     finding: Finding | None
     n_seeds: int
     reason: str
+    seconds: float
     p: float = np.nan
     verdict: str = "inconclusive"
 
 
-def load_claims(path: Path = REFERENCE / "claims.yaml") -> list[Claim]:
+def load_claims(path: Path = REFERENCE / "claims.yaml") -> list[CellClaim | TheoryClaim]:
     """Read the curated claims.
 
     Raises:
-        UsageError: the file is not valid; the message names the claim.
+        UsageError: the file is not valid; the message names the claim and the key.
     """
-    try:
-        return TypeAdapter(list[Claim]).validate_python(yaml.safe_load(path.read_text("utf-8")))
-    except (ValidationError, yaml.YAMLError) as error:
-        raise UsageError(f"{path}: {' '.join(str(error).split())[:300]}") from None
+    entries = read_yaml(path, "claims")
+    if not (isinstance(entries, list) and all(isinstance(entry, dict) for entry in entries)):
+        raise UsageError(f"{path}: expected a list of claims")
+    claims: list[CellClaim | TheoryClaim] = []
+    for number, entry in enumerate(entries, start=1):
+        kind = TheoryClaim if entry.get("kind") == "theory" else CellClaim
+        try:
+            claims.append(kind.model_validate(entry))
+        except ValidationError as error:
+            where = f"claim {number} ({entry.get('id', 'without id')})"
+            raise UsageError(f"{path}: {where}: {explain(error, kind)}") from None
+        if claims[-1].id in {claim.id for claim in claims[:-1]}:
+            raise UsageError(f"{path}: claim {claims[-1].id!r} is listed twice")
+    return claims
 
 
 def load_paper(path: Path = REFERENCE / "paper.csv") -> dict[tuple[str, ...], dict[str, str]]:
@@ -101,52 +147,56 @@ def load_paper(path: Path = REFERENCE / "paper.csv") -> dict[tuple[str, ...], di
         }
 
 
-def judge(profile: Profile, results: Path) -> list[Outcome]:
-    """Test every claim on a result folder and give the verdicts.
+def judge(
+    profile: Profile, results: Path, claims: Iterable[CellClaim | TheoryClaim] | None = None
+) -> list[Outcome]:
+    """Test claims, by default the paper's, on a result folder and give the verdicts.
 
-    Order claims are tested on pairs of the same test task and seed. Pairs of one seed share one
-    meta-training, so ``reproduced`` also needs every seed's mean to be on the claim's side.
-    p-values are adjusted by Holm across all claims. A diverged run counts against its method.
+    Two things are left to chance: which test tasks are drawn, and how each meta-training (seed)
+    went. A claim about two cells is ``reproduced`` if neither explains the difference:
+
+    - tasks: the paired t test over pairs of the same test task and seed (Welch's where the two
+      cells have different tasks) has p < 0.05 after Holm's adjustment across the claims;
+    - seeds: the 95 % t interval over the seeds' mean differences lies on the claim's side.
+
+    With the mean alone on the claim's side it is reproduced in ``direction only``. Missing seeds,
+    or a single one, leave it ``inconclusive``.
+
+    A diverged run counts as a failure of its method: each of its tasks gets the worst value that
+    either cell has, and so does a single task with a NaN. A task on which the attack never had ASR
+    100 % gets one step more than were made.
+
+    Claims about the theory are judged by their interval over seeds, or need none where they are
+    exact: see :mod:`lft.report.theory_tests`.
     """
-    measurements = read_rows(results / "measurements.csv", Measurement._fields)
-    cells = read_rows(results / "cells.csv", CELL_COLUMNS)
+    chosen = list(load_claims() if claims is None else claims)
+    measured = _Measured(profile, results, [c for c in chosen if isinstance(c, CellClaim)])
     theory = read_rows(results / "theory.csv", THEORY_COLUMNS)
     outcomes = [
-        _theory_outcome(claim, theory)
-        if claim.kind == "theory"
-        else _cell_outcome(claim, profile, measurements, cells)
-        for claim in load_claims()
+        _theory_outcome(claim, profile, results, theory)
+        if isinstance(claim, TheoryClaim)
+        else _cell_outcome(claim, profile, results, measured)
+        for claim in chosen
     ]
-    adjusted = holm([o.finding.p if o.finding else np.nan for o in outcomes])
+    adjusted = holm([o.finding.p if o.finding and not o.reason else np.nan for o in outcomes])
     return [
-        replace(o, p=float(p), verdict=_verdict(o, float(p)))
-        for o, p in zip(outcomes, adjusted, strict=True)
+        replace(outcome, p=float(p), verdict=_verdict(outcome, float(p)))
+        for outcome, p in zip(outcomes, adjusted, strict=True)
     ]
 
 
 def write_claims(profile: Profile, results: Path) -> None:
     """Write claims.csv."""
-    none = Interval(np.nan, np.nan, np.nan, 0, "none")
     rows = []
     for o in judge(profile, results):
-        interval = o.finding.interval if o.finding else none
+        finding = o.finding or Finding("–", NOTHING, False, False)
+        interval, claim = finding.interval, o.claim
         rows.append(
             (
-                o.claim.id,
-                o.claim.metric or o.claim.test,
-                o.paper,
-                o.ours,
-                interval.mean,
-                interval.low,
-                interval.high,
-                interval.kind,
-                o.n_seeds,
-                o.p,
-                o.verdict,
-                o.reason,
-                o.claim.figure,
-                o.claim.claim,
-                o.claim.place,
+                *(claim.id, claim.metric if isinstance(claim, CellClaim) else claim.test),
+                *(o.paper, finding.ours, interval.mean, interval.low, interval.high, interval.kind),
+                *(o.n_seeds, o.p, o.verdict, "; ".join(filter(None, (o.reason, finding.note)))),
+                *(claim.figure, claim.claim, claim.place, o.seconds),
             )
         )
     write_rows(results / "claims.csv", CLAIM_COLUMNS, rows)
@@ -154,112 +204,171 @@ def write_claims(profile: Profile, results: Path) -> None:
 
 def _verdict(outcome: Outcome, p: float) -> str:
     finding = outcome.finding
-    if finding is None or outcome.reason.startswith("n ="):
+    if finding is None or outcome.reason:
         return "inconclusive"
     if not finding.holds:
         return "not reproduced"
-    if np.isnan(p) and not finding.certain:
-        return "inconclusive"
-    proven = finding.every_seed and (finding.certain or p < ALPHA)
-    return "reproduced" if proven else "direction only"
+    return "reproduced" if finding.proven and not p >= ALPHA else "direction only"
 
 
-def _theory_outcome(claim: Claim, theory: pd.DataFrame) -> Outcome:
-    assert claim.test
-    found = theory_tests.TESTS[claim.test](theory)
-    if found is None:
-        return Outcome(claim, "–", "–", None, 0, "no measurement of the theory")
-    ours, finding = found
-    return Outcome(claim, "–", ours, finding, theory["seed"].nunique(), "")
+class _Measured:
+    """Values per seed and test task of the cells that the claims speak of."""
+
+    def __init__(self, profile: Profile, results: Path, claims: Collection[CellClaim]) -> None:
+        self.profile = profile
+        rows = read_rows(results / "measurements.csv", Measurement._fields)
+        steps = {self.at_most(claim, step) for claim in claims for step in _steps(claim)}
+        rows = rows[rows["metric"].isin({claim.metric for claim in claims})]
+        rows = rows[rows["step"].isin(steps)]
+        keys = ["experiment", "trained_on", "tested_on", "method", "order"]
+        self.values = {
+            key: group.astype({"task": str}).set_index(["seed", "task"])["value"]
+            for key, group in rows.groupby([*keys, "metric", "step"], observed=True)
+        }
+        cells = read_rows(results / "cells.csv", CELL_COLUMNS).astype({"status": str})
+        self.status = {
+            key: dict(zip(group["seed"], group["status"], strict=True))
+            for key, group in cells.groupby(keys, observed=True)
+        }
+
+    def at_most(self, claim: CellClaim, step: int) -> int:
+        """The step, or the last one that the profile's test tasks make."""
+        experiment = self.profile.experiments.get(claim.experiment)
+        return min(step, experiment.testing.steps) if experiment else step
+
+    def obstacle(self, claim: CellClaim, cell: CellName) -> str:
+        """Why a cell has no values at all; empty if it has, or if all its seeds diverged."""
+        trained_on, tested_on, method, order = cell
+        words = f"{method} ({trained_on} to {tested_on}, {order} order)"
+        if claim.experiment not in self.profile.experiments:
+            return f"experiment {claim.experiment!r} is not in this profile"
+        status = set(self.status.get((claim.experiment, *cell), {}).values())
+        if not status:
+            return f"{words} is not in this profile"
+        if status == {"not applicable"}:
+            return f"{words} is not applicable"
+        return f"{words} has not been measured" if status == {"missing"} else ""
+
+    def pair(self, claim: CellClaim, step: int) -> tuple[Values, Values]:
+        """Values of both cells after a step, those of diverged runs and tasks made the worst."""
+        step = self.at_most(claim, step)
+        found = [self._values(claim, cell, step) for cell in (claim.a, claim.b)]
+        tasks = [values.index.get_level_values("task").unique() for values in found]
+        either = tasks[0].union(tasks[1])
+        a, b = (
+            _with_failures(values, self.diverged(claim, cell), own if len(own) else either)
+            for values, cell, own in zip(found, (claim.a, claim.b), tasks, strict=True)
+        )
+        both = pd.concat([a, b])
+        worst = both.min() if claim.better == "higher" else both.max()
+        if claim.metric == "first_full":
+            worst = step + 1
+        return a.fillna(worst).sort_index(), b.fillna(worst).sort_index()
+
+    def diverged(self, claim: CellClaim, cell: CellName) -> list[int]:
+        status = self.status.get((claim.experiment, *cell), {})
+        return [seed for seed, word in status.items() if word == "diverged"]
+
+    def _values(self, claim: CellClaim, cell: CellName, step: int) -> Values:
+        empty = pd.MultiIndex.from_arrays([[], []], names=["seed", "task"])
+        key = (claim.experiment, *cell, claim.metric, step)
+        return self.values.get(key, pd.Series(index=empty, dtype=float))
+
+
+def _with_failures(values: Values, seeds: list[int], tasks: pd.Index[str]) -> Values:
+    """Values and a NaN for every task of every diverged seed."""
+    failed = pd.MultiIndex.from_product([seeds, tasks], names=["seed", "task"])
+    return pd.concat([values, pd.Series(np.nan, index=failed)]) if len(failed) else values
+
+
+def _steps(claim: CellClaim) -> list[int]:
+    return [claim.step] if claim.early is None else [claim.step, claim.early]
 
 
 def _cell_outcome(
-    claim: Claim, profile: Profile, measurements: pd.DataFrame, cells: pd.DataFrame
+    claim: CellClaim, profile: Profile, results: Path, measured: _Measured
 ) -> Outcome:
-    assert claim.a and claim.b and claim.step and claim.metric
-    paper = load_paper()
+    cells = (claim.a, claim.b)
+    known = load_paper()
     printed = " vs ".join(
-        paper.get((*cell[:3], claim.metric), {}).get("printed", "–") for cell in (claim.a, claim.b)
+        known.get((*cell[:3], claim.metric), {}).get("printed", "–") if cell[3] == "first" else "–"
+        for cell in cells
     )
+    seconds = _training_seconds(claim, profile, results)
+    obstacles = [why for cell in cells if (why := measured.obstacle(claim, cell))]
+    if obstacles:
+        return Outcome(claim, printed, None, 0, obstacles[0], seconds)
+    a, b = measured.pair(claim, claim.step)
+    finding = _test(claim, a, b, measured)
+    n_seeds, n_planned = finding.interval.n, len(profile.seeds)
+    reason = "" if 1 < n_seeds == n_planned else f"n = {n_seeds}/{n_planned} seeds"
+    if np.isnan(finding.interval.mean):
+        reason = "every seed of both diverged"
+    return Outcome(claim, printed, finding, n_seeds, reason, seconds)
+
+
+def _test(claim: CellClaim, a: Values, b: Values, measured: _Measured) -> Finding:
+    """Compare two cells as the claim's kind asks; see :func:`judge`."""
+    last = measured.at_most(claim, claim.step)
+    notes = [f"step {last}"] if last < claim.step and claim.metric != "first_full" else []
     for cell in (claim.a, claim.b):
-        status = _status(cells, claim, cell)
-        if "diverged" in status and cell == claim.a:
-            finding = Finding(Interval(np.nan, np.nan, np.nan, 0, "none"), np.nan, False, False)
-            count = f"{status.count('diverged')} of {len(status)} seeds"
-            return Outcome(claim, printed, "diverged", finding, 0, f"{cell[2]} diverged in {count}")
-        if "ok" not in status:
-            return Outcome(claim, printed, "–", None, 0, f"no measurement of {' '.join(cell)}")
-    a, b = (_at_step(measurements, claim, cell, claim.step) for cell in (claim.a, claim.b))
-    a, b = _with_worst_for_nan(a, b, claim)
-    seeds = sorted(set(a.index.get_level_values("seed")) & set(b.index.get_level_values("seed")))
+        if failed := measured.diverged(claim, cell):
+            notes.append(f"{cell[2]} diverged in {len(failed)} seeds")
     ours = f"{a.mean():.3g} vs {b.mean():.3g}"
-    complete = len(seeds) == len(profile.seeds) and len(seeds) > 1
-    reason = "" if complete else f"n = {len(seeds)}/{len(profile.seeds)} seeds"
-    sign = 1.0 if claim.better == "higher" else -1.0
+    if claim.early is not None:
+        early_a, early_b = measured.pair(claim, claim.early)
+        a, b = early_a - early_b, a - b
+        ours = f"lead {a.mean():.3g} at step {claim.early}, {b.mean():.3g} at step {last}"
+    of_seeds = (_by_seed(a) - _by_seed(b)).dropna()
+    interval = mean_interval(of_seeds)
+    if claim.tolerance is not None:
+        margin = claim.tolerance * (abs(float(b.mean())) if claim.relative else 1.0)
+        p = equivalence_p((a - b).dropna(), margin)
+        notes.append(f"equal within ±{margin:.3g}")
+        proven = -margin < interval.low and interval.high < margin
+        return Finding(
+            ours, interval, abs(interval.mean) < margin, proven, p=p, note="; ".join(notes)
+        )
     if claim.kind == "drop":
-        comparison = unpaired(a.to_numpy(), b.to_numpy())
-        leads = [sign * (a[seed].mean() - b[seed].mean()) for seed in seeds]
+        test = unpaired(a, b)
     else:
         difference = (a - b).dropna()
-        if claim.kind == "wider":
-            assert claim.early
-            early = [_at_step(measurements, claim, c, claim.early) for c in (claim.a, claim.b)]
-            lead = (early[0] - early[1]).dropna()
-            ours = f"lead {lead.mean():.3g} at step {claim.early}, {difference.mean():.3g} at last"
-            difference = (lead - difference).dropna()
-        comparison = paired(difference.to_numpy(), np.zeros(len(difference)))
-        leads = [sign * difference[seed].mean() for seed in seeds]
-    holds = sign * comparison.difference.mean > 0
-    finding = Finding(comparison.difference, comparison.p, holds, all(lead > 0 for lead in leads))
-    if claim.kind == "equal":
-        margin = claim.tolerance * (1.0 if claim.metric == "accuracy" else float(b.mean()))
-        within = [abs(lead) < margin for lead in leads]
-        finding = Finding(
-            comparison.difference,
-            equivalence_p(difference.to_numpy(), margin),
-            bool(abs(comparison.difference.mean) < margin),
-            all(within),
-        )
-        reason = reason or f"equal within ±{margin:.3g}"
-    elif not reason and comparison.effect == comparison.effect:
-        reason = f"effect size {comparison.effect:.2f}"
-    return Outcome(claim, printed, ours, finding, len(seeds), reason)
+        test = paired(difference, np.zeros(len(difference)))
+    if np.isfinite(test.effect):
+        notes.append(f"effect size {test.effect:.2f}")
+    sign = 1.0 if claim.better == "higher" else -1.0
+    proven = min(sign * interval.low, sign * interval.high) > 0
+    return Finding(
+        ours, interval, sign * interval.mean > 0, proven, p=test.p, note="; ".join(notes)
+    )
 
 
-def _status(cells: pd.DataFrame, claim: Claim, cell: CellName) -> list[str]:
-    return list(_select(cells, claim, cell)["status"].astype(str))
+def _by_seed(values: Values) -> Values:
+    return values.groupby(level="seed").mean()
 
 
-def _select(frame: pd.DataFrame, claim: Claim, cell: CellName) -> pd.DataFrame:
-    trained_on, tested_on, method, order = cell
-    return frame[
-        (frame["experiment"] == claim.experiment)
-        & (frame["trained_on"] == trained_on)
-        & (frame["tested_on"] == tested_on)
-        & (frame["method"] == method)
-        & (frame["order"] == order)
-    ]
+def _theory_outcome(
+    claim: TheoryClaim, profile: Profile, results: Path, theory: pd.DataFrame
+) -> Outcome:
+    manifests = [results / "theory" / f"{name}.json" for name in profile.theory_experiments]
+    seconds = _seconds(manifests)
+    finding = theory_tests.TESTS[claim.test](theory)
+    if finding is None:
+        return Outcome(claim, "–", None, 0, "the theory has not been measured", seconds)
+    n_seeds = int(theory["seed"].nunique()) if finding.exact else finding.interval.n
+    enough = finding.exact or 1 < n_seeds == len(profile.seeds)
+    reason = "" if enough else f"n = {n_seeds}/{len(profile.seeds)} seeds"
+    return Outcome(claim, "–", finding, n_seeds, reason, seconds)
 
 
-def _at_step(
-    measurements: pd.DataFrame, claim: Claim, cell: CellName, step: int
-) -> pd.Series[float]:
-    """Values indexed by (seed, task), at the step or at the last one before it."""
-    rows = _select(measurements, claim, cell)
-    rows = rows[rows["metric"] == claim.metric]
-    last = rows["step"].max() if claim.metric == "first_full" else min(step, rows["step"].max())
-    rows = rows[rows["step"] == last].astype({"task": str})
-    values: pd.Series[float] = rows.set_index(["seed", "task"])["value"]
-    return values.sort_index()
+def _training_seconds(claim: CellClaim, profile: Profile, results: Path) -> float:
+    runs = {
+        Run(claim.experiment, trained_on, method, order, seed)
+        for trained_on, _, method, order in (claim.a, claim.b)
+        for seed in profile.seeds
+    }
+    return _seconds(results / run.folder / "run.json" for run in runs)
 
 
-def _with_worst_for_nan(
-    a: pd.Series[float], b: pd.Series[float], claim: Claim
-) -> tuple[pd.Series[float], pd.Series[float]]:
-    """NaN stands for a failure: a diverged task gets the worst value seen, a task whose ASR never
-    reached 100 % gets one step more than were made."""
-    both = pd.concat([a, b])
-    worst = both.min() if claim.better == "higher" else both.max()
-    if claim.metric == "first_full":
-        worst = float(claim.step or 0) + 1
-    return a.fillna(worst), b.fillna(worst)
+def _seconds(manifests: Iterable[Path]) -> float:
+    return sum(float(read_json(path)["seconds"]) for path in manifests if path.is_file())

@@ -51,7 +51,7 @@ def report_profile(seeds: Collection[int] = (0, 1, 2), **changes: Any) -> Profil
     }
     for experiment in values["experiments"].values():
         experiment["testing"] = {"tasks": 12, "steps": 10}
-    values["theory"]["vanishing"]["experiments"] = ["sine"]
+    values["theory"]["gap"] |= {"sizes": [2, 4, 8, 16], "tasks": 4}
     return Profile.model_validate(values | {"seeds": list(seeds), **changes})
 
 
@@ -177,7 +177,7 @@ def theory_rows(
                     for task in range(settings.tasks):
                         where = (experiment, stage, seed, support, query, steps, task)
                         random = draws("theory", *where)
-                        sigma = np.exp(0.5 * random.standard_normal())
+                        sigma = np.exp(0.5 * draws("sigma", seed, task).standard_normal())
                         decay = support**-exponent + query**-exponent
                         gap = sigma**sigma_effect * decay * np.exp(0.02 * random.standard_normal())
                         values = {
