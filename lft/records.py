@@ -219,9 +219,11 @@ def read_rows(path: Path | str, columns: Sequence[str]) -> pd.DataFrame:
         UsageError: the file is missing, has other columns or a malformed row; the message names
             the file and the line.
     """
+    import pyarrow as pa
     from pyarrow import csv as arrow_csv
 
-    types = {name: _NUMBERS.get(name, "string") for name in columns}
+    text = pa.dictionary(pa.int32(), pa.string())
+    types = {name: _NUMBERS.get(name, text) for name in columns}
     try:
         # No word stands for a missing value: an empty number is a damaged one, "NA" is a text.
         options = arrow_csv.ConvertOptions(column_types=types, null_values=[])
@@ -233,7 +235,7 @@ def read_rows(path: Path | str, columns: Sequence[str]) -> pd.DataFrame:
         raise UsageError(_locate_bad_row(Path(path), columns, error)) from None
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror}") from None
-    frame: pd.DataFrame = table.to_pandas(strings_to_categorical=True)
+    frame: pd.DataFrame = table.to_pandas()
     return frame
 
 

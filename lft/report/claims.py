@@ -219,10 +219,10 @@ class _Measured:
         rows = read_rows(results / "measurements.csv", Measurement._fields)
         steps = {self.at_most(claim, step) for claim in claims for step in _steps(claim)}
         rows = rows[rows["metric"].isin({claim.metric for claim in claims})]
-        rows = rows[rows["step"].isin(steps)]
+        rows = rows[rows["step"].isin(steps)].astype({"task": str})
         keys = ["experiment", "trained_on", "tested_on", "method", "order"]
         self.values = {
-            key: group.astype({"task": str}).set_index(["seed", "task"])["value"]
+            key: group.set_index(["seed", "task"])["value"]
             for key, group in rows.groupby([*keys, "metric", "step"], observed=True)
         }
         cells = read_rows(results / "cells.csv", CELL_COLUMNS).astype({"status": str})
