@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import yaml
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from lft.config import Experiment, Profile
@@ -28,9 +27,9 @@ from lft.records import (
 from lft.report.claims import REFERENCE
 from lft.report.style import ORDERS, Style
 from lft.report.tables import build_tables
+from lft.report.templates import render
 from lft.report.theory_tests import gap_points
 
-TEMPLATES = Path(__file__).resolve().parents[2] / "report_templates"
 PRIMARY = {"attack": "asr", "classification": "accuracy", "sine": "mse"}
 SYMBOLS = {
     "reproduced": "✓",
@@ -47,14 +46,7 @@ def write_page(profile: Profile, results: Path) -> None:
     Raises:
         UsageError: one of these files is missing or damaged.
     """
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    page = environment.get_template("report.html.j2").render(**context(profile, results))
+    page = render("report.html.j2", **context(profile, results))
     write_text(results / "report.html", page)
 
 

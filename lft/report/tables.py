@@ -18,8 +18,9 @@ from lft.records import (
     read_rows,
 )
 from lft.report.claims import load_paper
-from lft.report.statistics import Interval, mean_interval
+from lft.report.statistics import NOTHING, Interval, mean_interval
 from lft.report.style import ORDERS, Style
+from lft.report.templates import render
 
 STEP = 100
 """The paper's tables are taken after this many fine-tuning steps."""
@@ -44,20 +45,38 @@ METRICS = {
 }
 
 
+class Key(NamedTuple):
+    """What a number is of: the columns of measurements.csv that it is computed from."""
+
+    experiment: str
+    trained_on: str
+    tested_on: str
+    method: str
+    order: str
+    metric: str
+
+
 @dataclass(frozen=True)
 class TableCell:
     """One cell: our mean and interval over seeds, the paper's printed value, and what is missing.
 
     Attributes:
+        ours: our number as text, or the word of the status.
+        paper: the paper's number as printed, with † where paper.csv has a note on it; – if none.
+        paper_value: the same as a number; NaN if none.
         status: ok, diverged, missing or not applicable, of the worst seed.
         note: n of N seeds, diverged seeds, reasons.
+        step: fine-tuning steps made.
     """
 
+    key: Key
     ours: str
-    paper: str
     status: str
     note: str
-    interval: Interval
+    interval: Interval = NOTHING
+    paper: str = "–"
+    paper_value: float = np.nan
+    step: int = 0
 
 
 @dataclass(frozen=True)
@@ -79,30 +98,41 @@ class Table:
         )
 
     def numbers(self) -> pd.DataFrame:
-        """One row per cell, numbers typed."""
+        """One row per cell, numbers typed, in the units of measurements.csv."""
         return pd.DataFrame(
             {
-                "row": row,
-                "column": column,
+                **cell.key._asdict(),
+                "step": cell.step,
                 "mean": cell.interval.mean,
                 "low": cell.interval.low,
                 "high": cell.interval.high,
                 "interval": cell.interval.kind,
                 "n_seeds": cell.interval.n,
-                "paper": cell.paper,
+                "paper": cell.paper_value,
+                "paper_printed": cell.paper,
                 "status": cell.status,
                 "note": cell.note,
             }
-            for row, cells in zip(self.rows, self.cells, strict=True)
-            for column, cell in zip(self.columns, cells, strict=True)
+            for row in self.cells
+            for cell in row
         )
+
+    def latex(self) -> str:
+        """A tabular for booktabs. Labels are escaped; the signs used here become commands."""
+        styled = self.frame().style.format(escape="latex")
+        for axis in (0, 1):
+            styled = styled.format_index(escape="latex", axis=axis)
+        caption = self.caption.replace("%", r"\%")
+        latex = styled.to_latex(hrules=True, caption=caption, label=self.id)
+        return latex.replace("|δ|", r"$|\delta|$").translate(_LATEX)
+
+
+_LATEX = str.maketrans({"±": r"$\pm$", "†": r"\dag{}", "–": "--"})
 
 
 def build_tables(profile: Profile, results: Path) -> list[Table]:
     """All tables that the profile's experiments allow."""
-    summary = read_rows(results / "summary.csv", SUMMARY_COLUMNS)
-    cells = read_rows(results / "cells.csv", CELL_COLUMNS)
-    builder = _Builder(profile, summary, cells)
+    builder = _Builder(profile, results)
     tables = []
     if "attack" in profile.experiments:
         metrics = ["asr", "distortion", "first_full"]
@@ -115,37 +145,38 @@ def build_tables(profile: Profile, results: Path) -> list[Table]:
         caption = "Numbers of Figure 4. Sine regression, MSE on the query set"
         tables.append(builder.table("table-sine", caption, "sine", ["mse"]))
     if any(experiment.variants for experiment in profile.experiments.values()):
-        tables.append(_ablations(profile, results, builder))
+        tables.append(builder.ablations())
     return tables
 
 
 def write_tables(profile: Profile, results: Path) -> None:
-    """Write each table as CSV (typed numbers), LaTeX and HTML into ``tables/``."""
+    """Write each table as CSV (typed numbers), LaTeX and an HTML fragment into ``tables/``."""
     with atomic_folder(results / "tables") as folder:
         for table in build_tables(profile, results):
-            table.numbers().to_csv(folder / f"{table.id}.csv", index=False, lineterminator="\n")
-            styled = table.frame().style.format(escape="latex")
-            styled = styled.format_index(escape="latex", axis=0)
-            styled = styled.format_index(escape="latex", axis=1)
-            latex = styled.to_latex(hrules=True, caption=_latex(table.caption), label=table.id)
-            (folder / f"{table.id}.tex").write_text(latex, encoding="utf-8")
-            html = table.frame().to_html(escape=True, border=0)
+            table.numbers().to_csv(
+                folder / f"{table.id}.csv", index=False, float_format="%.7g", lineterminator="\n"
+            )
+            (folder / f"{table.id}.tex").write_text(table.latex(), encoding="utf-8")
+            html = render("table.html.j2", table=table)
             (folder / f"{table.id}.html").write_text(html, encoding="utf-8")
 
 
 class _Builder:
-    def __init__(self, profile: Profile, summary: pd.DataFrame, cells: pd.DataFrame) -> None:
+    def __init__(self, profile: Profile, results: Path) -> None:
         self.profile = profile
+        self.results = results
         self.style = Style(profile)
         self.paper = load_paper()
-        keys = ["experiment", "trained_on", "tested_on", "method", "order"]
-        self.summary = dict(list(summary.groupby([*keys, "metric"], observed=True)))
-        self.cells = dict(list(cells.groupby(keys, observed=True)))
+        keys = list(Key._fields)
+        summary = read_rows(results / "summary.csv", SUMMARY_COLUMNS)
+        cells = read_rows(results / "cells.csv", CELL_COLUMNS)
+        self.summary = dict(list(summary.groupby(keys, observed=True)))
+        self.planned = dict(list(cells.groupby(keys[:-1], observed=True)))
 
     def table(self, id: str, caption: str, name: str, metrics: list[str]) -> Table:
         """Rows are training mixtures, orders and methods; columns test mixtures and metrics."""
         experiment = self.profile.experiments[name]
-        steps = experiment.testing.steps
+        steps, n_tasks = experiment.testing.steps, experiment.testing.tasks
         rows = [
             (trained_on, order, method)
             for trained_on in experiment.train_on
@@ -154,7 +185,6 @@ class _Builder:
         ]
         columns = [(tested_on, metric) for tested_on in experiment.test_on for metric in metrics]
         several = len(experiment.orders) > 1
-        n_tasks = experiment.testing.tasks
         return Table(
             id,
             f"{caption}, after {min(STEP, steps)} fine-tuning steps (of {steps}), "
@@ -171,87 +201,87 @@ class _Builder:
             ],
             [
                 [
-                    self.cell(name, trained_on, tested_on, method, order, metric)
+                    self.cell(Key(name, trained_on, tested_on, method, order, metric))
                     for tested_on, metric in columns
                 ]
                 for trained_on, order, method in rows
             ],
         )
 
-    def cell(
-        self, name: str, trained_on: str, tested_on: str, method: str, order: str, metric: str
-    ) -> TableCell:
-        key = (name, trained_on, tested_on, method, order)
-        printed = "–"
-        if order == "first":
-            found = self.paper.get((trained_on, tested_on, method, metric), {})
-            printed = found.get("printed", "–") + ("†" if found.get("note") else "")
-        planned = self.cells[key]
+    def ablations(self) -> Table:
+        """Every variant beside the method that it changes: outcome and cost."""
+        rows, cells = [], []
+        for name, experiment in self.profile.experiments.items():
+            metric = {"attack": "asr", "classification": "accuracy"}.get(name, "mse")
+            trained_on, tested_on = experiment.train_on[0], experiment.test_on[0]
+            bases = {variant.method for variant in experiment.variants.values()}
+            for method in [m for m in experiment.methods if m in bases] + [*experiment.variants]:
+                for order in experiment.orders:
+                    key = Key(name, trained_on, tested_on, method, order, metric)
+                    rows.append(f"{name}, {experiment.label(method)}, {ORDERS[order]}")
+                    cells.append([self.cell(key), self.seconds(key)])
+        columns = ["outcome (primary metric on the first test mixture)", METRICS["seconds"].header]
+        caption = "Ablations: variants beside the method that they change"
+        return Table("table-ablations", caption, "experiment, variant", columns, rows, cells)
+
+    def cell(self, key: Key) -> TableCell:
+        """One number of ours over seeds, beside the paper's."""
+        printed, value = self._printed(key)
+        planned = self.planned[key[:-1]]
         status = planned["status"].astype(str)
-        rows = self.summary.get((*key, metric))
-        none = Interval(np.nan, np.nan, np.nan, 0, "none")
+        rows = self.summary.get(key)
         if (status == "not applicable").all():
-            return TableCell(
-                "not applicable", printed, "not applicable", planned["reason"].iloc[0], none
-            )
+            reason = str(planned["reason"].iloc[0])
+            return TableCell(key, status.iloc[0], status.iloc[0], reason, NOTHING, printed, value)
         diverged = int((status == "diverged").sum())
         if rows is None:
             word = "diverged" if diverged else "missing"
-            return TableCell(
-                word,
-                printed,
-                word,
-                f"{diverged} of {len(status)} seeds diverged" if diverged else "not measured",
-                none,
-            )
-        last = rows["step"].max() if metric == "first_full" else min(STEP, rows["step"].max())
-        rows = rows[rows["step"] == last]
-        interval = mean_interval(rows["mean"].dropna() if metric == "first_full" else rows["mean"])
-        note = _note(len(rows), len(status), diverged)
-        if metric == "first_full":
-            tasks = self.profile.experiments[name].testing.tasks * len(rows)
-            note += f", reached in {rows['tasks'].sum() / tasks:.0%} of tasks"
-            if rows["tasks"].sum() == 0:
-                return TableCell("never", printed, "ok", note, none)
-        if not np.isfinite(interval.mean):
-            return TableCell("diverged", printed, "diverged", f"{note}, tasks diverged", interval)
+            note = _note(0, len(status), diverged)
+            return TableCell(key, word, word, note, NOTHING, printed, value)
+        step = int(rows["step"].max())
+        if key.metric != "first_full":
+            step = min(STEP, step)
+        rows = rows[rows["step"] == step]
         worst = "ok" if len(rows) == len(status) else "diverged" if diverged else "missing"
-        return TableCell(_number(interval, METRICS[metric]), printed, worst, note, interval)
+        note = _note(len(rows), len(status), diverged)
+        means = rows["mean"]
+        if key.metric == "first_full":
+            means = means.dropna()
+            tasks = self.profile.experiments[key.experiment].testing.tasks * len(rows)
+            note += f", reached in {rows['tasks'].sum() / tasks:.0%} of tasks"
+        interval = mean_interval(means)
+        if len(means) == 0:
+            ours = "never"
+        elif np.isfinite(interval.mean):
+            ours = _number(interval, METRICS[key.metric])
+        else:
+            ours = worst = "diverged"
+            note += ", test tasks diverged"
+        return TableCell(key, ours, worst, note, interval, printed, value, step)
 
+    def seconds(self, key: Key) -> TableCell:
+        """Time of the meta-trainings behind a cell."""
+        wanted = (key.trained_on, key.method, key.order)
+        runs = self.profile.runs(key.experiment)
+        paths = [
+            self.results / run.folder / "run.json"
+            for run in runs
+            if (run.trained_on, run.method, run.order) == wanted
+        ]
+        values = [float(read_json(path)["seconds"]) for path in paths if path.is_file()]
+        interval, key = mean_interval(values), key._replace(metric="seconds")
+        note = _note(len(values), len(paths), 0)
+        if not values:
+            return TableCell(key, "missing", "missing", note)
+        return TableCell(key, _number(interval, METRICS["seconds"]), "ok", note, interval)
 
-def _ablations(profile: Profile, results: Path, builder: _Builder) -> Table:
-    """Every variant beside the method that it changes: outcome and cost."""
-    rows, cells = [], []
-    for name, experiment in profile.experiments.items():
-        metric = {"attack": "asr", "classification": "accuracy"}.get(name, "mse")
-        bases = {variant.method for variant in experiment.variants.values()}
-        shown = [m for m in experiment.methods if m in bases] + list(experiment.variants)
-        mixture = experiment.train_on[0]
-        for method in shown if experiment.variants else []:
-            for order in experiment.orders:
-                rows.append(f"{name}, {experiment.label(method)}, {ORDERS[order]}")
-                outcome = builder.cell(name, mixture, experiment.test_on[0], method, order, metric)
-                seconds = _seconds(profile, results, name, mixture, method, order)
-                cells.append([outcome, seconds])
-    columns = ["outcome (primary metric on the first test mixture)", METRICS["seconds"].header]
-    caption = "Ablations: variants beside the method that they change"
-    return Table("table-ablations", caption, "experiment, variant", columns, rows, cells)
-
-
-def _seconds(
-    profile: Profile, results: Path, name: str, mixture: str, method: str, order: str
-) -> TableCell:
-    paths = [
-        results / run.folder / "run.json"
-        for run in profile.runs(name)
-        if (run.trained_on, run.method, run.order) == (mixture, method, order)
-    ]
-    values = [float(read_json(path)["seconds"]) for path in paths if path.is_file()]
-    interval = mean_interval(values)
-    note = _note(len(values), len(paths), 0)
-    if not values:
-        return TableCell("missing", "–", "missing", note, interval)
-    return TableCell(_number(interval, METRICS["seconds"]), "–", "ok", note, interval)
+    def _printed(self, key: Key) -> tuple[str, float]:
+        """The paper's number, as printed and as a number. The paper's tables are first-order."""
+        where = (key.trained_on, key.tested_on, key.method, key.metric)
+        if key.order != "first" or where not in self.paper:
+            return "–", np.nan
+        row = self.paper[where]
+        return row["printed"] + ("†" if row["note"] else ""), float(row["value"])
 
 
 def _number(interval: Interval, metric: Metric) -> str:
@@ -269,7 +299,3 @@ def _note(n: int, planned: int, diverged: int) -> str:
 def _text(cell: TableCell) -> str:
     ours = cell.ours if cell.status == "not applicable" else f"{cell.ours} ({cell.note})"
     return ours if cell.paper == "–" else f"{ours} [paper: {cell.paper}]"
-
-
-def _latex(text: str) -> str:
-    return text.replace("%", r"\%").replace("&", r"\&").replace("_", r"\_")

@@ -41,6 +41,7 @@ rule tables:
         SUMMARY,
         CODE_REPORT,
         REFERENCE,
+        TEMPLATES,
     output:
         directory(f"{RESULTS}/tables"),
         f"{RESULTS}/claims.csv",

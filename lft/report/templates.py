@@ -1,0 +1,22 @@
+"""Rendering of the templates in report_templates/: whatever goes in comes out escaped."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+FOLDER = Path(__file__).resolve().parents[2] / "report_templates"
+
+
+def render(name: str, **context: Any) -> str:
+    """Fill in a template; a value that it asks for and does not get is an error."""
+    environment = Environment(
+        loader=FileSystemLoader(FOLDER),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template(name).render(**context)
