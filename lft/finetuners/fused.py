@@ -122,7 +122,7 @@ def _loaded() -> bool:
     try:
         if not library.exists():
             _build(library, flags)
-        torch.ops.load_library(library)  # type: ignore[no-untyped-call]
+        torch.ops.load_library(library)
     except (ImportError, OSError, RuntimeError) as error:
         warnings.warn(
             f"the fused LSTM kernel could not be built ({_reason(error)}), so the plain PyTorch "

@@ -51,7 +51,8 @@ class Case:
             self.weights[f"layer{layer}.b"] = normal(4 * hidden) / 2
         self.start = torch.stack([normal(layers, hidden, n).tanh(), normal(layers, hidden, n)])
         self.inputs = normal(steps, n) * 10 ** (3 * normal(steps, n) - 4)
-        self.cotangents = normal(steps, n)
+        # Of either sign, but not of mean zero: their sum must not cancel, see TOLERANCE.
+        self.cotangents = 1 + normal(steps, n)
 
     def fused(self) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """State after the segment, updates (K, N), weight gradients."""
