@@ -167,6 +167,27 @@ def report(profile: ProfileFile = QUICK, results: Results = None) -> None:
     typer.echo(folder / "report.html")
 
 
+@app.command()
+def compare(
+    a: Annotated[Path, typer.Argument(help="Result folder, e.g. results/reference.")],
+    b: Annotated[Path, typer.Argument(help="Result folder, e.g. results/quick.")],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="CSV file for the comparison.")
+    ] = None,
+) -> None:
+    """Put the measurements of two result folders side by side and say whether they agree."""
+    from rich.console import Console
+
+    from lft.records import write_rows
+    from lft.report.compare import as_table
+    from lft.report.compare import compare as compared
+
+    frame = compared(a, b)
+    if output:
+        write_rows(output, list(frame.columns), frame.itertuples(index=False))
+    Console().print(as_table(frame))
+
+
 def main() -> None:
     """Entry point: errors that a user can cause end in one line and exit status 2."""
     logging.basicConfig(
