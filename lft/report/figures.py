@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import matplotlib as mpl
+import matplotlib.style
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, NullLocator
 from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
@@ -25,70 +28,113 @@ from lft.records import (
     write_rows,
 )
 from lft.report.claims import load_paper
-from lft.report.style import ORDERS, Style
+from lft.report.style import CAPTION_COLUMNS, INK, ORDERS, RULE, Look, Style
 from lft.report.theory_tests import gap_points, sweep
 
 mpl.use("Agg")
-RC: dict[Any, Any] = {
-    **sns.axes_style("whitegrid"),
+RC: dict[str, Any] = {
     "svg.hashsalt": "lft",
-    "svg.fonttype": "path",
-    "font.size": 9,
-    "axes.titlesize": 9,
+    "svg.fonttype": "none",
+    "font.family": ["DejaVu Sans"],
+    "font.size": 8,
+    "axes.titlesize": 8,
+    "axes.labelsize": 8,
+    "axes.linewidth": 0.6,
+    "grid.linewidth": 0.6,
     "legend.frameon": False,
+    "legend.fontsize": 8,
     "figure.dpi": 150,
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": RULE,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "grid.color": RULE,
 }
-UNDATED = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": {"Software": None}}
+UNDATED = {
+    "svg": {"Date": None, "Creator": None},
+    "pdf": {"CreationDate": None},
+    "png": {"Software": None},
+}
+PAPER_STEP = 100
+"""Table 1 is taken after this many fine-tuning steps."""
 STAGES = {"initial": "initial φ", "halfway": "half-trained φ", "best": "trained φ"}
+QUANTITIES = {
+    "gap": Look("gap", INK, ()),
+    "variance_part": Look("variance part", "#56B4E9", (5, 2)),
+    "fitting_part": Look("fitting part", "#CC79A7", (6, 2, 1, 2)),
+    "bound": Look("bound of Theorem 1", "#E69F00", (1, 1)),
+}
 
 
 @dataclass(frozen=True)
 class Drawing:
-    """A figure with the numbers that it draws and a sentence that says what it shows."""
+    """A figure with the numbers that it draws and a sentence that says what it shows.
+
+    Attributes:
+        section: where the page shows it: figures, theory or training.
+        alt: alternative text, from the data.
+    """
 
     id: str
+    section: str
     caption: str
     alt: str
     figure: Figure
     data: pd.DataFrame
 
 
+class Panel(NamedTuple):
+    """One cell of a grid of fine-tuning curves."""
+
+    trained_on: str
+    tested_on: str
+    order: str
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a result folder holds for the figures, read when first asked for."""
+
+    profile: Profile
+    results: Path
+
+    @cached_property
+    def style(self) -> Style:
+        return Style(self.profile)
+
+    @cached_property
+    def curves(self) -> pd.DataFrame:
+        return curves(read_rows(self.results / "summary.csv", SUMMARY_COLUMNS))
+
+    @cached_property
+    def theory(self) -> pd.DataFrame:
+        return read_rows(self.results / "theory.csv", THEORY_COLUMNS)
+
+
 def draw_figures(profile: Profile, results: Path) -> None:
     """Write every figure that the measurements allow as SVG, PDF, PNG and CSV into ``figures/``,
     and ``captions.csv`` with their captions and alternative texts."""
     with (
-        mpl.rc_context(RC),
+        mpl.style.context(["seaborn-v0_8-whitegrid", RC]),
         atomic_folder(results / "figures") as folder,
     ):
         rows = []
         for drawing in build_figures(profile, results):
+            drawing.figure.draw_without_rendering()
+            drawing.figure.set_layout_engine("none")  # laid out now, once for all formats
             for suffix, metadata in UNDATED.items():
-                drawing.figure.savefig(
-                    folder / f"{drawing.id}.{suffix}", metadata=metadata, bbox_inches="tight"
-                )
+                drawing.figure.savefig(folder / f"{drawing.id}.{suffix}", metadata=metadata)
             drawing.data.to_csv(folder / f"{drawing.id}.csv", index=False, lineterminator="\n")
-            rows.append((drawing.id, drawing.caption, drawing.alt))
-        write_rows(folder / "captions.csv", ("id", "caption", "alt"), rows)
+            rows.append((drawing.id, drawing.section, drawing.caption, drawing.alt))
+        write_rows(folder / "captions.csv", CAPTION_COLUMNS, rows)
 
 
-def build_figures(profile: Profile, results: Path) -> list[Drawing]:
-    """All figures of a result folder, in the order of the page."""
-    summary = curves(read_rows(results / "summary.csv", SUMMARY_COLUMNS))
-    theory = read_rows(results / "theory.csv", THEORY_COLUMNS)
-    style = Style(profile)
-    drawings = [
-        grid(summary, style, "figure-2", "attack", "asr", "Figure 2. Attack success rate"),
-        grid(
-            summary, style, "figure-a1", "attack", "distortion", "Figure A1. Distortion, mean |δ|"
-        ),
-        grid(summary, style, "figure-3", "classification", "accuracy", "Figure 3. Accuracy"),
-        by_order(summary, style, "figure-4", "sine", "mse", "Figure 4. Mean squared error"),
-        perturbations(profile, style, results),
-        gaps(theory),
-        vanishing(theory, style),
-        histories(profile, style, results),
-    ]
-    return [drawing for drawing in drawings if drawing is not None]
+def build_figures(profile: Profile, results: Path) -> Iterator[Drawing]:
+    """All figures that the measurements allow, in the order of the page."""
+    measured = Measured(profile, results)
+    for build in BUILDERS:
+        yield from build(measured)
 
 
 def curves(summary: pd.DataFrame) -> pd.DataFrame:
@@ -110,281 +156,349 @@ def curves(summary: pd.DataFrame) -> pd.DataFrame:
     return result.drop(columns=["within", "between"])
 
 
+def success_rate(measured: Measured) -> Iterator[Drawing]:
+    """Figure 2: rows are training mixtures, columns test mixtures."""
+    yield from _attack_grid(measured, "figure-2", "asr", "Figure 2. Attack success rate")
+
+
+def distortion(measured: Measured) -> Iterator[Drawing]:
+    """Figure A1: the same grid for the distortion."""
+    yield from _attack_grid(measured, "figure-a1", "distortion", "Figure A1. Distortion, mean |δ|")
+
+
+def accuracy(measured: Measured) -> Iterator[Drawing]:
+    """Figure 3: trained on the largest mixture, a panel per single source."""
+    experiment = measured.profile.experiments.get("classification")
+    if experiment:
+        trained_on = max(experiment.train_on, key=lambda mixture: mixture.count("+"))
+        single = [name for name in experiment.test_on if "+" not in name]
+        panels = [[Panel(trained_on, name, experiment.orders[0]) for name in single]]
+        title = (
+            "Figure 3. Few-shot accuracy, trained on "
+            f"{measured.style.mixture('classification', trained_on)}"
+        )
+        yield from grid(measured, "figure-3", "classification", "accuracy", title, panels)
+
+
+def regression(measured: Measured) -> Iterator[Drawing]:
+    """Figure 4: first order left, zeroth order right; logarithmic."""
+    experiment = measured.profile.experiments.get("sine")
+    if experiment:
+        mixtures = experiment.train_on[0], experiment.test_on[0]
+        panels = [[Panel(*mixtures, order) for order in experiment.orders]]
+        title = "Figure 4. Mean squared error of sine regression"
+        yield from grid(measured, "figure-4", "sine", "mse", title, panels)
+
+
+def _attack_grid(measured: Measured, id: str, metric: str, title: str) -> Iterator[Drawing]:
+    experiment = measured.profile.experiments.get("attack")
+    if experiment:
+        panels = [
+            [Panel(row, column, experiment.orders[0]) for column in experiment.test_on]
+            for row in experiment.train_on
+        ]
+        yield from grid(measured, id, "attack", metric, title, panels)
+
+
 def grid(
-    summary: pd.DataFrame, style: Style, id: str, experiment: str, metric: str, title: str
-) -> Drawing | None:
-    """Rows are training mixtures, columns test mixtures; a line per method, ± 1 standard deviation
-    shaded; open markers are the paper's printed values at 100 steps."""
-    data = _select(summary, experiment, metric)
+    measured: Measured, id: str, name: str, metric: str, title: str, panels: list[list[Panel]]
+) -> Iterator[Drawing]:
+    """A panel of fine-tuning curves per cell: a line per method, ± 1 standard deviation shaded,
+    and open markers for the paper's printed values. Nothing where nothing was measured."""
+    style, experiment = measured.style, measured.profile.experiments[name]
+    data = _select(measured.curves, name, metric, panels)
     if data.empty:
-        return None
-    settings = style.profile.experiment(experiment)
-    rows, columns = settings.train_on, settings.test_on
-    figure, axes = _axes(len(rows), len(columns))
-    paper = load_paper()
-    for i, trained_on in enumerate(rows):
-        for j, tested_on in enumerate(columns):
-            axis = axes[i, j]
-            cell = data[(data["trained_on"] == trained_on) & (data["tested_on"] == tested_on)]
-            _lines(axis, cell, style, experiment)
-            for method in settings.methods:
-                printed = paper.get((trained_on, tested_on, method, metric))
-                if printed and not printed["note"]:
-                    color = style.method(experiment, method).color
-                    step = min(100, int(data["step"].max()))
-                    value = float(printed["value"])
-                    axis.plot(step, value, "o", mfc="none", color=color, clip_on=False)
-            axis.set_title(f"tested on {style.mixture(experiment, tested_on)}" if i == 0 else "")
-            label = f"trained on\n{style.mixture(experiment, trained_on)}"
-            axis.set_ylabel(f"{label}\n{title.split('. ')[1]}" if j == 0 else "")
-            axis.set_xlabel("fine-tuning steps" if i == len(rows) - 1 else "")
+        return
+    figure, axes = _axes(len(panels), len(panels[0]))
+    marked = False
+    for line, row in zip(axes, panels, strict=True):
+        for axis, panel in zip(line, row, strict=True):
+            _lines(axis, _cell(data, panel), style, name)
+            marked |= _paper_values(axis, panel, style, name, metric, data["step"].max())
+    for axis, panel in zip(axes[0], panels[0], strict=True):
+        several = len(experiment.orders) > 1
+        tested_on = f"tested on\n{style.mixture(name, panel.tested_on)}"
+        axis.set_title(ORDERS[panel.order] if several else tested_on)
+    for axis, row in zip(axes[:, 0], panels, strict=True):
+        trained_on = f"trained on\n{style.mixture(name, row[0].trained_on)}"
+        axis.set_ylabel(
+            trained_on if len(panels) > 1 else title.split(". ")[1].split(",")[0].split(" of ")[0]
+        )
+    if metric == "mse":
+        _logarithmic(axes, data)
+    for axis in axes[-1]:
+        axis.set_xlabel("fine-tuning steps")
+        axis.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     _legend(figure, axes)
-    return Drawing(
-        id,
-        f"{title} against fine-tuning steps; rows: trained on, columns: tested on. Means over test "
-        "tasks and seeds, shaded ± 1 standard deviation; open circles: the paper's values.",
-        _last_values(data, style, experiment),
-        figure,
-        data,
+    caption = (
+        f"{title}, against fine-tuning steps"
+        + ("; rows: trained on, columns: tested on" if len(panels) > 1 else "")
+        + ". Means over test tasks and seeds, shaded ± 1 standard deviation over both."
+        + (" Open circles: the paper's printed values" * marked)
+        + (", at the right edge where the steps differ." * marked)
+    )
+    yield Drawing(
+        id, "figures", _noted(caption, style, name), _last_values(data, style, name), figure, data
     )
 
 
-def by_order(
-    summary: pd.DataFrame, style: Style, id: str, experiment: str, metric: str, title: str
-) -> Drawing | None:
-    """One panel per order, first left and zeroth right; logarithmic."""
-    data = _select(summary, experiment, metric)
-    if data.empty:
-        return None
-    orders = style.profile.experiment(experiment).orders
-    figure, axes = _axes(1, len(orders))
-    for axis, order in zip(axes[0], orders, strict=True):
-        _lines(axis, data[data["order"] == order], style, experiment)
-        axis.set(title=ORDERS[order], xlabel="fine-tuning steps", yscale="log")
-        axis.yaxis.set_minor_formatter("")
-    axes[0, 0].set_ylabel(title.split(". ")[1])
-    _legend(figure, axes)
-    return Drawing(
-        id,
-        f"{title} of sine regression against fine-tuning steps. Means over test tasks and seeds, "
-        "shaded ± 1 standard deviation.",
-        _last_values(data, style, experiment),
-        figure,
-        data,
-    )
+def perturbations(measured: Measured) -> Iterator[Drawing]:
+    """A test task's perturbation by every method, one figure per training mixture: δ, and the
+    query images without and with δ, each with the victim's prediction."""
+    experiment = measured.profile.experiments.get("attack")
+    for trained_on in experiment.train_on if experiment else ():
+        examples = _examples(measured, trained_on)
+        shown = {family for parts in examples.values() for family in parts}
+        if not shown or experiment is None:
+            continue
+        families = [family for family in experiment.families if family in shown]
+        height = 0.6 * (1.5 + len(examples))
+        figure, axes = _axes(1, len(families), width=3.6, height=height, share=False)
+        data = pd.concat(
+            _pictures(axis, examples, family, measured.style)
+            for axis, family in zip(axes[0], families, strict=True)
+        )
+        fooled = (data["label"] != data["prediction"]).groupby(data["method"], sort=False).mean()
+        mixture = measured.style.mixture("attack", trained_on)
+        caption = (
+            f"Perturbations by methods trained on {mixture}, for the first test task: δ (scaled to "
+            "the range given), then the query images without (top) and with δ. Below each: true "
+            "class → the victim's prediction."
+        )
+        alt = "; ".join(
+            f"{measured.style.method('attack', str(method)).label} fools the victim on "
+            f"{share:.0%} of the images shown"
+            for method, share in fooled.items()
+        )
+        yield Drawing(
+            f"figure-perturbations-{trained_on.replace('+', '-')}",
+            "figures",
+            _noted(caption, measured.style, "attack"),
+            f"{alt}.",
+            figure,
+            data,
+        )
 
 
-def perturbations(profile: Profile, style: Style, results: Path) -> Drawing | None:
-    """A test task's perturbation by every method: δ, an image, and the image with δ."""
-    if "attack" not in profile.experiments:
-        return None
-    experiment = profile.experiments["attack"]
-    shown = []
-    for run in dict.fromkeys(run._replace(seed=0) for run in profile.runs("attack")):
-        path = results / run.evaluation_folder / "examples.safetensors"
-        if run.trained_on == experiment.train_on[-1] and path.is_file():
-            tensors = load_file(path)
-            families = dict.fromkeys(name.split("/")[0] for name in tensors)
-            shown += [(run, family, tensors) for family in families]
-    if not shown:
-        return None
-    n_columns = 1 + max(t[f"{f}/images"].shape[1] for _, f, t in shown)
-    figure, axes = _axes(len(shown), n_columns, width=1.25, height=1.35, share=False)
-    rows = []
-    for line, (run, name, tensors) in zip(axes, shown, strict=True):
-        part = {k.split("/")[1]: v[0] for k, v in tensors.items() if k.startswith(f"{name}/")}
-        delta = part["perturbation"]
-        scale = max(float(np.abs(delta).max()), 1e-6)
-        _image(line[0], 0.5 + delta / (2 * scale))
-        label = style.method("attack", run.method).label
-        source = style.mixture("attack", name)
-        line[0].set_title(f"{label}, {source}\nδ (±{scale:.2g})", fontsize=6)
-        family = experiment.families[name]
-        clip = isinstance(family, AttackFamily) and family.clip
-        for column, image in enumerate(part["images"], start=1):
-            attacked = image / 255 + delta
-            _image(line[column], attacked.clip(0, 1) if clip else attacked)
-            true, seen = int(part["labels"][column - 1]), int(part["attacked"][column - 1])
-            line[column].set_title(f"{true} → {seen}", fontsize=6)
-            rows.append((run.method, name, column, true, seen, float(np.abs(delta).mean())))
-    columns = ["method", "family", "image", "label", "prediction", "mean_abs_delta"]
-    data = pd.DataFrame(rows, columns=columns)
-    fooled = (data["label"] != data["prediction"]).groupby(data["method"]).mean()
-    alt = "; ".join(
-        f"{m}: {share:.0%} of the images shown are fooled" for m, share in fooled.items()
-    )
-    return Drawing(
-        "figure-perturbations",
-        "Perturbations of the first test task: δ, then each query image with δ; true class → the "
-        f"victim's prediction. Trained on {style.mixture('attack', experiment.train_on[-1])}.",
-        alt,
-        figure,
-        data,
-    )
-
-
-def gaps(theory: pd.DataFrame) -> Drawing | None:
-    """Theorem 1: gap, its parts and the bound against |D_tr|, |D_val| and K, one row per
-    experiment, trained φ; initial and half-trained φ thinner."""
-    points = gap_points(theory)
+def gaps(measured: Measured) -> Iterator[Drawing]:
+    """Theorem 1: gap, its parts and the bound against |D_tr|, |D_val| and K, a row per
+    experiment; the gap also with initial and half-trained φ."""
+    points = gap_points(measured.theory)
     if points.empty:
-        return None
+        return
     experiments = list(points["experiment"].unique())
     figure, axes = _axes(len(experiments), 3, share=False)
-    looks = {
-        "gap": ("gap", "#D55E00"),
-        "variance_part": ("variance part", "#0072B2"),
-        "fitting_part": ("fitting part", "#009E73"),
-        "bound": ("bound", "#4D4D4D"),
-    }
-    usual = points["support"].groupby(points["experiment"]).agg(lambda s: s.mode().iloc[0])
     for line, experiment in zip(axes, experiments, strict=True):
-        of_experiment = points[points["experiment"] == experiment]
-        size = usual[experiment]
-        panels = {
-            "support": sweep(of_experiment, "support", "query"),
-            "query": sweep(of_experiment, "query", "support"),
-            "steps": of_experiment[
-                (of_experiment["support"] == size) & (of_experiment["query"] == size)
-            ].sort_values("steps"),
-        }
-        names = {"support": "|D_tr|", "query": "|D_val|", "steps": "K"}
+        panels = _sweeps(points[points["experiment"] == experiment])
         for axis, (varied, data) in zip(line, panels.items(), strict=True):
-            for stage, width in (("initial", 0.5), ("halfway", 0.9), ("best", 1.8)):
-                chosen = data[data["stage"] == stage]
-                for quantity, (label, color) in looks.items():
-                    name = label if stage == "best" else None
-                    axis.plot(
-                        chosen[varied], chosen[quantity], "o-", ms=2 * width, lw=width,
-                        color=color, label=name,
-                    )  # fmt: skip
-            axis.set(xscale="log", yscale="log", xlabel=names[varied], title=experiment)
-            axis.xaxis.set_major_formatter("{x:g}")
-            axis.xaxis.set_minor_formatter("")
+            for stage, width in (("initial", 0.5), ("halfway", 1.0)):
+                rows = data[data["stage"] == stage]
+                label = f"gap, {STAGES[stage]}"
+                axis.plot(rows[varied], rows["gap"], "s-", ms=2, lw=width, color=INK, label=label)
+            best = data[data["stage"] == "best"]
+            for quantity, look in QUANTITIES.items():
+                axis.plot(
+                    best[varied], best[quantity], "o", ms=3, lw=1.6,
+                    ls=look.line, color=look.color, label=look.label,
+                )  # fmt: skip
+            axis.set(xscale="log", yscale="log")
             axis.set_xticks(sorted(data[varied].unique()))
-    axes[0, 0].set_ylabel("norm of the meta-gradient")
+            axis.xaxis.set_minor_locator(NullLocator())
+            axis.xaxis.set_major_formatter(_plain)
+            axis.yaxis.set_major_formatter(_plain)
+        line[0].set_ylabel(experiment)
+    for axis, name in zip(axes[-1], ("|D_tr|", "|D_val|", "fine-tuning steps K"), strict=True):
+        axis.set_xlabel(name)
     _legend(figure, axes)
-    best = points[points["stage"] == "best"]
-    ratio = best["bound"] / best["gap"]
-    return Drawing(
+    yield Drawing(
         "figure-gap",
-        "Theorem 1. Gap between the meta-gradients of LFT and L2O, its two parts and the bound; "
-        "thick: trained φ, thin: half-trained and initial φ. Means over tasks and seeds.",
-        f"With trained φ the bound is {ratio.min():.2g} to {ratio.max():.2g} times the gap.",
+        "theory",
+        "Theorem 1. Norm of the gap between the meta-gradients of LFT and L2O, of its variance and "
+        "fitting parts, and the bound, with trained φ; the gap also with initial and half-trained "
+        "φ. Means over tasks and seeds; one of |D_tr|, |D_val| and K varies at a time.",
+        _gap_sentences(points),
         figure,
         points,
     )
 
 
-def vanishing(theory: pd.DataFrame, style: Style) -> Drawing | None:
+def vanishing(measured: Measured) -> Iterator[Drawing]:
     """Norms of meta-gradients against K, relative to the smallest K."""
-    rows = theory[theory["quantity"] == "meta_gradient_norm"]
+    rows = measured.theory[measured.theory["quantity"] == "meta_gradient_norm"]
     if rows.empty:
-        return None
-    rows = rows.astype({"experiment": str, "method": str})
-    first = rows[rows["steps"] == rows["steps"].min()].set_index(["experiment", "method", "seed"])
-    index = pd.MultiIndex.from_frame(rows[["experiment", "method", "seed"]])
-    rows = rows.assign(relative=rows["value"].to_numpy() / first["value"].reindex(index).to_numpy())
-    experiments = list(rows["experiment"].unique())
-    steps = sorted(rows["steps"].unique())
-    figure, axes = _axes(1, len(experiments))
+        return
+    data = _relative(rows)
+    experiments = list(data["experiment"].unique())
+    figure, axes = _axes(1, len(experiments), width=3.2, share=False)
     for axis, experiment in zip(axes[0], experiments, strict=True):
-        for method, group in rows[rows["experiment"] == experiment].groupby("method"):
-            look = style.method(experiment, str(method))
-            mean = group.groupby("steps")["relative"].apply(lambda v: np.exp(np.log(v).mean()))
-            axis.plot(mean.index, mean, "o-", ms=3, color=look.color, label=look.label)
-        axis.set(xscale="log", yscale="log", xlabel="K", title=experiment)
-        axis.set_xticks(steps, [f"{k:g}" for k in steps], minor=False)
-        axis.xaxis.set_minor_formatter("")
-    axes[0, 0].set_ylabel("norm of the meta-gradient\nrelative to K = 1")
-    _legend(figure, axes)
-    last = rows[rows["steps"] == rows["steps"].max()].groupby("method")["relative"].median()
-    alt = "; ".join(
-        f"{m}: {value:.2g} times its first value at the largest K" for m, value in last.items()
-    )
-    return Drawing(
-        "figure-vanishing",
-        "Norm of the meta-gradient against the number of fine-tuning steps K, second-order terms "
-        "kept; geometric means over seeds.",
-        alt,
-        figure,
-        rows[["experiment", "method", "seed", "steps", "value", "relative"]],
-    )
-
-
-def histories(profile: Profile, style: Style, results: Path) -> Drawing | None:
-    """Outer loss during meta-training (smoothed) and meta-validation loss, per experiment."""
-    frames = []
-    for name in profile.experiments:
-        for run in profile.runs(name):
-            path = results / run.folder / "history.csv"
-            if (
-                path.is_file()
-                and profile.experiment(name).base_method(run.method).learns != "step_size"
-            ):
-                frame = pd.read_csv(path)
-                if tuple(frame.columns) == HISTORY_COLUMNS:
-                    frames.append(frame.assign(**run._asdict()))
-    if not frames:
-        return None
-    data = pd.concat(frames).dropna(subset=["validation"])
-    panels = list(
-        dict.fromkeys(
-            data[["experiment", "trained_on", "order"]].itertuples(index=False, name=None)
-        )
-    )
-    figure, axes = _axes(1, len(panels), share=False)
-    for axis, (experiment, trained_on, order) in zip(axes[0], panels, strict=True):
-        rows = data[
-            (data["experiment"] == experiment)
-            & (data["trained_on"] == trained_on)
-            & (data["order"] == order)
-        ]
-        for (method, _seed), line in rows.groupby(["method", "seed"]):
-            look = style.method(experiment, str(method))
-            share = line["meta_step"] / line["meta_step"].max()
+        for method, line in data[data["experiment"] == experiment].groupby("method", sort=False):
+            look = measured.style.method(experiment, str(method))
             axis.plot(
-                share, line["validation"], look.dash, color=look.color, lw=0.9, label=look.label
-            )
-        axis.set(yscale="log", xlabel="share of meta-training")
-        axis.set_title(f"{experiment}, {ORDERS[order]}\n{style.mixture(experiment, trained_on)}")
-    axes[0, 0].set_ylabel("meta-validation loss")
+                line["steps"], line["relative"], "o", ms=3,
+                color=look.color, ls=look.line, label=look.label,
+            )  # fmt: skip
+        axis.set(xscale="log", yscale="log", title=experiment, xlabel="fine-tuning steps K")
+        axis.set_xticks(sorted(data["steps"].unique()))
+        axis.xaxis.set_minor_locator(NullLocator())
+        axis.xaxis.set_major_formatter(_plain)
+        _decades(axis)
+    first = data["steps"].min()
+    axes[0, 0].set_ylabel(f"meta-gradient norm\nrelative to K = {first}")
     _legend(figure, axes)
-    return Drawing(
-        "figure-training",
-        "Meta-validation loss during meta-training; a line per seed. The best point is kept.",
-        f"{len(frames)} meta-trainings.",
+    last = data[data["steps"] == data["steps"].max()]
+    alt = "; ".join(
+        f"{row.experiment}, {measured.style.method(row.experiment, row.method).label}: "
+        f"{row.relative:.2g} times"
+        for row in last.itertuples()
+    )
+    yield Drawing(
+        "figure-vanishing",
+        "theory",
+        "Do meta-gradients vanish? Their norm against the number of fine-tuning steps K, relative "
+        f"to K = {first}, second-order terms kept; geometric means over tasks and seeds.",
+        f"Norm at K = {data['steps'].max()} over norm at K = {first}. {alt}.",
         figure,
-        data[["experiment", "trained_on", "method", "order", "seed", "meta_step", "validation"]],
+        data,
     )
 
 
-def _select(summary: pd.DataFrame, experiment: str, metric: str) -> pd.DataFrame:
-    rows = (summary["experiment"] == experiment) & (summary["metric"] == metric)
-    return summary[rows].reset_index(drop=True)
+def histories(measured: Measured) -> Iterator[Drawing]:
+    """Meta-validation loss during meta-training, a line per method and seed."""
+    data = _validations(measured)
+    if data.empty:
+        return
+    keys = data[["experiment", "trained_on", "order"]]
+    panels = list(keys.drop_duplicates().itertuples(index=False, name=None))
+    columns = min(3, len(panels))
+    figure, axes = _axes(-(-len(panels) // columns), columns, share=False)
+    for axis in axes.flat[len(panels) :]:
+        axis.set_axis_off()
+    for axis, panel in zip(axes.flat, panels, strict=False):
+        rows = data[(keys == panel).all(axis=1)]
+        for (method, _), line in rows.groupby(["method", "seed"], sort=False):
+            look = measured.style.method(panel[0], str(method))
+            axis.plot(
+                line["share"], line["validation"],
+                color=look.color, ls=look.line, lw=0.9, label=look.label,
+            )  # fmt: skip
+        several = len(measured.profile.experiment(panel[0]).orders) > 1
+        axis.set_title(
+            f"{panel[0]}{f', {ORDERS[panel[2]]}' if several else ''}\n"
+            f"{measured.style.mixture(panel[0], panel[1])}"
+        )
+    for axis in axes.flat[max(0, len(panels) - columns) : len(panels)]:
+        axis.set_xlabel("share of meta-training")
+    for axis in axes[:, 0]:
+        axis.set_ylabel("meta-validation loss")
+    _legend(figure, axes)
+    best = data.groupby(["experiment", "method"], sort=False)["validation"].min().reset_index()
+    alt = "; ".join(
+        f"{experiment}, {measured.style.method(experiment, method).label} {loss:.3g}"
+        for experiment, method, loss in best.itertuples(index=False, name=None)
+    )
+    yield Drawing(
+        "figure-training",
+        "training",
+        _noted(
+            "Meta-validation loss during meta-training, a line per seed. The best point is kept.",
+            measured.style,
+            *measured.profile.experiments,
+        ),
+        f"Smallest meta-validation loss: {alt}.",
+        figure,
+        data.drop(columns="share"),
+    )
+
+
+BUILDERS: tuple[Callable[[Measured], Iterator[Drawing]], ...] = (
+    success_rate,
+    distortion,
+    accuracy,
+    regression,
+    perturbations,
+    gaps,
+    vanishing,
+    histories,
+)
+
+
+def _select(frame: pd.DataFrame, name: str, metric: str, panels: list[list[Panel]]) -> pd.DataFrame:
+    """Rows of an experiment and metric that the panels show, in the panels' order."""
+    rows = frame[(frame["experiment"] == name) & (frame["metric"] == metric)]
+    shown = [_cell(rows, panel) for line in panels for panel in line]
+    return pd.concat(shown).reset_index(drop=True)
+
+
+def _cell(data: pd.DataFrame, panel: Panel) -> pd.DataFrame:
+    return data[(data[list(Panel._fields)] == panel).all(axis=1)]
 
 
 def _axes(
-    rows: int, columns: int, width: float = 2.5, height: float = 2.1, *, share: bool = True
+    rows: int, columns: int, width: float = 2.4, height: float = 1.9, *, share: bool = True
 ) -> tuple[Figure, NDArray[Any]]:
-    figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
+    figure = Figure(figsize=(width * columns, height * rows + 0.6), layout="constrained")
     return figure, figure.subplots(rows, columns, squeeze=False, sharex=share, sharey=share)
 
 
 def _lines(axis: Axes, cell: pd.DataFrame, style: Style, experiment: str) -> None:
-    settings = style.profile.experiment(experiment)
-    for method in (*settings.methods, *settings.variants):
+    for method in style.profile.experiment(experiment).methods:
         line = cell[cell["method"] == method].sort_values("step")
         if line.empty:
             continue
         look = style.method(experiment, method)
-        axis.plot(line["step"], line["mean"], look.dash, color=look.color, label=look.label, lw=1.3)
+        axis.plot(
+            line["step"], line["mean"], color=look.color, ls=look.line, lw=1.4, label=look.label
+        )
         low, high = line["mean"] - line["std"], line["mean"] + line["std"]
         if line["metric"].iloc[0] == "mse":
-            low = low.clip(lower=line["mean"].min() / 10)
+            low = low.clip(lower=line["mean"] / 10)
         axis.fill_between(line["step"], low, high, color=look.color, alpha=0.12, lw=0)
     if not cell.empty and cell["metric"].iloc[0] in ("asr", "accuracy"):
         axis.set_ylim(-0.02, 1.02)
+
+
+def _paper_values(
+    axis: Axes, panel: Panel, style: Style, experiment: str, metric: str, last: int
+) -> bool:
+    """Mark the paper's printed values: at their step where it is known and was reached, else
+    beside the right edge. Values that the paper misprints are left out."""
+    paper, marked = load_paper(), False
+    for method in style.profile.experiment(experiment).methods:
+        printed = paper.get((panel.trained_on, panel.tested_on, method, metric))
+        if printed is None or printed["note"]:
+            continue
+        at_step = printed["table"] == "1" and last >= PAPER_STEP
+        axis.plot(
+            PAPER_STEP if at_step else 1.03,
+            float(printed["value"]),
+            "o",
+            mfc="none",
+            ms=4.5,
+            color=style.method(experiment, method).color,
+            clip_on=False,
+            transform=axis.transData if at_step else axis.get_yaxis_transform(),
+        )
+        marked = True
+    return marked
+
+
+def _logarithmic(axes: NDArray[Any], data: pd.DataFrame) -> None:
+    means = data["mean"][data["mean"] > 0]
+    for axis in axes.flat:
+        axis.set_yscale("log")
+        axis.set_ylim(means.min() / 2, (data["mean"] + data["std"]).max() * 1.1)
+        _decades(axis)
+
+
+def _decades(axis: Axes) -> None:
+    """Label a logarithmic y-axis that spans few decades at 1, 2 and 5."""
+    axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.yaxis.set_major_formatter(_plain)
+    axis.yaxis.set_minor_formatter(NullFormatter())
+
+
+def _plain(value: float, _position: float) -> str:
+    return f"{value:g}"
 
 
 def _legend(figure: Figure, axes: NDArray[Any]) -> None:
@@ -392,35 +506,149 @@ def _legend(figure: Figure, axes: NDArray[Any]) -> None:
     for axis in axes.flat:
         for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
             handles.setdefault(label, handle)
+    longest = max(map(len, handles), default=0)
+    columns = max(1, int(figure.get_figwidth() / (0.6 + 0.075 * longest)))  # inches
     figure.legend(
-        list(handles.values()),
-        list(handles),
-        loc="outside lower center",
-        ncols=min(8, len(handles)),
-    )
+        list(handles.values()), list(handles), loc="outside lower center", ncols=columns,
+        handlelength=2.6,
+    )  # fmt: skip
+
+
+def _noted(caption: str, style: Style, *experiments: str) -> str:
+    """A caption with the footnote on stand-in data, where the experiments use such."""
+    mixtures = [
+        style.mixture(name, family)
+        for name in experiments
+        for family in style.profile.experiment(name).families
+    ]
+    return f"{caption} {style.footnote}" if any("*" in mixture for mixture in mixtures) else caption
 
 
 def _last_values(data: pd.DataFrame, style: Style, experiment: str) -> str:
     """At the last step: each method's mean in every cell, as a sentence."""
     last = data[data["step"] == data["step"].max()]
     parts = []
-    for keys, rows in last.groupby(["trained_on", "tested_on", "order"], observed=True):
-        trained_on, tested_on, order = map(str, keys)
+    for keys, rows in last.groupby(list(Panel._fields), observed=True, sort=False):
+        panel = Panel(*map(str, keys))
         values = ", ".join(
             f"{style.method(experiment, str(row.method)).label} {row.mean:.3g}"
             for row in rows.itertuples()
         )
-        mixtures = (
-            f"{style.mixture(experiment, trained_on)} to {style.mixture(experiment, tested_on)}"
+        parts.append(
+            f"trained on {style.mixture(experiment, panel.trained_on)}, tested on "
+            f"{style.mixture(experiment, panel.tested_on)}, {ORDERS[panel.order]}: {values}"
         )
-        parts.append(f"{mixtures}, {ORDERS[order]}: {values}")
-    return f"At step {data['step'].max()}: " + "; ".join(parts) + "."
+    return f"After {data['step'].max()} steps, " + "; ".join(parts) + "."
 
 
-def _image(axis: Axes, pixels: NDArray[np.floating]) -> None:
-    channels = np.moveaxis(pixels, 0, -1)
-    if channels.shape[-1] == 1:
-        axis.imshow(channels[..., 0], cmap="gray", vmin=0, vmax=1)
-    else:
-        axis.imshow(channels.clip(0, 1))
+def _examples(measured: Measured, trained_on: str) -> dict[str, dict[str, dict[str, NDArray[Any]]]]:
+    """Pictures of the first test task: method -> family -> tensor name -> tensor."""
+    examples = {}
+    for run in measured.profile.runs("attack"):
+        path = measured.results / run.evaluation_folder / "examples.safetensors"
+        if run.trained_on != trained_on or run.method in examples or not path.is_file():
+            continue
+        parts: dict[str, dict[str, NDArray[Any]]] = {}
+        for name, tensor in sorted(load_file(path).items()):
+            family, part = name.split("/")
+            parts.setdefault(family, {})[part] = tensor[0]
+        examples[run.method] = parts
+    return examples
+
+
+def _pictures(
+    axis: Axes, examples: dict[str, dict[str, dict[str, NDArray[Any]]]], family: str, style: Style
+) -> pd.DataFrame:
+    """Draw one family: a row of clean images, then a row per method, δ in the first column."""
+    settings = style.profile.experiment("attack").families[family]
+    clip = isinstance(settings, AttackFamily) and settings.clip
+    rows: list[tuple[Any, ...]] = []
+    for line, (method, families) in enumerate(examples.items(), start=1):
+        axis.text(-0.1, line + 0.5, style.method("attack", method).label, ha="right", va="center")
+        if family not in families:
+            axis.text(0.1, line + 0.5, "not applicable", va="center")
+            continue
+        parts = families[family]
+        delta, images = parts["perturbation"], parts["images"] / 255
+        scale = max(float(np.abs(delta).max()), 1e-6)
+        _tile(axis, line, 0, 0.5 + delta / (2 * scale), f"±{scale:.2f}")
+        predictions = zip(*(parts[name] for name in ("labels", "clean", "attacked")), strict=True)
+        for column, (image, classes) in enumerate(zip(images, predictions, strict=True), start=1):
+            label, clean, seen = map(int, classes)
+            attacked = (image + delta).clip(0, 1) if clip else image + delta
+            _tile(axis, line, column, attacked, f"{label} → {seen}")
+            _tile(axis, 0, column, image, f"{label} → {clean}")
+            size = float(np.abs(delta).mean())
+            rows.append((family, method, column, label, clean, seen, size))
+    axis.text(-0.1, 0.5, "clean", ha="right", va="center")
+    axis.text(0.5, 0.9, "δ", ha="center", va="bottom")
+    columns = ["family", "method", "image", "label", "clean", "prediction", "mean_abs_delta"]
+    data = pd.DataFrame(rows, columns=columns)
+    axis.set(xlim=(-0.8, data["image"].max() + 1), ylim=(len(examples) + 1.1, 0), aspect="equal")
+    axis.set_title(style.mixture("attack", family))
     axis.set_axis_off()
+    return data
+
+
+def _tile(axis: Axes, row: int, column: int, pixels: NDArray[np.floating], text: str) -> None:
+    """An image (C, H, W) in [0, 1] in a cell of a picture table, a text below."""
+    channels = np.broadcast_to(pixels, (3, *pixels.shape[1:])).transpose(1, 2, 0).clip(0, 1)
+    axis.imshow(
+        channels, extent=(column + 0.1, column + 0.9, row + 0.9, row + 0.1), interpolation="none"
+    )
+    axis.text(column + 0.5, row + 0.92, text, ha="center", va="top", fontsize=6)
+
+
+def _sweeps(points: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Points of one experiment along |D_tr|, |D_val| and K, the other two at their usual values."""
+    usual = {size: points[size].mode().iloc[0] for size in ("support", "query")}
+    at_usual = (points["support"] == usual["support"]) & (points["query"] == usual["query"])
+    return {
+        "support": sweep(points, "support", "query"),
+        "query": sweep(points, "query", "support"),
+        "steps": points[at_usual].sort_values("steps"),
+    }
+
+
+def _gap_sentences(points: pd.DataFrame) -> str:
+    """With trained φ: how the gap changes with |D_tr| and how far the bound lies above it."""
+    sentences = []
+    for experiment, group in points[points["stage"] == "best"].groupby("experiment", sort=False):
+        line = sweep(group, "support", "query")
+        first, last = line.iloc[0], line.iloc[-1]
+        ratio = group["bound"] / group["gap"]
+        sentences.append(
+            f"{experiment}: the gap goes from {first['gap']:.2g} at |D_tr| = {first['support']} to "
+            f"{last['gap']:.2g} at |D_tr| = {last['support']}; the bound is {ratio.min():.2g} to "
+            f"{ratio.max():.2g} times the gap."
+        )
+    return "With trained φ, " + " ".join(sentences)
+
+
+def _relative(rows: pd.DataFrame) -> pd.DataFrame:
+    """Geometric mean over tasks and seeds of meta-gradient norms, over that at the smallest K."""
+    keys = ["experiment", "method", "steps"]
+    logs = rows.astype({"experiment": str, "method": str}).assign(log=np.log(rows["value"]))
+    data = logs.groupby(keys, sort=False)["log"].mean().reset_index().sort_values(keys)
+    first = data.groupby(keys[:2])["log"].transform("first")
+    return data.assign(norm=np.exp(data["log"]), relative=np.exp(data["log"] - first)).drop(
+        columns="log"
+    )
+
+
+def _validations(measured: Measured) -> pd.DataFrame:
+    """Meta-validation losses of all meta-trained runs, ``share`` counting from 0 to 1."""
+    frames = []
+    for name in measured.profile.experiments:
+        for run in measured.profile.runs(name):
+            path = measured.results / run.folder / "history.csv"
+            method = measured.profile.experiment(name).base_method(run.method)
+            if method.learns != "step_size" and path.is_file():
+                frame = pd.read_csv(path)
+                if tuple(frame.columns) == HISTORY_COLUMNS:
+                    share = frame["meta_step"] / frame["meta_step"].max()
+                    frames.append(frame.assign(share=share, **run._asdict()))
+    if not frames:
+        return pd.DataFrame()
+    columns = [*run._fields, "meta_step", "share", "validation"]
+    return pd.concat(frames).dropna(subset=["validation"])[columns]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import hashlib
+import re
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,8 +15,9 @@ import pandas as pd
 import yaml
 from markupsafe import Markup
 
-from lft.config import Experiment, Profile
+from lft.config import Experiment, Profile, Run
 from lft.errors import UsageError
+from lft.methods import METHODS
 from lft.records import (
     CELL_COLUMNS,
     CLAIM_COLUMNS,
@@ -25,12 +28,31 @@ from lft.records import (
     write_text,
 )
 from lft.report.claims import REFERENCE
-from lft.report.style import ORDERS, Style
+from lft.report.interactive import PRIMARY, curves, library, specification
+from lft.report.style import CAPTION_COLUMNS, INK, RULE, Style
 from lft.report.tables import build_tables
 from lft.report.templates import render
 from lft.report.theory_tests import gap_points
 
-PRIMARY = {"attack": "asr", "classification": "accuracy", "sine": "mse"}
+PAPER_FIGURES = {
+    "figure-2": "Figure 2",
+    "figure-a1": "Figure A1",
+    "figure-3": "Figure 3",
+    "figure-4": "Figure 4",
+    "figure-gap": "the gradient gap",
+    "figure-vanishing": "the meta-gradients' norms",
+}
+START_CURVES = """
+vegaEmbed("#curves", JSON.parse(document.getElementById("curves-data").textContent),
+  {mode: "vega-lite", renderer: "svg", actions: false, ast: true});
+"""
+THEME = {
+    INK: "currentColor",
+    RULE: "var(--line)",
+    "#ffffff": "none",
+    **{method.color: f"var(--{name}, {method.color})" for name, method in METHODS.items()},
+}
+"""Colours of the figures' files and what stands for them in the page."""
 SYMBOLS = {
     "reproduced": "✓",
     "direction only": "≈",
@@ -59,6 +81,7 @@ def context(profile: Profile, results: Path) -> dict[str, Any]:
     theory = read_rows(results / "theory.csv", THEORY_COLUMNS)
     tables = build_tables(profile, results)
     figures = list(_figures(results))
+    lines = list(curves(summary, style))
     anchors = {table.id for table in tables} | {figure["id"] for figure in figures} | {"theory"}
     counts = Counter(claims["verdict"].astype(str))
     manifests = list(_manifests(profile, results))
@@ -70,86 +93,51 @@ def context(profile: Profile, results: Path) -> dict[str, Any]:
         "counts": [(SYMBOLS[name], name, counts.get(name, 0)) for name in SYMBOLS],
         "tables": tables,
         "figures": figures,
+        "undrawn": [name for id, name in PAPER_FIGURES.items() if id not in anchors],
         "theory": _theory(theory),
-        "interactive": Markup(interactive(summary, style)),
+        "curves": specification(lines) if lines else None,
+        "scripts": [_script(text) for text in (library(), START_CURVES)] if lines else [],
         "victims": list(_victims(profile, results)),
         "problems": _problems(cells),
-        "open_questions": list(_open_questions(profile)),
+        "open_questions": list(_open_questions(profile, summary)),
         "differences": _differences(profile),
         "times": list(_times(profile, manifests)),
+        "runs": [_run(profile, manifest) for manifest in manifests],
         "provenance": _provenance(manifests),
         "settings": yaml.safe_dump(profile.model_dump(mode="json"), sort_keys=False),
     }
 
 
-def interactive(summary: pd.DataFrame, style: Style) -> str:
-    """Fine-tuning curves with a menu of cells; methods and seeds are switched in the legend."""
-    import plotly.graph_objects as go
-
-    figure = go.Figure()
-    panels: list[tuple[str, int]] = []
-    keys = ["experiment", "trained_on", "tested_on", "order"]
-    rows = summary[summary["metric"].astype(str) == summary["experiment"].map(PRIMARY).astype(str)]
-    for panel, (names, cell) in enumerate(rows.groupby(keys, observed=True)):
-        experiment, trained_on, tested_on, order = map(str, names)
-        before = len(figure.data)
-        for (method, seed), line in cell.groupby(["method", "seed"], observed=True):
-            look = style.method(experiment, str(method))
-            line = line.sort_values("step")
-            figure.add_scatter(
-                x=line["step"].tolist(),
-                y=[round(float(value), 5) for value in line["mean"]],
-                name=_inert(f"{look.label}, seed {seed}"),
-                line={"color": look.color, "dash": "dash" if look.dash == "--" else "solid"},
-                visible=panel == 0,
-            )
-        label = (
-            f"{experiment} {PRIMARY[experiment].upper()}, {ORDERS[order]}: "
-            f"{style.mixture(experiment, trained_on)} → {style.mixture(experiment, tested_on)}"
-        )
-        panels.append((_inert(label), len(figure.data) - before))
-    _add_menu(figure, panels)
-    return str(
-        figure.to_html(
-            full_html=False,
-            include_plotlyjs="inline",
-            div_id="curves",
-            config={"displaylogo": False, "responsive": True},
-        )
+def inline(svg: str, prefix: str, label: str) -> Markup:
+    """A figure's SVG as a part of the page: ids made unique, colours those of the page's theme,
+    and the text ``label`` for those who cannot see it."""
+    body = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
+    body = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{prefix}-", body)
+    for color, variable in THEME.items():
+        body = body.replace(color.lower(), variable)
+    body = re.sub(
+        r' width="([\d.]+)pt" height="[\d.]+pt"', r' style="width: calc(\1pt * 1.1)"', body
     )
+    opening = Markup('<svg role="img" aria-label="{}" ').format(label)
+    return Markup(body.replace("<svg ", opening, 1))
 
 
-def _add_menu(figure: Any, panels: list[tuple[str, int]]) -> None:
-    total, start, buttons = sum(count for _, count in panels), 0, []
-    for label, count in panels:
-        visible = [start <= index < start + count for index in range(total)]
-        buttons.append({"label": label, "method": "update", "args": [{"visible": visible}]})
-        start += count
-    figure.update_layout(
-        updatemenus=[{"buttons": buttons, "x": 0, "xanchor": "left", "y": 1.18, "yanchor": "top"}],
-        xaxis_title="fine-tuning steps",
-        template="none",
-        paper_bgcolor="#ffffff",
-        height=460,
-        margin={"l": 50, "r": 10, "t": 70, "b": 40},
-        legend={"orientation": "h", "y": -0.18},
-    )
-
-
-def _inert(text: str) -> str:
-    """Plotly reads a little HTML in labels; angle brackets become lookalikes without meaning."""
-    return text.replace("<", "‹").replace(">", "›")
-
-
-def _figures(results: Path) -> Iterator[dict[str, str]]:
+def _figures(results: Path) -> Iterator[dict[str, Any]]:
     folder = results / "figures"
-    captions = read_rows(folder / "captions.csv", ("id", "caption", "alt"))
+    captions = read_rows(folder / "captions.csv", CAPTION_COLUMNS)
     for row in _records(captions.astype(str)):
+        path = folder / f"{row['id']}.svg"
         try:
-            svg = (folder / f"{row['id']}.svg").read_bytes()
+            svg = path.read_text(encoding="utf-8")
         except OSError as error:
-            raise UsageError(f"cannot read {folder}/{row['id']}.svg: {error.strerror}") from None
-        yield {**row, "data": base64.b64encode(svg).decode()}
+            raise UsageError(f"cannot read {path}: {error.strerror}") from None
+        yield {**row, "svg": inline(svg, row["id"], row["alt"])}
+
+
+def _script(text: str) -> dict[str, Any]:
+    """A script for the page, and the hash by which the page's policy lets it run."""
+    digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+    return {"text": Markup(text), "hash": f"'sha256-{digest}'"}
 
 
 def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
@@ -185,13 +173,17 @@ def _theory(theory: pd.DataFrame) -> list[dict[str, str]]:
                 "experiment": str(experiment),
                 "stage": str(stage),
                 "holds": f"{(ratio >= 1).mean():.0%} of {len(group)} points",
-                "factor": f"{ratio.min():.2g} to {ratio.max():.2g}",
-                "fitting": f"{(group['fitting_part'] / group['variance_part']).median():.2g}",
-                "sigma": f"{group['sigma'].median():.2g}",
-                "jacobian": f"{group['jacobian'].median():.2g}",
+                "factor": f"{_plain(ratio.min())} to {_plain(ratio.max())}",
+                "fitting": _plain((group["fitting_part"] / group["variance_part"]).median()),
+                "sigma": _plain(group["sigma"].median()),
+                "jacobian": _plain(group["jacobian"].median()),
             }
         )
     return rows
+
+
+def _plain(value: float) -> str:
+    return f"{value:.0f}" if 100 <= value < 1e6 else f"{value:.2g}"
 
 
 def _victims(profile: Profile, results: Path) -> Iterator[tuple[str, str, str]]:
@@ -208,22 +200,53 @@ def _problems(cells: pd.DataFrame) -> list[dict[str, str]]:
     return _records(bad.astype(str))
 
 
-def _open_questions(profile: Profile) -> Iterator[dict[str, str]]:
+def _open_questions(profile: Profile, summary: pd.DataFrame) -> Iterator[dict[str, Any]]:
     entries = yaml.safe_load((REFERENCE / "open-questions.yaml").read_text(encoding="utf-8"))
     for entry in entries:
-        choices, tried = [], []
+        choices, tried = {}, []
         for name, experiment in profile.experiments.items():
             found = _lookup(experiment, entry["choice"])
             if found is not None:
-                choices.append(f"{name}: {found}")
-            tried += [v.label for v in experiment.variants.values() if entry["choice"] in v.set]
+                choices[name] = found
+            tried += [
+                _effect(experiment, name, variant, summary)
+                for variant, settings in experiment.variants.items()
+                if entry["choice"] in settings.set
+            ]
         yield {
             "id": entry["id"],
             "gap": entry["gap"],
-            "choice": "; ".join(dict.fromkeys(choices)) or "–",
+            "choice": _agreed(choices),
             "note": entry["note"],
-            "tried": ", ".join(tried) or "none in this profile",
+            "tried": tried,
         }
+
+
+def _agreed(choices: dict[str, str]) -> str:
+    """One value where all experiments agree, else a value per experiment."""
+    if len(set(choices.values())) == 1:
+        return next(iter(choices.values()))
+    return "; ".join(f"{name}: {value}" for name, value in choices.items()) or "–"
+
+
+def _effect(experiment: Experiment, name: str, variant: str, summary: pd.DataFrame) -> str:
+    """A variant's outcome beside that of its method: primary metric after the last step, in the
+    first cell."""
+    label, metric = experiment.label(variant), PRIMARY.get(name)
+    cell = {
+        "experiment": name,
+        "trained_on": experiment.train_on[0],
+        "tested_on": experiment.test_on[0],
+        "order": experiment.orders[0],
+        "metric": metric,
+    }
+    rows = summary[(summary[list(cell)].astype(str) == pd.Series(cell)).all(axis=1)]
+    last = rows[rows["step"] == rows["step"].max()].astype({"method": str})
+    means = last.groupby("method")["mean"].mean()
+    method = experiment.variants[variant].method
+    if not {variant, method} <= set(means.index):
+        return f"{label}: not measured"
+    return f"{label}: {name} {metric} {means[variant]:.3g} instead of {means[method]:.3g}"
 
 
 def _lookup(experiment: Experiment, dotted: str) -> str | None:
@@ -273,6 +296,25 @@ def _times(profile: Profile, manifests: list[dict[str, Any]]) -> Iterator[tuple[
     for name in profile.experiments:
         seconds = [m["seconds"] for m in manifests if m["run"]["experiment"] == name]
         yield name, len(seconds), f"{sum(seconds) / 60:.1f}"
+
+
+def _run(profile: Profile, manifest: dict[str, Any]) -> dict[str, str]:
+    run = Run(**manifest["run"])
+    return {
+        "path": f"{run.folder.as_posix()}/run.json",
+        "name": " · ".join(
+            (
+                run.experiment,
+                run.trained_on,
+                profile.experiment(run.experiment).label(run.method),
+                run.order,
+                f"seed {run.seed}",
+            )
+        ),
+        "status": manifest["status"],
+        "seconds": f"{manifest['seconds']:.1f}",
+        "device": manifest["device"],
+    }
 
 
 def _provenance(manifests: list[dict[str, Any]]) -> list[tuple[str, str]]:

@@ -1,4 +1,4 @@
-"""Labels and colours: one table for every figure and table of a report."""
+"""Labels, colours and line styles: one table for every figure and table of a report."""
 
 from __future__ import annotations
 
@@ -6,23 +6,38 @@ from typing import NamedTuple
 
 from lft.config import Profile
 from lft.errors import UsageError, suggestion
-from lft.methods import get_method
+from lft.methods import Method
 
 ORDERS = {"first": "first order", "zeroth": "zeroth order"}
+INK = "#1b1f24"
+"""Text and axes."""
+RULE = "#d9dee5"
+"""Grid lines."""
+CAPTION_COLUMNS = ("id", "section", "caption", "alt")
+"""Columns of figures/captions.csv; ``section`` says where the page shows a figure."""
+DASHES = ((1, 1), (4, 2), (6, 2, 1, 2), (8, 3), (3, 1, 1, 1, 1, 1))
+"""On-off lengths in line widths, for the variants of a method in turn."""
 
 
 class Look(NamedTuple):
-    """How a method is shown."""
+    """How a method is shown; ``dash`` holds on-off lengths in line widths, empty for a solid
+    line."""
 
     label: str
     color: str
-    dash: str  # a matplotlib line style
+    dash: tuple[int, ...]
+
+    @property
+    def line(self) -> str | tuple[int, tuple[int, ...]]:
+        """The line style as matplotlib takes it."""
+        return (0, self.dash) if self.dash else "-"
 
 
 class Style:
     """Looks of a profile's methods and labels of its mixtures.
 
-    Variants take the colour of their method, drawn dashed.
+    Colours tell methods apart, and for those who cannot see them, dashes tell what is learned.
+    Variants take the colour of their method and a dash of their own.
     """
 
     def __init__(self, profile: Profile) -> None:
@@ -38,18 +53,20 @@ class Style:
         known = [*found.methods, *found.variants]
         if name not in known:
             raise UsageError(f"{experiment} has no method {name!r}{suggestion(name, known)}")
-        dash = "--" if name in found.variants else "-"
-        return Look(found.label(name), found.base_method(name).color, dash)
-
-    def palette(self, experiment: str) -> dict[str, str]:
-        """Colour of every method label of an experiment."""
-        found = self.profile.experiment(experiment)
-        looks = [self.method(experiment, name) for name in (*found.methods, *found.variants)]
-        return {look.label: look.color for look in looks}
+        method = found.base_method(name)
+        variants = list(found.variants)
+        dash = DASHES[variants.index(name) % len(DASHES)] if name in variants else _dash(method)
+        return Look(found.label(name), method.color, dash)
 
     def mixture(self, experiment: str, mixture: str) -> str:
-        """Label of a mixture, with what its sources stand in for."""
+        """Label of a mixture; an asterisk marks sources that stand in for the paper's."""
         return " + ".join(self._family(experiment, name) for name in mixture.split("+"))
+
+    @property
+    def footnote(self) -> str:
+        """Explains the asterisk; empty where no source stands in for another."""
+        stand_ins = any(source.stands_in_for for source in self.profile.sources.values())
+        return "* Stands in for the paper's data." if stand_ins else ""
 
     def _family(self, experiment: str, name: str) -> str:
         family = self.profile.experiment(experiment).families[name]
@@ -62,6 +79,9 @@ class Style:
         return label if net is None else f"{label} ({net.upper()})"
 
 
-def method_label(name: str) -> str:
-    """Label of a row of the method table."""
-    return get_method(name).label
+def _dash(method: Method) -> tuple[int, ...]:
+    if method.outer == "joint":
+        return (5, 2)
+    return {"finetuner": (), "both": (9, 2), "initialisation": (6, 2, 1, 2), "step_size": (1, 1)}[
+        method.learns
+    ]
