@@ -313,7 +313,8 @@ def _test(claim: CellClaim, a: Values, b: Values, measured: _Measured) -> Findin
     notes = [f"step {last}"] if last < claim.step and claim.metric != "first_full" else []
     for cell in (claim.a, claim.b):
         if failed := measured.diverged(claim, cell):
-            notes.append(f"{cell[2]} diverged in {len(failed)} seeds")
+            n_planned = len(measured.profile.seeds)
+            notes.append(f"{cell[2]} diverged in {len(failed)} of {n_planned} seeds")
     ours = f"{a.mean():.3g} vs {b.mean():.3g}"
     if claim.early is not None:
         early_a, early_b = measured.pair(claim, claim.early)
@@ -337,10 +338,9 @@ def _test(claim: CellClaim, a: Values, b: Values, measured: _Measured) -> Findin
     if np.isfinite(test.effect):
         notes.append(f"effect size {test.effect:.2f}")
     sign = 1.0 if claim.better == "higher" else -1.0
+    holds = sign * interval.mean > 0 and not (claim.kind == "wider" and sign * a.mean() <= 0)
     proven = min(sign * interval.low, sign * interval.high) > 0
-    return Finding(
-        ours, interval, sign * interval.mean > 0, proven, p=test.p, note="; ".join(notes)
-    )
+    return Finding(ours, interval, holds, proven, p=test.p, note="; ".join(notes))
 
 
 def _by_seed(values: Values) -> Values:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,22 @@ from synthetic import report_profile, write_results
 
 from lft.config import Profile
 from lft.report.aggregate import aggregate
+from lft.report.claims import write_claims
+from lft.report.figures import draw_figures
+from lft.report.page import write_page
+from lft.report.tables import write_tables
 
 
 @pytest.fixture(scope="session")
 def profile() -> Profile:
     """Three seeds."""
     return report_profile()
+
+
+@pytest.fixture(scope="session")
+def sine() -> Profile:
+    """Three seeds, sine regression only."""
+    return report_profile((0, 1, 2), "sine")
 
 
 @pytest.fixture(scope="session")
@@ -28,13 +39,23 @@ def results(profile: Profile, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def report(profile: Profile, results: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with tables, claims, figures and page. Do not change it."""
+    folder = tmp_path_factory.mktemp("report") / "results"
+    shutil.copytree(results, folder)
+    for write in (write_tables, write_claims, draw_figures, write_page):
+        write(profile, folder)
+    return folder
+
+
 @pytest.fixture
 def make(profile: Profile, tmp_path: Path) -> Callable[..., Path]:
     """Write and aggregate another result folder; keywords as of ``write_results``."""
 
-    def write(**changes: Any) -> Path:
-        write_results(profile, tmp_path, **changes)
-        aggregate(profile, tmp_path)
+    def write(planned: Profile = profile, **changes: Any) -> Path:
+        write_results(planned, tmp_path, **changes)
+        aggregate(planned, tmp_path)
         return tmp_path
 
     return write

@@ -1,0 +1,123 @@
+"""The theory's statements on synthetic rows whose truth is known."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pandas as pd
+import pytest
+from synthetic import report_profile, theory_rows
+
+from lft.records import THEORY_COLUMNS
+from lft.report.statistics import Finding
+from lft.report.theory_tests import TESTS, gap_points, sweep
+
+
+def rows(*experiments: str, seeds: tuple[int, ...] = (0, 1, 2), **truth: Any) -> pd.DataFrame:
+    profile = report_profile(seeds)
+    found = [
+        row for name in experiments or ("sine",) for row in theory_rows(profile, name, **truth)
+    ]
+    return pd.DataFrame(found, columns=list(THEORY_COLUMNS))
+
+
+def verdict(finding: Finding | None) -> str:
+    assert finding is not None
+    return "proven" if finding.proven else "holds" if finding.holds else "fails"
+
+
+TRUTHS: dict[str, tuple[dict[str, float], dict[str, float]]] = {
+    "statement1": ({"statement1_error": 9e-10}, {"statement1_error": 2e-9}),
+    "bound": ({"slack": 1.2}, {"slack": 0.8}),
+    "decay_support": ({"exponent": 0.5}, {"exponent": -0.5}),
+    "decay_query": ({"exponent": 0.5}, {"exponent": -0.5}),
+    "sigma": ({"sigma_effect": 0.5}, {"sigma_effect": -1.0}),
+    "vanishing": ({"maml_vanishes": 2.0}, {"maml_vanishes": 0.02}),
+}
+
+
+@pytest.mark.parametrize("test", TESTS)
+def test_the_truth_is_found_in_both_directions(test: str) -> None:
+    true, false = TRUTHS[test]
+    assert verdict(TESTS[test](rows(**true))) == "proven"
+    assert verdict(TESTS[test](rows(**false))) == "fails"
+
+
+@pytest.mark.parametrize("test", TESTS)
+def test_nothing_measured_finds_nothing(test: str) -> None:
+    assert TESTS[test](rows().iloc[:0]) is None
+
+
+@pytest.mark.parametrize("test", ["decay_support", "decay_query", "sigma", "vanishing"])
+def test_one_seed_has_no_interval(test: str) -> None:
+    finding = TESTS[test](rows(seeds=(0,)))
+    assert verdict(finding) == "holds"
+    assert finding is not None
+    assert finding.interval.kind == "no interval (n = 1)"
+    assert not finding.exact
+
+
+@pytest.mark.parametrize("exponent", [0.25, 1.0])
+def test_another_rate_of_decay_is_a_direction_only(exponent: float) -> None:
+    assert verdict(TESTS["decay_support"](rows(exponent=exponent))) == "holds"
+
+
+def test_one_point_above_the_bound_breaks_it() -> None:
+    theory = rows()
+    one = (theory["quantity"] == "gap") & (theory["support"] == 16) & (theory["steps"] == 2)
+    theory.loc[one & (theory["stage"] == "initial"), "value"] *= 10
+    finding = TESTS["bound"](theory)
+    assert verdict(finding) == "fails"
+    assert finding is not None
+    assert "98% of points" in finding.ours
+
+
+def test_the_experiment_against_the_statement_is_the_one_reported() -> None:
+    theory = pd.concat([rows("sine"), rows("attack", sigma_effect=-1.0)])
+    finding = TESTS["sigma"](theory)
+    assert verdict(finding) == "fails"
+    assert finding is not None
+    assert finding.interval.mean < 0
+    assert "sine" in finding.ours
+    assert "attack" in finding.ours
+
+
+def test_the_slope_is_the_one_computed_by_hand() -> None:
+    # Two sizes: the slope is a quotient of logarithms.
+    values = {2: 3.0, 8: 2.0}
+    theory = pd.DataFrame(
+        [
+            ("sine", "best", quantity, "lft", seed, 5, size, 8, "sine-0", value + seed)
+            for size, gap in values.items()
+            for seed in (0, 1)
+            for quantity, value in (("gap", gap), ("bound", 9.0))
+        ],
+        columns=list(THEORY_COLUMNS),
+    )
+    finding = TESTS["decay_support"](theory)
+    rate = math.log((2**-0.5 + 8**-0.5) / (8**-0.5 + 8**-0.5))
+    slopes = [math.log(3 / 2) / rate, math.log(4 / 3) / rate]
+    assert finding is not None
+    # Rounding alone.
+    assert finding.interval.mean == pytest.approx(sum(slopes) / 2, rel=1e-12)
+
+
+def test_points_are_means_over_tasks_and_seeds() -> None:
+    theory = rows()
+    points = gap_points(theory)
+    here = {"stage": "best", "steps": 2, "support": 4, "query": 2}
+    point = points.loc[(points[list(here)] == pd.Series(here)).all(axis=1)]
+    chosen = theory.loc[(theory[list(here)] == pd.Series(here)).all(axis=1)]
+    gaps = [row["value"] for _, row in chosen.iterrows() if row["quantity"] == "gap"]
+    assert len(gaps) == 3 * 4
+    assert point["gap"].item() == pytest.approx(sum(gaps) / len(gaps), rel=1e-12)
+
+
+def test_a_sweep_varies_one_size_at_the_largest_number_of_steps() -> None:
+    points = gap_points(pd.concat([rows("sine"), rows("attack")]))
+    swept = sweep(points, "support", "query")
+    assert set(swept["steps"]) == {2}
+    assert set(swept["query"]) == {2}
+    best = swept[(swept["stage"] == "best") & (swept["experiment"] == "attack")]
+    assert best["support"].tolist() == [2, 4, 8, 16]
