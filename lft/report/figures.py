@@ -367,14 +367,14 @@ def histories(measured: Measured) -> Iterator[Drawing]:
     data = _validations(measured)
     if data.empty:
         return
-    keys = data[["experiment", "trained_on", "order"]]
-    panels = list(keys.drop_duplicates().itertuples(index=False, name=None))
+    keys = ["experiment", "trained_on", "order"]
+    panels = list(data[keys].drop_duplicates().itertuples(index=False, name=None))
     columns = min(3, len(panels))
     figure, axes = _axes(-(-len(panels) // columns), columns, share=False)
     for axis in axes.flat[len(panels) :]:
         axis.set_axis_off()
     for axis, panel in zip(axes.flat, panels, strict=False):
-        rows = data[(keys == panel).all(axis=1)]
+        rows = _where(data, dict(zip(keys, panel, strict=True)))
         for (method, _), line in rows.groupby(["method", "seed"], sort=False):
             look = measured.style.method(panel[0], str(method))
             axis.plot(
@@ -424,13 +424,18 @@ BUILDERS: tuple[Callable[[Measured], Iterator[Drawing]], ...] = (
 
 def _select(frame: pd.DataFrame, name: str, metric: str, panels: list[list[Panel]]) -> pd.DataFrame:
     """Rows of an experiment and metric that the panels show, in the panels' order."""
-    rows = frame[(frame["experiment"] == name) & (frame["metric"] == metric)]
+    rows = _where(frame, {"experiment": name, "metric": metric})
     shown = [_cell(rows, panel) for line in panels for panel in line]
     return pd.concat(shown).reset_index(drop=True)
 
 
 def _cell(data: pd.DataFrame, panel: Panel) -> pd.DataFrame:
-    return data[(data[list(Panel._fields)] == panel).all(axis=1)]
+    return _where(data, panel._asdict())
+
+
+def _where(data: pd.DataFrame, values: dict[str, Any]) -> pd.DataFrame:
+    """Rows that have all these values."""
+    return data[np.logical_and.reduce([data[name] == value for name, value in values.items()])]
 
 
 def _axes(
@@ -562,6 +567,7 @@ def _pictures(
     """Draw one family: a row of clean images, then a row per method, δ in the first column."""
     settings = style.profile.experiment("attack").families[family]
     clip = isinstance(settings, AttackFamily) and settings.clip
+    first = next(method for method, families in examples.items() if family in families)
     rows: list[tuple[Any, ...]] = []
     for line, (method, families) in enumerate(examples.items(), start=1):
         axis.text(-0.1, line + 0.5, style.method("attack", method).label, ha="right", va="center")
@@ -577,7 +583,8 @@ def _pictures(
             label, clean, seen = map(int, classes)
             attacked = (image + delta).clip(0, 1) if clip else image + delta
             _tile(axis, line, column, attacked, f"{label} → {seen}")
-            _tile(axis, 0, column, image, f"{label} → {clean}")
+            if method == first:
+                _tile(axis, 0, column, image, f"{label} → {clean}")
             size = float(np.abs(delta).mean())
             rows.append((family, method, column, label, clean, seen, size))
     axis.text(-0.1, 0.5, "clean", ha="right", va="center")

@@ -107,6 +107,8 @@ def specification(lines: list[Curve]) -> dict[str, Any]:
         "symbolStrokeWidth": 2,
     }
     return {
+        "description": "Fine-tuning curves of the cell, methods and seeds chosen above; the "
+        "numbers are in summary.csv.",
         "params": [
             {"name": "cell", "value": 0, "bind": menu},
             *(
@@ -129,7 +131,7 @@ def specification(lines: list[Curve]) -> dict[str, Any]:
         "autosize": {"type": "fit-x", "contains": "padding"},
         "mark": {
             "type": "line",
-            "point": {"opacity": 0, "size": 60},
+            "point": {"opacity": 0, "size": 60, "aria": False},
             "tooltip": True,
             "aria": False,
         },

@@ -109,10 +109,12 @@ def context(profile: Profile, results: Path) -> dict[str, Any]:
 
 
 def inline(svg: str, prefix: str, label: str) -> Markup:
-    """A figure's SVG as a part of the page: ids made unique, colours those of the page's theme,
-    and the text ``label`` for those who cannot see it."""
+    """A figure's SVG as a part of the page: ids that are used made unique, colours those of the
+    page's theme, and the text ``label`` for those who cannot see it."""
     body = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
-    body = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{prefix}-", body)
+    used = set(re.findall(r"#([\w-]+)", body))
+    body = re.sub(r' id="([^"]*)"', lambda found: found[0] if found[1] in used else "", body)
+    body = re.sub(r'( id="|href="#|url\(#)', rf"\g<1>{prefix}-", body)
     for color, variable in THEME.items():
         body = body.replace(color.lower(), variable)
     body = re.sub(

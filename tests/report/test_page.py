@@ -1,0 +1,297 @@
+"""The page as a reader, a screen reader and a browser find it."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+from collections import Counter
+from html.parser import HTMLParser
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from jinja2 import UndefinedError
+from synthetic import NASTY, report_profile, write_results
+
+from lft.config import Profile
+from lft.errors import UsageError
+from lft.report import figures
+from lft.report.aggregate import aggregate
+from lft.report.claims import write_claims
+from lft.report.figures import draw_figures
+from lft.report.page import inline, write_page
+from lft.report.tables import write_tables
+from lft.report.templates import render
+
+VOID = {"meta", "link", "img", "br", "hr", "input"}
+
+
+class Page(HTMLParser):
+    """Elements in order, each with its attributes, its ancestors' tags and its text."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(convert_charrefs=True)
+        self.elements: list[tuple[str, dict[str, str], list[str], list[str]]] = []
+        self.open: list[tuple[str, list[str]]] = []
+        self.source = path.read_text(encoding="utf-8")
+        self.feed(self.source)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        text: list[str] = []
+        ancestors = [name for name, _ in self.open]
+        self.elements.append((tag, {k: v or "" for k, v in attrs}, ancestors, text))
+        if tag not in VOID:
+            self.open.append((tag, text))
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, {k: v or "" for k, v in attrs}, [n for n, _ in self.open], []))
+
+    def handle_endtag(self, tag: str) -> None:
+        name, _ = self.open.pop()
+        assert name == tag, f"</{tag}> closes <{name}>"
+
+    def handle_data(self, data: str) -> None:
+        for _, text in self.open:
+            text.append(data)
+
+    def all(self, *tags: str) -> list[tuple[dict[str, str], str]]:
+        return [(attrs, "".join(text)) for tag, attrs, _, text in self.elements if tag in tags]
+
+
+@pytest.fixture(scope="module")
+def page(report: Path) -> Page:
+    return Page(report / "report.html")
+
+
+def test_it_is_well_formed_and_ids_are_unique(page: Page) -> None:
+    assert page.open == []
+    ids = Counter(attrs["id"] for _, attrs, _, _ in page.elements if "id" in attrs)
+    assert [id for id, count in ids.items() if count > 1] == []
+
+
+def test_every_link_leads_somewhere(page: Page, report: Path) -> None:
+    ids = {attrs["id"] for _, attrs, _, _ in page.elements if "id" in attrs}
+    links = [attrs["href"] for attrs, _ in page.all("a")]
+    assert len(links) > 60
+    for link in links:
+        if link.startswith("#"):
+            assert link[1:] in ids, link
+        elif link != "https://arxiv.org/abs/2009.13714":
+            assert (report / link).is_file(), link
+
+
+def test_references_inside_drawings_resolve(page: Page) -> None:
+    ids = {attrs["id"] for _, attrs, _, _ in page.elements if "id" in attrs}
+    text = " ".join(v for _, attrs, _, _ in page.elements for v in attrs.values())
+    references = re.findall(r"url\(#([^)]+)\)", text)
+    references += [a["xlink:href"][1:] for a, _ in page.all("use")]
+    assert references
+    assert set(references) <= ids
+
+
+def test_nothing_is_loaded_from_elsewhere(page: Page) -> None:
+    for tag, attrs, _, _ in page.elements:
+        assert "src" not in attrs, tag
+        if tag != "a":
+            for name in ("href", "xlink:href"):
+                assert attrs.get(name, "#").startswith(("#", "data:image/png;base64,"))
+    styles = "".join(text for _, text in page.all("style"))
+    assert "@import" not in styles
+    assert "http" not in styles
+    assert not page.all("link", "iframe", "object", "embed", "base")
+
+
+def policy(page: Page) -> str:
+    return next(a["content"] for a, _ in page.all("meta") if "http-equiv" in a)
+
+
+def test_only_the_two_known_scripts_may_run(page: Page) -> None:
+    scripts = page.all("script")
+    assert len(scripts) == 3
+    for attrs, text in scripts:
+        if attrs.get("type") != "application/json":
+            digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+            assert f"'sha256-{digest}'" in policy(page)
+    assert "default-src 'none'" in policy(page)
+    assert "unsafe-eval" not in policy(page)
+    assert "script-src 'unsafe-inline'" not in policy(page)
+
+
+def test_labels_are_inert(page: Page) -> None:
+    assert "<script>alert" not in page.source
+    headers = [text for _, text in page.all("th")]
+    assert any(NASTY in text for text in headers)
+    data = next(t for a, t in page.all("script") if a.get("type") == "application/json")
+    assert NASTY in {row["method"] for row in json.loads(data)["data"]["values"]}
+
+
+def test_it_can_be_read_aloud(page: Page) -> None:
+    assert page.all("html")[0][0]["lang"] == "en"
+    for tag in ("header", "main", "nav", "footer", "h1", "title"):
+        assert len(page.all(tag)) == 1, tag
+    headings = [int(tag[1]) for tag, _, _, _ in page.elements if re.fullmatch("h[1-6]", tag)]
+    assert headings[0] == 1
+    assert all(b - a <= 1 for a, b in pairwise(headings))
+    drawings = [(a, ancestors) for tag, a, ancestors, _ in page.elements if tag == "svg"]
+    assert len(drawings) == len(page.all("figure")) == len(page.all("figcaption")) == 9
+    assert all(a["role"] == "img" and len(a["aria-label"]) > 20 for a, _ in drawings)
+    assert all(a.get("scope") in ("col", "row") for a, _ in page.all("th"))
+    assert len(page.all("caption")) == len(page.all("table"))
+    assert all("aria-label" in a for a, _ in page.all("div") if a.get("role") == "region")
+
+
+def test_what_scrolls_can_be_scrolled_by_keyboard(page: Page) -> None:
+    for attrs, _ in page.all("div"):
+        if attrs.get("class") == "scroll":
+            assert (attrs.get("tabindex"), attrs.get("role")) == ("0", "region")
+
+
+def test_verdicts_are_told_in_words_and_lead_to_figures(page: Page, report: Path) -> None:
+    verdicts = ("reproduced", "direction only", "not reproduced", "inconclusive")
+    table = page.all("table")[0][1]
+    assert "LFT attacks more images than L2O" in table
+    cells = [t.split("\n")[0].split(" ", 1) for a, t in page.all("td") if a.get("class") in
+             {v.replace(" ", "-") for v in verdicts}]  # fmt: skip
+    assert len(cells) > 25
+    assert {word for _, word in cells} <= set(verdicts)
+    assert len({symbol for symbol, _ in cells}) == len({word for _, word in cells})
+    assert any(attrs["href"] == "#figure-2" for attrs, _ in page.all("a"))
+
+
+def test_numbers_can_be_followed_to_their_runs(page: Page, profile: Profile) -> None:
+    links = {attrs["href"] for attrs, _ in page.all("a")}
+    assert {"measurements.csv", "theory.csv", "claims.csv", "summary.csv"} <= links
+    for name in profile.experiments:
+        for run in profile.runs(name):
+            assert f"{run.folder.as_posix()}/run.json" in links
+
+
+def test_open_questions_show_choice_and_effect(page: Page) -> None:
+    rows = {attrs["id"]: text for attrs, text in page.all("tr") if "id" in attrs}
+    assert len(rows) > 15
+    # The profile has one variant, of the segment's length; both train equally well.
+    assert "instead of" in rows["O5"]
+    assert "none in this profile" in rows["O1"]
+
+
+def test_the_page_is_the_same_bytes_again(page: Page, report: Path, profile: Profile) -> None:
+    write_page(profile, report)
+    assert (report / "report.html").read_text(encoding="utf-8") == page.source
+
+
+def test_a_template_must_get_all_that_it_asks_for() -> None:
+    with pytest.raises(UndefinedError):
+        render("report.html.j2", profile={"title": "x", "name": "x", "seeds": []}, scripts=[])
+
+
+def test_a_missing_file_is_named(profile: Profile, report: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(report, tmp_path / "copy"))
+    (copy / "figures" / "figure-2.svg").unlink()
+    with pytest.raises(UsageError, match=r"figure-2\.svg"):
+        write_page(profile, copy)
+    (copy / "claims.csv").unlink()
+    with pytest.raises(UsageError, match=r"claims\.csv"):
+        write_page(profile, copy)
+
+
+def test_diverged_and_missing_runs_and_stand_ins_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(figures, "BUILDERS", figures.BUILDERS[:4])
+    profile = report_profile()
+    sources = {
+        name: source.model_copy(update={"stands_in_for": "MNIST", "note": f"{NASTY} note"})
+        for name, source in profile.sources.items()
+    }
+    profile = profile.model_copy(update={"sources": sources})
+    attack, sine = next(profile.runs("attack")), list(profile.runs("sine"))
+    write_results(profile, tmp_path, diverged=[attack], missing=sine)
+    shutil.rmtree(tmp_path / "theory")
+    aggregate(profile, tmp_path)
+    for write in (write_tables, write_claims, draw_figures, write_page):
+        write(profile, tmp_path)
+    page = Page(tmp_path / "report.html")
+    text = "".join(t for _, t in page.all("main"))
+    assert "outer loss nan at meta-batch 3" in text
+    assert "not meta-trained yet" in text
+    assert "The theory has not been measured" in text
+    assert "nothing was measured for it: Figure 4," in text
+    banner = next(t for a, t in page.all("div") if a.get("class") == "banner")
+    assert "Stand-in data" in banner
+    assert f"{NASTY} note" in banner
+    assert "<script>alert" not in page.source
+
+
+def test_inlined_drawings_take_the_theme_and_a_prefix() -> None:
+    svg = (
+        '<?xml version="1.0"?><svg width="10pt" height="5pt"><metadata>x</metadata>'
+        '<g id="a"><path id="b"/></g>'
+        '<path style="fill: #1b1f24; stroke: #d55e00; clip-path: url(#a)"/></svg>'
+    )
+    inlined = inline(svg, "figure-9", 'three "quoted" words')
+    assert inlined == (
+        '<svg role="img" aria-label="three &#34;quoted&#34; words" style="width: calc(10pt * 1.1)">'
+        '<g id="figure-9-a"><path/></g>'
+        '<path style="fill: currentColor; stroke: var(--lft, #D55E00); '
+        'clip-path: url(#figure-9-a)"/></svg>'
+    )
+
+
+class Visit:
+    """What headless Chromium made of a page: its elements, console messages and requests."""
+
+    def __init__(self, chromium: str, page: Path, folder: Path) -> None:
+        log = folder / "net.json"
+        command = [
+            chromium, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic",
+            "--no-first-run", "--disable-background-networking", "--disable-component-update",
+            "--disable-sync", "--enable-logging=stderr", f"--log-net-log={log}",
+            f"--user-data-dir={folder / 'user'}", "--virtual-time-budget=5000", "--dump-dom",
+            page.as_uri(),
+        ]  # fmt: skip
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0, done.stderr[-2000:]
+        self.elements = done.stdout
+        self.console = [line for line in done.stderr.splitlines() if "CONSOLE" in line]
+        events = json.loads(log.read_text(encoding="utf-8"))["events"]
+        self.requests = [
+            event["params"]["url"]
+            for event in events
+            if event.get("params", {}).get("initiator", "not an origin") != "not an origin"
+        ]
+
+
+@pytest.fixture(scope="module")
+def chromium() -> str:
+    path = shutil.which("chromium") or shutil.which("chromium-browser")
+    if path is None and not os.environ.get("CI"):
+        pytest.skip("no chromium here; continuous integration installs it")
+    assert path, "continuous integration must install chromium"
+    return path
+
+
+def test_a_browser_draws_the_curves_without_complaint_or_request(
+    chromium: str, report: Path, tmp_path: Path
+) -> None:
+    visit = Visit(chromium, report / "report.html", tmp_path)
+    assert visit.console == []
+    assert visit.requests == []
+    assert "mark-line" in visit.elements
+    assert visit.elements.count('type="checkbox"') == 5 + 3  # methods with variant, seeds
+    assert visit.elements.count("<option") == 6 + 6 + 2  # cells of the three experiments
+    assert 'stroke="#D55E00"' in visit.elements
+
+
+def test_the_visit_would_notice_messages_and_requests(chromium: str, tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    page.write_text(
+        '<!doctype html><img src="http://picture.invalid/a.png"><script>console.error("x")</script>'
+    )
+    visit = Visit(chromium, page, tmp_path)
+    assert len(visit.console) == 1
+    assert visit.requests == ["http://picture.invalid/a.png"]
