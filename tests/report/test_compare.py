@@ -1,0 +1,157 @@
+"""Two result folders side by side."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from rich.console import Console
+from scipy import stats
+from synthetic import paper_level, report_profile, write_results
+
+from lft.cli import main
+from lft.config import Profile, Run
+from lft.errors import UsageError
+from lft.report.aggregate import aggregate
+from lft.report.compare import KEYS, as_table, compare
+
+Make = Callable[..., Path]
+
+
+@pytest.fixture(scope="module")
+def first(sine: Profile, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return written(sine, tmp_path_factory.mktemp("first"))
+
+
+def written(profile: Profile, folder: Path, **changes: Any) -> Path:
+    """A folder with nothing but measurements.csv."""
+    write_results(profile, folder / "all", **changes)
+    aggregate(profile, folder / "all")
+    (folder / "measurements.csv").symlink_to(folder / "all" / "measurements.csv")
+    return folder
+
+
+def row(frame: pd.DataFrame, method: str, metric: str = "mse") -> pd.Series:
+    wanted = (frame["method"] == method) & (frame["metric"] == metric) & (frame["order"] == "first")
+    return frame[wanted].iloc[0]
+
+
+def worse_lft(by: float) -> Callable[[Run, str], float]:
+    return lambda run, tested_on: paper_level(run, tested_on) - by * (run.method == "lft")
+
+
+def test_the_same_folder_is_identical(first: Path) -> None:
+    frame = compare(first, first)
+    assert set(frame["verdict"]) == {"identical"}
+    assert (frame["difference"] == 0).all()
+    assert not frame.duplicated(KEYS).any()
+
+
+def test_other_seeds_agree_and_another_method_differs(first: Path, tmp_path: Path) -> None:
+    second = written(report_profile((3, 4, 5, 6), "sine"), tmp_path, level=worse_lft(0.4))
+    frame = compare(first, second)
+    assert row(frame, "lft")["verdict"] == "differ"
+    assert row(frame, "maml")["verdict"] == "agree"
+    assert (row(frame, "lft")["a_seeds"], row(frame, "lft")["b_seeds"]) == (3, 4)
+
+
+def test_numbers_are_those_of_scipy(first: Path, tmp_path: Path) -> None:
+    second = written(report_profile((3, 4, 5), "sine"), tmp_path)
+    frame = compare(first, second)
+    found = row(frame, "l2o")
+    seeds = []
+    for folder in (first, second):
+        rows = pd.read_csv(folder / "measurements.csv")
+        where = {"method": "l2o", "order": "first", "metric": "mse", "step": 10}
+        rows = rows.loc[(rows[list(where)] == pd.Series(where)).all(axis=1)]
+        seeds.append(rows.groupby("seed")["value"].mean())
+    oracle = stats.ttest_ind(*seeds, equal_var=False)
+    # Rounding alone: both read the same seven digits.
+    assert found["difference"] == pytest.approx(seeds[0].mean() - seeds[1].mean(), rel=1e-9)
+    assert (found["low"], found["high"]) == pytest.approx(oracle.confidence_interval(), rel=1e-9)
+    assert found["p"] >= oracle.pvalue
+    assert found["interval"] == "95 % Welch interval over 3 and 3 seeds"
+
+
+def test_a_difference_that_may_be_chance_among_many_is_said_to_be(
+    first: Path, tmp_path: Path
+) -> None:
+    frame = compare(first, written(report_profile((3, 4), "sine"), tmp_path, level=worse_lft(0.03)))
+    apart = (frame["low"] > 0) | (frame["high"] < 0)
+    assert set(frame.loc[apart & (frame["p"] >= 0.05), "verdict"]) <= {"may differ"}
+    assert set(frame.loc[~apart, "verdict"]) == {"agree"}
+    assert (frame["verdict"] == "may differ").any()
+
+
+def test_one_seed_is_inconclusive(first: Path, tmp_path: Path) -> None:
+    frame = compare(first, written(report_profile((9,), "sine"), tmp_path))
+    assert set(frame["verdict"]) == {"inconclusive"}
+    assert frame["p"].isna().all()
+
+
+def test_cells_of_one_folder_only_are_listed(first: Path, sine: Profile, tmp_path: Path) -> None:
+    gone = [run for run in sine.runs("sine") if run.method == "maml"]
+    second = written(sine, tmp_path, missing=gone)
+    assert row(compare(first, second), "maml")["verdict"] == "only in A"
+    assert row(compare(second, first), "maml")["verdict"] == "only in B"
+    assert row(compare(second, first), "lft")["verdict"] == "identical"
+
+
+def test_shorter_runs_are_compared_at_their_last_step(first: Path, tmp_path: Path) -> None:
+    values = report_profile((0, 1, 2), "sine").model_dump()
+    values["experiments"]["sine"]["testing"]["steps"] = 5
+    frame = compare(first, written(Profile.model_validate(values), tmp_path))
+    assert set(frame["step"]) == {5}
+    assert not frame["verdict"].eq("inconclusive").any()
+
+
+def test_a_diverged_task_is_inconclusive(first: Path, sine: Profile, tmp_path: Path) -> None:
+    second = written(sine, tmp_path)
+    text = (second / "measurements.csv").read_text()
+    start = text.index("sine,sine,sine,lft,first,0,sine-3,10,mse,")
+    end = text.index("\n", start)
+    line = text[start:end].rpartition(",")[0] + ",nan"
+    (second / "measurements.csv").write_text(text[:start] + line + text[end:])
+    assert row(compare(first, second), "lft")["verdict"] == "inconclusive"
+
+
+def test_folders_without_a_common_cell_or_without_measurements(first: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"cannot read .*measurements.csv: No such file"):
+        compare(first, tmp_path)
+    text = (first / "measurements.csv").read_text().replace("sine,sine,sine,", "sinus,sine,sine,")
+    (tmp_path / "measurements.csv").write_text(text)
+    with pytest.raises(UsageError, match="have no cell in common"):
+        compare(first, tmp_path)
+
+
+def test_the_terminal_shows_names_as_they_are(first: Path, tmp_path: Path) -> None:
+    text = (first / "measurements.csv").read_text().replace(",lft,", ",[red]lft[/red],")
+    (tmp_path / "measurements.csv").write_text(text)
+    console = Console(width=200, record=True, file=(tmp_path / "out").open("w"))
+    console.print(as_table(compare(first, tmp_path)))
+    shown = console.export_text()
+    assert "[red]lft[/red]" in shown
+    assert "only in B" in shown
+
+
+def test_the_command(
+    first: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    output = tmp_path / "comparison.csv"
+    arguments = ["lft", "compare", str(first), str(first), "--output", str(output)]
+    monkeypatch.setattr(sys, "argv", arguments)
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert not ended.value.code
+    assert "identical" in capsys.readouterr().out
+    written = pd.read_csv(output)
+    assert set(written["verdict"]) == {"identical"}
+    assert np.isfinite(written["a"]).all()

@@ -1,0 +1,214 @@
+"""Tables: the numbers, what is missing, and that text from settings is inert."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+from synthetic import NASTY, report_profile
+
+from lft.config import Profile, Run
+from lft.report.tables import Key, Table, TableCell, build_tables, write_tables
+
+Make = Callable[..., Path]
+
+
+def table(profile: Profile, results: Path, id: str) -> Table:
+    return next(table for table in build_tables(profile, results) if table.id == id)
+
+
+def cell(found: Table, *key: str) -> TableCell:
+    return next(cell for row in found.cells for cell in row if cell.key == Key(*key))
+
+
+def sine_runs(profile: Profile, method: str) -> list[Run]:
+    return [run for run in profile.runs("sine") if run.method == method and run.order == "first"]
+
+
+LFT = ("attack", "mnist", "mnist", "lft", "first")
+SINE = ("sine", "sine", "sine", "lft", "first", "mse")
+
+
+def test_a_number_can_be_followed_back_to_the_measurements(profile: Profile, results: Path) -> None:
+    found = cell(table(profile, results, "table-1"), *LFT, "asr")
+    rows = pd.read_csv(results / "measurements.csv")
+    where = {**found.key._asdict(), "step": found.step}
+    values = rows.loc[(rows[list(where)] == pd.Series(where)).all(axis=1)]
+    seeds = values.groupby("seed")["value"].mean()
+    half = stats.t.ppf(0.975, 2) * seeds.std() / np.sqrt(3)
+    # CSV files keep seven digits.
+    assert found.interval.mean == pytest.approx(seeds.mean(), rel=1e-6)
+    assert found.interval.half_width == pytest.approx(half, rel=1e-4)
+    assert found.ours == f"{100 * seeds.mean():.0f} ± {100 * half:.0f} %"
+    assert (found.paper, found.paper_value) == ("100 %", 1.0)
+    assert (found.note, found.status) == ("n = 3", "ok")
+    assert found.interval.kind == "95 % t interval over 3 seeds"
+
+
+def test_table_1_has_the_papers_layout(profile: Profile, results: Path) -> None:
+    found = table(profile, results, "table-1")
+    assert found.rows[:4] == ["mnist, MAML", "mnist, L2O", "mnist, LFT", "mnist, SGD"]
+    assert found.rows[4:6] == ["mnist + cifar10, MAML", "mnist + cifar10, L2O"]
+    assert found.columns[1] == "mnist: mean |δ|"
+    assert len(found.columns) == 9
+    # Test tasks of the tiny profile make ten steps; the paper's tables have 100.
+    assert "after 10 fine-tuning steps (of 10), means over 12 test tasks" in found.caption
+    assert "95 % t interval over seeds" in found.caption
+
+
+def test_all_the_papers_numbers_have_a_cell(profile: Profile, results: Path) -> None:
+    from lft.report.claims import load_paper
+
+    built = build_tables(profile, results)
+    shown = {
+        (cell.key.trained_on, cell.key.tested_on, cell.key.method, cell.key.metric): cell
+        for found in built
+        for row in found.cells
+        for cell in row
+        if cell.paper != "–"
+    }
+    assert shown.keys() == load_paper().keys()
+    misprint = shown["mnist+cifar10", "mnist+cifar10", "lft", "distortion"]
+    assert (misprint.paper, misprint.paper_value) == ("0.89†", 0.89)
+
+
+def test_the_papers_numbers_are_first_order(profile: Profile, results: Path) -> None:
+    zeroth = [
+        cell
+        for found in build_tables(profile, results)
+        for row in found.cells
+        for cell in row
+        if cell.key.order == "zeroth"
+    ]
+    assert zeroth
+    assert {cell.paper for cell in zeroth} == {"–"}
+
+
+def test_not_applicable_comes_from_the_methods_refusal(profile: Profile, results: Path) -> None:
+    maml = ("attack", "mnist", "cifar10", "maml", "first", "asr")
+    found = cell(table(profile, results, "table-1"), *maml)
+    assert (found.ours, found.status) == ("not applicable", "not applicable")
+    assert "cannot share" in found.note
+
+
+def test_tables_stop_at_100_steps_but_first_full_does_not(sine: Profile, make: Make) -> None:
+    values = report_profile((0, 1), "sine", "attack").model_dump()
+    for experiment in values["experiments"].values():
+        experiment["testing"] = {"tasks": 2, "steps": 120}
+    long = Profile.model_validate(values)
+    found = table(long, make(long), "table-1")
+    assert cell(found, *LFT, "asr").step == 100
+    assert cell(found, *LFT, "first_full").step == 120
+    assert "after 100 fine-tuning steps (of 120)" in found.caption
+
+
+def test_missing_and_diverged_seeds_are_counted(sine: Profile, make: Make) -> None:
+    lft, l2o, maml = (sine_runs(sine, method) for method in ("lft", "l2o", "maml"))
+    results = make(sine, missing=[lft[1], *maml], diverged=[lft[2], l2o[0]])
+    found = table(sine, results, "table-sine")
+    assert cell(found, *SINE).note == "n = 1/3, 1 diverged"
+    assert cell(found, *SINE).status == "diverged"
+    assert "±" not in cell(found, *SINE).ours
+    assert cell(found, *SINE).interval.kind == "no interval (n = 1)"
+    of_l2o = cell(found, "sine", "sine", "sine", "l2o", "first", "mse")
+    assert of_l2o.note == "n = 2/3, 1 diverged"
+    assert "±" in of_l2o.ours
+    of_maml = cell(found, "sine", "sine", "sine", "maml", "first", "mse")
+    assert (of_maml.ours, of_maml.note) == ("missing", "n = 0/3")
+
+
+def test_a_method_that_always_diverged_says_so(sine: Profile, make: Make) -> None:
+    results = make(sine, diverged=sine_runs(sine, "lft"))
+    found = cell(table(sine, results, "table-sine"), *SINE)
+    assert (found.ours, found.status, found.note) == ("diverged", "diverged", "n = 0/3, 3 diverged")
+
+
+def test_equal_seeds_have_no_interval(sine: Profile, make: Make) -> None:
+    results = make(sine)
+    summary = pd.read_csv(results / "summary.csv")
+    summary["mean"] = 0.5
+    summary.to_csv(results / "summary.csv", index=False, lineterminator="\n")
+    found = cell(table(sine, results, "table-sine"), *SINE)
+    assert (found.ours, found.note) == ("0.50", "n = 3")
+    assert found.interval.kind == "no interval (3 equal seeds)"
+
+
+def test_full_asr_that_is_never_reached(make: Make) -> None:
+    attack = report_profile((0, 1), "sine", "attack")
+    results = make(attack, level=lambda run, _: 0.2 if run.method == "lft" else 0.7)
+    found = cell(table(attack, results, "table-1"), *LFT, "first_full")
+    assert (found.ours, found.note) == ("never", "n = 2, reached in 0% of tasks")
+    other = cell(table(attack, results, "table-1"), *LFT[:3], "l2o", "first", "first_full")
+    assert other.note == "n = 2, reached in 100% of tasks"
+
+
+def test_ablations_stand_beside_their_method_with_their_cost(
+    profile: Profile, results: Path
+) -> None:
+    found = table(profile, results, "table-ablations")
+    assert found.rows == [
+        "sine, LFT, first order",
+        "sine, LFT, zeroth order",
+        f"sine, {NASTY}, first order",
+        f"sine, {NASTY}, zeroth order",
+    ]
+    # Synthetic runs took 2, 3 and 4 seconds.
+    assert found.cells[0][1].ours == f"3.0 ± {stats.t.ppf(0.975, 2) / np.sqrt(3):.1f} s"
+    assert found.cells[0][0].interval == cell(table(profile, results, "table-sine"), *SINE).interval
+
+
+class _Tags(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def test_files_are_typed_escaped_and_accessible(profile: Profile, results: Path) -> None:
+    write_tables(profile, results)
+    names = ("table-1", "table-2", "table-sine", "table-ablations")
+    folder = results / "tables"
+    assert {path.name for path in folder.iterdir()} == {
+        f"{name}.{suffix}" for name in names for suffix in ("csv", "tex", "html")
+    }
+    numbers = pd.read_csv(folder / "table-2.csv")
+    assert numbers["mean"].dtype == numbers["paper"].dtype == np.float64
+    assert numbers["paper"].notna().sum() == 13
+
+    html = _Tags()
+    html.feed((folder / "table-sine.html").read_text())
+    tags = [tag for tag, _ in html.tags]
+    assert "script" not in tags
+    assert tags.count("caption") == 1
+    assert {attrs.get("scope") for tag, attrs in html.tags if tag == "th"} == {"col", "row"}
+    assert NASTY in html.text
+
+    latex = (folder / "table-sine.tex").read_text()
+    assert r"50 \% of \$x\_1\$ \& \textbackslash LaTeX\{\}" in latex
+    assert latex.isascii()
+    assert r"\toprule" in latex
+    body = latex[latex.index(r"\midrule") : latex.index(r"\bottomrule")]
+    for row in body.splitlines()[1:-1]:
+        # An unescaped & starts a column; there is one number per row.
+        assert len(re.findall(r"(?<!\\)&", row)) == 1
+    assert (folder / "table-1.tex").read_text().isascii()
+    assert r"mean $|\delta|$" in (folder / "table-1.tex").read_text()
+
+
+def test_tables_are_the_same_bytes_again(profile: Profile, results: Path) -> None:
+    write_tables(profile, results)
+    before = {path.name: path.read_bytes() for path in (results / "tables").iterdir()}
+    write_tables(profile, results)
+    assert {path.name: path.read_bytes() for path in (results / "tables").iterdir()} == before
