@@ -252,7 +252,7 @@ def perturbations(measured: Measured) -> Iterator[Drawing]:
         if not shown or experiment is None:
             continue
         families = [family for family in experiment.families if family in shown]
-        height = 0.6 * (1.5 + len(examples))
+        height = 0.55 * (1.2 + len(examples))
         figure, axes = _axes(1, len(families), width=3.6, height=height, share=False)
         data = pd.concat(
             _pictures(axis, examples, family, measured.style)

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from lft.report.style import ORDERS, Look, Style
+from lft.report.style import ORDERS, THEME, Look, Style
 
 PRIMARY = {"attack": "asr", "classification": "accuracy", "sine": "mse"}
 NAMES = {
@@ -96,7 +96,7 @@ def specification(lines: list[Curve]) -> dict[str, Any]:
     ]
     shown_methods = ",".join(f"method_{i}" for i in range(len(labels)))
     shown_seeds = ",".join(f"seed_{i}" for i in range(len(seeds)))
-    scale = {"domain": labels, "range": [look.color for look in looks]}
+    scale = {"domain": labels, "range": [THEME[look.color] for look in looks]}
     dashes = {"domain": labels, "range": [list(look.dash) or [1, 0] for look in looks]}
     legend = {
         "orient": "bottom",

@@ -17,7 +17,6 @@ from markupsafe import Markup
 
 from lft.config import Experiment, Profile, Run
 from lft.errors import UsageError
-from lft.methods import METHODS
 from lft.records import (
     CELL_COLUMNS,
     CLAIM_COLUMNS,
@@ -29,7 +28,7 @@ from lft.records import (
 )
 from lft.report.claims import REFERENCE
 from lft.report.interactive import PRIMARY, curves, library, specification
-from lft.report.style import CAPTION_COLUMNS, INK, RULE, Style
+from lft.report.style import CAPTION_COLUMNS, THEME, Style
 from lft.report.tables import build_tables
 from lft.report.templates import render
 from lft.report.theory_tests import gap_points
@@ -46,13 +45,6 @@ START_CURVES = """
 vegaEmbed("#curves", JSON.parse(document.getElementById("curves-data").textContent),
   {mode: "vega-lite", renderer: "svg", actions: false, ast: true});
 """
-THEME = {
-    INK: "currentColor",
-    RULE: "var(--line)",
-    "#ffffff": "none",
-    **{method.color: f"var(--{name}, {method.color})" for name, method in METHODS.items()},
-}
-"""Colours of the figures' files and what stands for them in the page."""
 SYMBOLS = {
     "reproduced": "✓",
     "direction only": "≈",

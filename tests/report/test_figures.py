@@ -98,7 +98,7 @@ def test_the_line_of_a_method_has_the_drawn_numbers(
 def test_shading_is_the_standard_deviation_over_tasks_and_seeds() -> None:
     """Of equally large groups: the root of mean variance plus variance of means."""
     keys = dict.fromkeys(["experiment", "trained_on", "tested_on", "method", "order"], "x")
-    groups = [[1.0, 2.0, 6.0], [0.0, 4.0, 5.0]]
+    groups = [[1.0, 2.0, 6.0], [0.0, 4.0, 8.0]]
     summary = pd.DataFrame(
         {
             **keys, "metric": "m", "step": 0, "seed": seed,

@@ -284,7 +284,7 @@ def test_a_browser_draws_the_curves_without_complaint_or_request(
     assert "mark-line" in visit.elements
     assert visit.elements.count('type="checkbox"') == 5 + 3  # methods with variant, seeds
     assert visit.elements.count("<option") == 6 + 6 + 2  # cells of the three experiments
-    assert 'stroke="#D55E00"' in visit.elements
+    assert 'stroke="var(--lft, #D55E00)"' in visit.elements
 
 
 def test_the_visit_would_notice_messages_and_requests(chromium: str, tmp_path: Path) -> None:
