@@ -58,7 +58,8 @@ UNDATED = {
 }
 PAPER_STEP = 100
 """Table 1 is taken after this many fine-tuning steps."""
-STAGES = {"initial": "initial φ", "halfway": "half-trained φ", "best": "trained φ"}
+STAGES = {"initial": "initial φ", "halfway": "half-trained φ"}
+"""Stages of φ before the trained one."""
 QUANTITIES = {
     "gap": Look("gap", INK, ()),
     "variance_part": Look("variance part", "#56B4E9", (5, 2)),
@@ -291,9 +292,9 @@ def gaps(measured: Measured) -> Iterator[Drawing]:
     for line, experiment in zip(axes, experiments, strict=True):
         panels = _sweeps(points[points["experiment"] == experiment])
         for axis, (varied, data) in zip(line, panels.items(), strict=True):
-            for stage, width in (("initial", 0.5), ("halfway", 1.0)):
+            for (stage, name), width in zip(STAGES.items(), (0.5, 1.0), strict=True):
                 rows = data[data["stage"] == stage]
-                label = f"gap, {STAGES[stage]}"
+                label = f"gap, {name}"
                 axis.plot(rows[varied], rows["gap"], "s-", ms=2, lw=width, color=INK, label=label)
             best = data[data["stage"] == "best"]
             for quantity, look in QUANTITIES.items():
