@@ -31,7 +31,7 @@ class Curve(NamedTuple):
     look: Look
     seed: int
     steps: list[int]
-    values: list[float]
+    values: list[float | None]
 
 
 def library() -> str:
@@ -62,7 +62,7 @@ def curves(summary: pd.DataFrame, style: Style) -> Iterator[Curve]:
                 style.method(experiment, str(method)),
                 int(str(seed)),
                 line["step"].tolist(),
-                [round(value, 4) for value in line["mean"].replace(np.nan, None)],
+                [round(value, 4) if np.isfinite(value) else None for value in line["mean"]],
             )
 
 
