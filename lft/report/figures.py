@@ -12,6 +12,7 @@ import matplotlib as mpl
 import matplotlib.style
 import numpy as np
 import pandas as pd
+import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, NullLocator
@@ -117,7 +118,7 @@ def draw_figures(profile: Profile, results: Path) -> None:
     """Write every figure that the measurements allow as SVG, PDF, PNG and CSV into ``figures/``,
     and ``captions.csv`` with their captions and alternative texts."""
     with (
-        mpl.style.context(["seaborn-v0_8-whitegrid", RC]),
+        mpl.style.context([dict(sns.axes_style("whitegrid")), RC]),
         atomic_folder(results / "figures") as folder,
     ):
         rows = []
@@ -489,10 +490,12 @@ def _paper_values(
 
 
 def _logarithmic(axes: NDArray[Any], data: pd.DataFrame) -> None:
+    """A logarithmic y-axis up to three times the mean before the first step; a line that leaves it
+    diverges."""
     means = data["mean"][data["mean"] > 0]
     for axis in axes.flat:
         axis.set_yscale("log")
-        axis.set_ylim(means.min() / 2, (data["mean"] + data["std"]).max() * 1.1)
+        axis.set_ylim(means.min() / 2, 3 * data["mean"][data["step"] == 0].max())
         _decades(axis)
 
 
