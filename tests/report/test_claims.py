@@ -182,6 +182,9 @@ def test_a_relative_tolerance_is_a_share_of_the_second_mean(
     mean = by_task(results, L2O, "mse", 10).mean()
     assert found.finding is not None
     assert f"equal within ±{mean / 2:.3g}" in found.finding.note
+    absolute = outcome(profile, results, claim(kind="equal", tolerance=0.5)).finding
+    assert absolute is not None
+    assert "equal within ±0.5" in absolute.note
 
 
 @pytest.mark.parametrize(
@@ -438,6 +441,24 @@ def test_the_papers_numbers_are_typed_and_the_misprint_is_kept() -> None:
     assert (misprint["printed"], float(misprint["value"])) == ("0.89", 0.89)
     assert "0.089" in misprint["note"]
     assert [row["printed"] for row in rows if row["note"]] == ["0.89"]
+
+
+@pytest.mark.parametrize(
+    ("cell", "printed"),
+    [
+        (("mnist", "mnist", "maml", "distortion"), "0.14"),
+        (("mnist", "mnist", "l2o", "first_full"), "122"),
+        (("mnist", "mnist", "lft", "first_full"), "55"),
+        (("mnist", "cifar10", "lft", "asr"), "25 %"),
+        (("mnist+cifar10", "mnist", "l2o", "asr"), "77 %"),
+        (("mnist+cifar10", "cifar10", "l2o", "distortion"), "0.069"),
+        (("cifar10", "cifar10", "maml", "accuracy"), "66 ± 0.8 %"),
+        (("cifar10", "mnist", "l2o", "accuracy"), "27 ± 2.1 %"),
+        (("mnist+cifar10", "mnist+cifar10", "lft", "accuracy"), "72 ± 1.2 %"),
+    ],
+)
+def test_numbers_are_the_printed_ones(cell: tuple[str, ...], printed: str) -> None:
+    assert load_paper()[cell]["printed"] == printed
 
 
 GOOD = """
