@@ -36,6 +36,7 @@ mpl.use("Agg")
 RC: dict[str, Any] = {
     "svg.hashsalt": "lft",
     "svg.fonttype": "none",
+    "text.parse_math": False,  # labels come from settings
     "font.family": ["DejaVu Sans"],
     "font.size": 8,
     "axes.titlesize": 8,
@@ -307,7 +308,7 @@ def gaps(measured: Measured) -> Iterator[Drawing]:
             axis.set_xticks(sorted(data[varied].unique()))
             axis.xaxis.set_minor_locator(NullLocator())
             axis.xaxis.set_major_formatter(_plain)
-            axis.yaxis.set_major_formatter(_plain)
+            _decades(axis)
         line[0].set_ylabel(experiment)
     for axis, name in zip(axes[-1], ("|D_tr|", "|D_val|", "fine-tuning steps K"), strict=True):
         axis.set_xlabel(name)
@@ -500,7 +501,7 @@ def _logarithmic(axes: NDArray[Any], data: pd.DataFrame) -> None:
 
 
 def _decades(axis: Axes) -> None:
-    """Label a logarithmic y-axis that spans few decades at 1, 2 and 5."""
+    """Label a logarithmic y-axis at 1, 2 and 5, or at powers of ten if it spans many decades."""
     axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axis.yaxis.set_major_formatter(_plain)
     axis.yaxis.set_minor_formatter(NullFormatter())

@@ -32,8 +32,9 @@ from lft.weights import save_tensors
 Level = Callable[[Run, str], float]
 
 LEVELS = {"maml": 0.5, "l2o": 0.7, "lft": 0.9}
-NASTY = "<script>alert(1)</script> 50 % of $x_1$ & \\LaTeX{}"
-"""A label that must come out inert in HTML and escaped in LaTeX."""
+NASTY = "<script>alert(1)</script> 50 % of $\\x_1$ & #2 \\LaTeX{}"
+"""A label that must come out inert in HTML, escaped in LaTeX and as it is in figures; as the
+figures' own mathematics it would be an error."""
 
 
 def report_profile(seeds: Collection[int] = (0, 1, 2), *experiments: str) -> Profile:

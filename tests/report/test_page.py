@@ -20,6 +20,7 @@ from synthetic import NASTY, report_profile, write_results
 
 from lft.config import Profile
 from lft.errors import UsageError
+from lft.records import CLAIM_COLUMNS, read_rows, write_json
 from lft.report import figures
 from lft.report.aggregate import aggregate
 from lft.report.claims import write_claims
@@ -160,7 +161,9 @@ def test_verdicts_are_told_in_words_and_lead_to_figures(page: Page, report: Path
     assert len(cells) > 25
     assert {word for _, word in cells} <= set(verdicts)
     assert len({symbol for symbol, _ in cells}) == len({word for _, word in cells})
-    assert any(attrs["href"] == "#figure-2" for attrs, _ in page.all("a"))
+    links = [a["href"] for tag, a, above, _ in page.elements if tag == "a" and above[-1] == "th"]
+    figures = read_rows(report / "claims.csv", CLAIM_COLUMNS)["figure"]
+    assert [link for link in links if link.startswith("#")] == [f"#{name}" for name in figures]
 
 
 def test_numbers_can_be_followed_to_their_runs(page: Page, profile: Profile) -> None:
@@ -204,20 +207,21 @@ def test_diverged_and_missing_runs_and_stand_ins_are_told(
 ) -> None:
     monkeypatch.setattr(figures, "BUILDERS", figures.BUILDERS[:4])
     profile = report_profile()
-    sources = {
-        name: source.model_copy(update={"stands_in_for": "MNIST", "note": f"{NASTY} note"})
-        for name, source in profile.sources.items()
-    }
+    nasty = {"label": NASTY, "stands_in_for": "MNIST", "note": f"{NASTY} note"}
+    sources = {name: source.model_copy(update=nasty) for name, source in profile.sources.items()}
     profile = profile.model_copy(update={"sources": sources})
     attack, sine = next(profile.runs("attack")), list(profile.runs("sine"))
     write_results(profile, tmp_path, diverged=[attack], missing=sine)
     shutil.rmtree(tmp_path / "theory")
+    manifest = tmp_path / attack.folder / "run.json"
+    write_json(manifest, json.loads(manifest.read_text()) | {"reason": f"{NASTY} reason"})
     aggregate(profile, tmp_path)
     for write in (write_tables, write_claims, draw_figures, write_page):
         write(profile, tmp_path)
     page = Page(tmp_path / "report.html")
     text = "".join(t for _, t in page.all("main"))
-    assert "outer loss nan at meta-batch 3" in text
+    assert f"{NASTY} reason" in text
+    assert f"{NASTY}* for MNIST" in "".join(t for _, t in page.all("header"))
     assert "not meta-trained yet" in text
     assert "The theory has not been measured" in text
     assert "nothing was measured for it: Figure 4," in text
