@@ -29,7 +29,7 @@ def verdict(finding: Finding | None) -> str:
 
 TRUTHS: dict[str, tuple[dict[str, float], dict[str, float]]] = {
     "statement1": ({"statement1_error": 9e-10}, {"statement1_error": 2e-9}),
-    "bound": ({"slack": 1.2}, {"slack": 0.8}),
+    "bound": ({"slack": 1.04}, {"slack": 0.96}),
     "decay_support": ({"exponent": 0.5}, {"exponent": -0.5}),
     "decay_query": ({"exponent": 0.5}, {"exponent": -0.5}),
     "sigma": ({"sigma_effect": 0.5}, {"sigma_effect": -1.0}),
@@ -81,6 +81,23 @@ def test_the_experiment_against_the_statement_is_the_one_reported() -> None:
     assert finding.interval.mean < 0
     assert "sine" in finding.ours
     assert "attack" in finding.ours
+
+
+def test_the_rate_furthest_from_the_theorems_is_the_one_reported() -> None:
+    theory = pd.concat([rows("sine"), rows("attack", exponent=0.1)])
+    finding = TESTS["decay_query"](theory)
+    assert verdict(finding) == "holds"
+    assert finding is not None
+    # About 0.1 / 0.5; sine's is 1.
+    assert finding.interval.mean == pytest.approx(0.2, abs=0.1)
+
+
+def test_what_changes_both_gap_and_sigma_does_not_correlate_them() -> None:
+    theory = rows()
+    initial = theory["stage"] == "initial"
+    theory.loc[initial & (theory["quantity"] == "gap"), "value"] *= 100
+    theory.loc[initial & (theory["quantity"] == "sigma"), "value"] /= 100
+    assert verdict(TESTS["sigma"](theory)) == "proven"
 
 
 def test_the_slope_is_the_one_computed_by_hand() -> None:
