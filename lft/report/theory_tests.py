@@ -66,6 +66,7 @@ def sigma(theory: pd.DataFrame) -> Finding | None:
     table = rows.pivot_table(
         index=[*keys, "task"], columns="quantity", values="value", observed=True
     )
+    table = table[(table > 0).all(axis=1)]  # a collapsed φ has no gap, and no logarithm of it
     logs = pd.DataFrame(np.log(table.to_numpy()), index=table.index, columns=table.columns)
     rest = logs - logs.groupby(keys, observed=True).transform("mean")
     correlations = {
@@ -137,7 +138,7 @@ def _decay(theory: pd.DataFrame, varied: str, fixed: str) -> Finding | None:
     points = gap_points(theory, "seed")
     if points.empty:
         return None
-    chosen = sweep(points[points["stage"] == "best"], varied, fixed)
+    chosen = sweep(points[(points["stage"] == "best") & (points["gap"] > 0)], varied, fixed)
     rate = np.log(chosen["support"] ** -0.5 + chosen["query"] ** -0.5)
     chosen = chosen.assign(rate=rate, log_gap=np.log(chosen["gap"]))
     slopes = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 from synthetic import report_profile, theory_rows
@@ -138,3 +139,17 @@ def test_a_sweep_varies_one_size_at_the_largest_number_of_steps() -> None:
     assert set(swept["query"]) == {2}
     best = swept[(swept["stage"] == "best") & (swept["experiment"] == "attack")]
     assert best["support"].tolist() == [2, 4, 8, 16]
+
+
+@pytest.mark.parametrize("name", ["decay_support", "decay_query", "sigma"])
+def test_a_collapsed_fine_tuner_is_left_out_without_a_logarithm_of_zero(name: str) -> None:
+    theory = rows()
+    gap = theory["quantity"] == "gap"
+    theory.loc[gap & (theory["seed"] == 0), "value"] = 0.0
+    with np.errstate(all="raise"):
+        finding = TESTS[name](theory)
+        theory.loc[gap, "value"] = 0.0
+        assert TESTS[name](theory) is None
+    assert finding is not None
+    assert finding.interval.n == theory["seed"].nunique() - 1
+    assert math.isfinite(finding.interval.mean)
