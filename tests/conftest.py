@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import resource
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 
 import hypothesis
 import pytest
@@ -24,9 +25,19 @@ def float64() -> Iterator[None]:
 
 
 @pytest.fixture
-def full_disk() -> Iterator[None]:
-    """Files cannot grow beyond 4 kB: writing fails as on a full disk, with another errno."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+def largest_file() -> Callable[[int], AbstractContextManager[None]]:
+    """Inside it, writing beyond that many bytes of a file fails, as on a full disk.
+
+    A block, not a whole test: the limit would hold for the file that pytest reports to as well.
+    """
+
+    @contextmanager
+    def limited(size: int) -> Iterator[None]:
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+    return limited

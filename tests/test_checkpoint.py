@@ -6,6 +6,8 @@ import logging
 import os
 import pickle
 import signal
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -101,10 +103,11 @@ def test_other_settings_are_refused_and_the_checkpoint_stays(tmp_path: Path) -> 
     assert len(names(tmp_path)) == 2
 
 
-@pytest.mark.usefixtures("full_disk")
-def test_a_full_disk_is_one_line_and_the_older_checkpoint_stays(tmp_path: Path) -> None:
+def test_a_full_disk_is_one_line_and_the_older_checkpoint_stays(
+    tmp_path: Path, largest_file: Callable[[int], AbstractContextManager[None]]
+) -> None:
     Checkpoints(tmp_path, "hash").save(1, {"w": torch.zeros(3)}, {})
-    with pytest.raises(UsageError, match="cannot write"):
+    with pytest.raises(UsageError, match="cannot write"), largest_file(4096):
         saved(tmp_path, 2)
     assert names(tmp_path) == ["step-00000001.safetensors"]
 

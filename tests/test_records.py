@@ -6,6 +6,8 @@ import json
 import math
 import os
 import stat
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pandas as pd
@@ -81,10 +83,12 @@ def test_rows_that_fail_half_way_leave_nothing(tmp_path: Path) -> None:
     assert names(tmp_path) == []
 
 
-@pytest.mark.usefixtures("full_disk")
-def test_a_full_disk_is_one_line_and_leaves_no_half_file(tmp_path: Path) -> None:
+def test_a_full_disk_is_one_line_and_leaves_no_half_file(
+    tmp_path: Path, largest_file: Callable[[int], AbstractContextManager[None]]
+) -> None:
     path = tmp_path / "rows.csv"
-    with pytest.raises(UsageError, match=f"cannot write {path}: File too large"):
+    full = pytest.raises(UsageError, match=f"cannot write {path}: File too large")
+    with full, largest_file(4096):
         write_rows(path, COLUMNS, [measurement()] * 1000)
     assert names(tmp_path) == []
 

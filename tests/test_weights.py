@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import os
 import pickle
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -134,9 +136,11 @@ def test_an_absent_file_is_named(tmp_path: Path) -> None:
         load_tensors(tmp_path / "x.safetensors")
 
 
-@pytest.mark.usefixtures("full_disk")
-def test_a_full_disk_is_one_line_and_leaves_no_half_file(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"cannot write .*x\.safetensors: File too large"):
+def test_a_full_disk_is_one_line_and_leaves_no_half_file(
+    tmp_path: Path, largest_file: Callable[[int], AbstractContextManager[None]]
+) -> None:
+    full = pytest.raises(UsageError, match=r"cannot write .*x\.safetensors: File too large")
+    with full, largest_file(4096):
         save_tensors(tmp_path / "x.safetensors", {"w": torch.zeros(10_000)}, {})
     assert not list(tmp_path.iterdir())
 
