@@ -22,13 +22,13 @@ app = typer.Typer(
 )
 
 ProfileFile = Annotated[
-    Path, typer.Option("--profile", "-p", help="Profile: a YAML file such as quick.yaml.")
+    Path, typer.Option("--profile", "-p", help="Profile: smoke, quick, paper or a YAML file.")
 ]
 Results = Annotated[
     Path | None,
     typer.Option("--results", "-r", help="Result folder; results/<profile> by default."),
 ]
-QUICK = Path("workflow/config/quick.yaml")
+QUICK = Path("quick")
 
 
 def _load(profile: Path, results: Path | None) -> tuple[Profile, Path]:
@@ -197,6 +197,8 @@ def main() -> None:
         app()
     except UsageError as error:
         sys.exit(_fail(f"lft: {error}", 2))
+    except ModuleNotFoundError as error:
+        sys.exit(_fail(f"lft: this needs {error.name}; pip install 'lft[report]'", 2))
     except Interrupted as stop:
         sys.exit(_fail(f"lft: {stop}", 143))
 

@@ -21,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from lft.errors import NotApplicable, UsageError, suggestion
 from lft.methods import METHODS, Method, get_method
+from lft.paths import shipped
 
 Positive = Annotated[int, Field(ge=1, strict=True)]
 Rate = Annotated[float, Field(gt=0, le=100)]
@@ -533,13 +534,14 @@ def load_profile(path: Path | str) -> Profile:
     """Read and validate a profile.
 
     Args:
-        path: a YAML file. Top-level keys that start with ``_`` hold YAML anchors and are dropped.
+        path: a YAML file, or the name of a profile that comes with the package, e.g. ``quick``.
+            Top-level keys that start with ``_`` hold YAML anchors and are dropped.
 
     Raises:
         UsageError: the file is missing or not YAML, or a key is unknown, duplicate, mistyped or
             out of range; the message names the key and the nearest valid key or the bound.
     """
-    path = Path(path)
+    path = _profile_path(Path(path))
     values = read_yaml(path, "profile")
     if not isinstance(values, dict):
         raise UsageError(f"{path}: a profile is a mapping of settings")
@@ -548,6 +550,17 @@ def load_profile(path: Path | str) -> Profile:
         return Profile.model_validate(values)
     except ValidationError as error:
         raise UsageError(f"{path}: {explain(error, Profile)}") from None
+
+
+def _profile_path(path: Path) -> Path:
+    """The file of a profile given by name or by path."""
+    if path.suffix or path.exists() or len(path.parts) > 1:
+        return path
+    known = {file.stem: file for file in sorted(shipped("workflow", "config").glob("*.yaml"))}
+    if path.name not in known:
+        hint = suggestion(path.name, known)
+        raise UsageError(f"there is neither a file {path} nor a profile of that name{hint}")
+    return known[path.name]
 
 
 def read_yaml(path: Path, what: str) -> Any:

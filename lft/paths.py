@@ -1,8 +1,24 @@
-"""Places in a result folder that several commands share; see :mod:`lft.records` for all of them."""
+"""Places that several modules share: shipped files, and files of a result folder
+(:mod:`lft.records` lists all of the latter)."""
 
 from __future__ import annotations
 
 from pathlib import Path
+
+PACKAGE = Path(__file__).resolve().parent
+"""The installed package."""
+
+
+CHECKOUT = None if (PACKAGE / "share").is_dir() else PACKAGE.parent
+"""The checkout that the package runs from; None where it was installed from a wheel."""
+
+
+def shipped(*parts: str) -> Path:
+    """A file or folder that comes with the package, e.g. ``shipped("workflow", "reference")``.
+
+    A checkout keeps them at its top level; a wheel carries them in ``lft/share``.
+    """
+    return (CHECKOUT or PACKAGE / "share").joinpath(*parts)
 
 
 def data_path(results: Path, source: str) -> Path:

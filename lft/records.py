@@ -31,6 +31,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lft.errors import UsageError
+from lft.paths import CHECKOUT
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -311,29 +312,30 @@ def join_csv(path: Path | str, columns: Sequence[str], parts: Iterable[Path]) ->
 
 
 def manifest(settings: Mapping[str, Any], **facts: Any) -> dict[str, Any]:
-    """Provenance of one run: commit, versions, machine, resolved settings and the facts given."""
+    """Provenance of one run: commit, versions, machine, resolved settings and the facts given.
+
+    The commit is that of the checkout that the package runs from, None for an installed wheel.
+    """
     import platform
     import subprocess
-    from importlib.metadata import version
-
-    root = Path(__file__).resolve().parent.parent
 
     def git(*arguments: str) -> str | None:
+        if CHECKOUT is None:
+            return None
+        command = ["git", "-C", str(CHECKOUT), *arguments]
         try:
-            done = subprocess.run(
-                ["git", "-C", str(root), *arguments], capture_output=True, text=True, timeout=10
-            )
+            done = subprocess.run(command, capture_output=True, text=True, timeout=10)
         except (OSError, subprocess.TimeoutExpired):
             return None
         return done.stdout.strip() if done.returncode == 0 else None
 
-    packages = ("lft", "torch", "torchvision", "numpy", "pandas", "scipy", "snakemake")
+    packages = ("lft", "torch", "numpy", "pandas", "scipy", "snakemake")
     return {
         **facts,
         "commit": git("rev-parse", "HEAD"),
         "modified": bool(git("status", "--porcelain", "--untracked-files=no")),
         "python": platform.python_version(),
-        "versions": {name: version(name) for name in packages},
+        "versions": {name: found for name in packages if (found := _version(name))},
         "machine": {
             "system": platform.platform(),
             "processor": _processor(),
@@ -341,6 +343,15 @@ def manifest(settings: Mapping[str, Any], **facts: Any) -> dict[str, Any]:
         },
         "settings": settings,
     }
+
+
+def _version(package: str) -> str | None:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
 
 
 def _processor() -> str:

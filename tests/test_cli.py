@@ -64,6 +64,16 @@ def test_what_a_user_gets_wrong_is_one_line(
     torch.use_deterministic_algorithms(False)
 
 
+def test_an_absent_extra_is_one_line(
+    profile: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "jinja2", None)
+    for name in ("lft.report.page", "lft.report.tables", "lft.report.templates"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    status, errors = outcome(monkeypatch, capsys, "page", "--profile", profile)
+    assert (status, errors) == (2, "lft: this needs jinja2; pip install 'lft[report]'\n")
+
+
 def test_an_absent_profile_is_one_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

@@ -43,6 +43,18 @@ def test_shipped_profiles_load(path: Path) -> None:
     assert list(profile.cells())
 
 
+def test_shipped_profiles_are_known_by_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert load_profile("smoke").name == "smoke"
+    with pytest.raises(UsageError, match=r"neither a file smok nor .* did you mean 'smoke'"):
+        load_profile("smok")
+    Path("smoke").write_text("name: mine")
+    with pytest.raises(UsageError, match=r"^smoke: key 'title' is missing"):
+        load_profile("smoke")
+
+
 def test_a_profile_is_read_as_written(tmp_path: Path) -> None:
     path = tmp_path / "profile.yaml"
     path.write_text(yaml.safe_dump({**profile_values(), "_anchors": {"free": "form"}}))

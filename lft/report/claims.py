@@ -15,6 +15,7 @@ from pydantic import ValidationError, field_validator, model_validator
 from lft.config import Order, Profile, Run, Settings, explain, read_yaml
 from lft.errors import UsageError, suggestion
 from lft.methods import METHODS
+from lft.paths import shipped
 from lft.records import (
     CELL_COLUMNS,
     CLAIM_COLUMNS,
@@ -35,7 +36,7 @@ from lft.report.statistics import (
     unpaired,
 )
 
-REFERENCE = Path(__file__).resolve().parents[2] / "workflow" / "reference"
+REFERENCE = shipped("workflow", "reference")
 ALPHA = 0.05
 
 CellName = tuple[str, str, str, Order]

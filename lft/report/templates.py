@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-FOLDER = Path(__file__).resolve().parents[2] / "report_templates"
+from lft.paths import shipped
 
 
 def render(name: str, **context: Any) -> str:
     """Fill in a template; a value that it asks for and does not get is an error."""
     environment = Environment(
-        loader=FileSystemLoader(FOLDER),
+        loader=FileSystemLoader(shipped("report_templates")),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
