@@ -316,7 +316,7 @@ class Profile(Settings):
     seeds: Annotated[tuple[Annotated[int, Field(ge=0, strict=True)], ...], Field(min_length=1)]
     device: str = "cpu"  # cpu, cuda or cuda:N; never chosen silently
     threads: Annotated[int, Field(ge=1, le=1024, strict=True)] = 1  # per job
-    kernel: Literal["auto", "fused", "torch"] = "auto"  # path of the coordinate-wise LSTM
+    kernel: Literal["auto", "fused", "torch"] = "auto"  # native kernels or PyTorch
     partition: Literal["disjoint", "paper"] = "disjoint"
     validation_share: Fraction = 0.2  # of the training images, for meta-validation (disjoint)
     checkpoint_seconds: Annotated[float, Field(gt=0)] = 60.0

@@ -10,9 +10,10 @@ from torch import Generator
 from lft.config import Experiment, Order, Profile, Run
 from lft.finetuners.base import FineTuner
 from lft.finetuners.gradient_descent import SGD, Adam
-from lft.finetuners.lstm import CoordinateLSTM, Kernel, init_weights
+from lft.finetuners.lstm import CoordinateLSTM, init_weights
 from lft.gradients import FirstOrder, Gradient, ZerothOrder
 from lft.methods import Method
+from lft.native import Kernel
 from lft.tasks.base import TaskFamily
 from lft.types import Params
 from lft.weights import below

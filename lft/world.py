@@ -43,7 +43,7 @@ def _build(
     images = _on_device(load(data_path(results, family.source)), device)
     if not isinstance(family, AttackFamily):
         pools = Pools(images, profile.partition, profile.validation_share)
-        return Classification(family, images, pools)
+        return Classification(family, images, pools, profile.kernel)
     victim = load_victim(results, family.source, images).to(device)
     keep = None
     if family.only_correct:

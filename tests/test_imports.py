@@ -17,7 +17,7 @@ LAYERS = (
     {"lft", "lft.errors", "lft.paths", "lft.progress", "lft.seeding"},
     {"lft.records", "lft.methods"},
     {"lft.config", "lft.weights"},
-    {"lft.types", "lft.device"},
+    {"lft.types", "lft.device", "lft.native"},
     {"lft.data"},
     {"lft.tasks", "lft.finetuners"},
     {"lft.gradients"},

@@ -12,8 +12,8 @@ from closed_forms import Elementwise, LeastSquares
 from tiny import experiment_settings
 from torch import Generator, Tensor
 
+from lft import native
 from lft.adapt import Point, adapt
-from lft.finetuners import fused
 from lft.learner import Learner
 from lft.metagradient import meta_gradient, step_weights
 from lft.methods import METHODS
@@ -250,7 +250,7 @@ def test_dropping_second_order_terms_matters() -> None:
 
 def test_fused_and_plain_paths_agree_in_float32() -> None:
     torch.set_default_dtype(torch.float32)
-    if not fused.available(torch.device("cpu"), torch.float32):
+    if not native.available(torch.device("cpu"), torch.float32):
         pytest.skip("no compiler")
     family = LeastSquares()
     results = []

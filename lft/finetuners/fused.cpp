@@ -618,7 +618,7 @@ std::vector<at::Tensor> segment_vjp(const std::vector<at::Tensor>& weights, cons
 
 }  // namespace
 
-TORCH_LIBRARY(lft, library) {
+TORCH_LIBRARY_FRAGMENT(lft, library) {
   library.def(
       "lstm_step(Tensor[] weights, Tensor state, Tensor gradient, float p, float scale) -> "
       "(Tensor, Tensor)");

@@ -11,42 +11,15 @@ through all steps, so that activations never leave the cache: a segment's backwa
 them again from the inputs. Coordinates are spread over torch's threads; results do not depend on
 how many.
 
-It is compiled at first use, once per machine and version, into the user's cache folder.
+It is one of the kernels of :mod:`lft.native`.
 """
 
 from __future__ import annotations
 
-import functools
-import hashlib
-import logging
-import os
-import sysconfig
-import tempfile
-import warnings
-from pathlib import Path
-
 import torch
-from filelock import FileLock
-from platformdirs import user_cache_path
 from torch import Tensor
 
 from lft.types import Params
-
-_SOURCE = Path(__file__).with_suffix(".cpp")
-_FLAGS = ("-O3", "-fopenmp", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math")
-_SIMD_FLAGS = {
-    "AVX2": ("-mavx2", "-mfma"),
-    "AVX512": ("-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mfma"),
-}
-
-
-def available(device: torch.device, dtype: torch.dtype) -> bool:
-    """Whether the kernel can be used there; builds it if it never was.
-
-    Warns:
-        RuntimeWarning: once, if it cannot be built, with the reason.
-    """
-    return device.type == "cpu" and dtype == torch.float32 and _loaded()
 
 
 def step(
@@ -112,67 +85,3 @@ def _names(weights: Params) -> list[str]:
     n_layers = sum(name.endswith(".w_hh") for name in weights)
     layers = [f"layer{k}.{part}" for k in range(n_layers) for part in ("w_ih", "w_hh", "b")]
     return [*layers, "out.w", "out.b"]
-
-
-@functools.cache
-def _loaded() -> bool:
-    """Load the library into the process, building it first if need be."""
-    flags = (*_FLAGS, *_SIMD_FLAGS.get(torch.backends.cpu.get_cpu_capability(), ()))
-    library = user_cache_path("lft") / f"fused-lstm-{_key(flags)}.so"
-    try:
-        if not library.exists():
-            _build(library, flags)
-        torch.ops.load_library(library)
-    except (ImportError, OSError, RuntimeError) as error:
-        warnings.warn(
-            f"the fused LSTM kernel could not be built ({_reason(error)}), so the plain PyTorch "
-            "path is used: same results, several times slower. It needs a C++20 compiler: install "
-            "g++ 11 or newer (Debian, Ubuntu: apt install g++), or name one in the variable CXX",
-            RuntimeWarning,
-            stacklevel=3,
-        )
-        return False
-    return True
-
-
-def _key(flags: tuple[str, ...]) -> str:
-    """What the library's content depends on, as a file name."""
-    parts = (_SOURCE.read_text(), torch.__version__, sysconfig.get_platform(), *flags)
-    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
-
-
-def _build(library: Path, flags: tuple[str, ...]) -> None:
-    """Compile in a folder of its own and rename: a killed build leaves nothing to trip over.
-
-    Processes that start together wait for the first; the lock ends with its holder.
-    """
-    library.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(library.with_suffix(".lock")):
-        if library.exists():
-            return
-        logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
-        import ninja
-        from torch.utils import cpp_extension
-
-        path = os.environ.get("PATH", os.defpath)
-        os.environ["PATH"] = os.pathsep.join([path, ninja.BIN_DIR])
-        try:
-            with tempfile.TemporaryDirectory(prefix="build-", dir=library.parent) as folder:
-                cpp_extension.load(
-                    "fused_lstm",
-                    [str(_SOURCE)],
-                    extra_cflags=list(flags),
-                    extra_ldflags=["-fopenmp"],
-                    build_directory=folder,
-                    is_python_module=False,
-                )
-                (Path(folder) / "fused_lstm.so").rename(library)
-        finally:
-            os.environ["PATH"] = path
-
-
-def _reason(error: Exception) -> str:
-    """The line of a compiler's output that tells most."""
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    telling = (line for line in lines if "error:" in line or "not found" in line)
-    return next(telling, lines[-1]).strip()

@@ -8,16 +8,15 @@ so it serves parameters of any shape. Coordinates of all tasks lie side by side:
 from __future__ import annotations
 
 import math
-from typing import Literal
 
 import torch
 from torch import Generator, Tensor
 
+from lft import native
 from lft.config import LSTMSettings
 from lft.finetuners import fused
+from lft.native import Kernel
 from lft.types import Params, flatten, unflatten
-
-Kernel = Literal["auto", "fused", "torch"]
 
 
 def preprocess(gradient: Tensor, p: float) -> Tensor:
@@ -128,7 +127,7 @@ class CoordinateLSTM:
     def _use_fused(self, gradient: Tensor) -> bool:
         if self.kernel == "torch" or torch.is_grad_enabled():
             return False
-        return fused.available(gradient.device, gradient.dtype)
+        return native.available(gradient.device, gradient.dtype)
 
     def _step(self, state: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
         """The reference path: (state, (N,) gradient) -> (state, (N,) update)."""

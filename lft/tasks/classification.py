@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import torch
 from torch import Generator, Tensor
-from torch.nn import functional
 
 from lft.config import ClassificationFamily
 from lft.data import ImageSet
+from lft.native import Kernel
 from lft.tasks.base import Phase
 from lft.tasks.networks import CNN, MLP, Network
 from lft.tasks.pools import Pools
@@ -21,11 +21,18 @@ class Classification:
         settings: shots, ways and the network.
         images: the source; its pixel mean and deviation standardise the network's inputs.
         pools: images of each phase.
+        kernel: path of the CNN.
     """
 
     primary = "accuracy"
 
-    def __init__(self, settings: ClassificationFamily, images: ImageSet, pools: Pools) -> None:
+    def __init__(
+        self,
+        settings: ClassificationFamily,
+        images: ImageSet,
+        pools: Pools,
+        kernel: Kernel = "auto",
+    ) -> None:
         pools.check(settings.ways, settings.support, settings.query)
         self.settings = settings
         self.pools = pools
@@ -36,7 +43,7 @@ class Classification:
         if settings.net == "mlp":
             self.network = MLP((shape[0] * shape[1] * shape[2], *settings.widths, outputs))
         else:
-            self.network = CNN((shape[0], shape[1], shape[2]), settings.widths, outputs)
+            self.network = CNN((shape[0], shape[1], shape[2]), settings.widths, outputs, kernel)
         sample = images.train_images[:: max(1, len(images.train_images) // 5000)].double() / 255
         self.mean, self.std = float(sample.mean()), float(sample.std())
 
@@ -60,9 +67,7 @@ class Classification:
 
     def loss(self, params: Params, batch: Batch) -> Tensor:
         """Mean cross-entropy of each task, (B,)."""
-        logits = self.network(params, batch.x)
-        losses = functional.cross_entropy(logits.flatten(0, 1), batch.y.flatten(), reduction="none")
-        return losses.view(batch.y.shape).mean(1)
+        return self.network.cross_entropy(params, batch.x, batch.y)[0]
 
     def metrics(self, params: Params, batch: Batch) -> dict[str, Tensor]:
         """``accuracy``: share of images classified correctly; NaN where outputs are not finite."""

@@ -10,6 +10,9 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional
 
+from lft import native
+from lft.native import Kernel
+from lft.tasks import fused_cnn
 from lft.types import Params
 
 
@@ -21,6 +24,15 @@ class Network(Protocol):
 
     def __call__(self, params: Params, x: Tensor) -> Tensor:
         """Outputs (B, n, outputs) for inputs (B, n, …)."""
+
+    def cross_entropy(self, params: Params, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean cross-entropy of each task (B,), and the outputs that it is computed from."""
+
+
+def cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
+    """Mean over examples, (B,), for logits (B, n, classes) and labels (B, n)."""
+    losses = functional.cross_entropy(logits.flatten(0, 1), y.flatten(), reduction="none")
+    return losses.view(y.shape).mean(1)
 
 
 def _uniform(shape: tuple[int, ...], fan_in: int, generator: Generator) -> Tensor:
@@ -54,6 +66,10 @@ class MLP:
                 x = x.relu()
         return x
 
+    def cross_entropy(self, params: Params, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        logits = self(params, x)
+        return cross_entropy(logits, y), logits
+
 
 class CNN:
     """3×3 convolutions of stride 2 with ReLU, then a linear layer; tasks are groups of channels.
@@ -62,11 +78,17 @@ class CNN:
         shape: channels, height and width of the images.
         channels: output channels of each convolution.
         outputs: width of the linear layer.
+        kernel: ``torch`` is the plain path, else :mod:`lft.tasks.fused_cnn` where it applies.
     """
 
     def __init__(
-        self, shape: tuple[int, int, int], channels: tuple[int, ...], outputs: int
+        self,
+        shape: tuple[int, int, int],
+        channels: tuple[int, ...],
+        outputs: int,
+        kernel: Kernel = "auto",
     ) -> None:
+        self.kernel = kernel
         self.channels = (shape[0], *channels)
         self.outputs = outputs
         height, width = shape[1:]
@@ -86,6 +108,22 @@ class CNN:
         return params
 
     def __call__(self, params: Params, x: Tensor) -> Tensor:
+        if self._use_fused(x) and not torch.is_grad_enabled():
+            return fused_cnn.logits(params, x)
+        return self._plain(params, x)
+
+    def cross_entropy(self, params: Params, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        if self._use_fused(x) and torch.is_grad_enabled():
+            return fused_cnn.cross_entropy(
+                params, x, y, lambda leaves: cross_entropy(self._plain(leaves, x), y)
+            )
+        logits = self(params, x)
+        return cross_entropy(logits, y), logits
+
+    def _use_fused(self, x: Tensor) -> bool:
+        return self.kernel != "torch" and native.available(x.device, x.dtype)
+
+    def _plain(self, params: Params, x: Tensor) -> Tensor:
         n_tasks, n_images = x.shape[:2]
         x = x.transpose(0, 1).flatten(1, 2)
         for layer in range(len(self.channels) - 1):

@@ -20,6 +20,7 @@ import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 from torch import Generator, Tensor
 
+from lft import native
 from lft.config import LSTMSettings
 from lft.finetuners import fused
 from lft.finetuners.lstm import init_weights, preprocess
@@ -152,7 +153,7 @@ def _named(case: Problem, gradients: tuple[Tensor, ...]) -> dict[str, Tensor]:
 def one_core() -> None:
     """Pin to one core before JAX counts them, and build the kernel before anything is timed."""
     torch.set_num_threads(1)
-    assert fused.available(torch.device("cpu"), torch.float32)
+    assert native.available(torch.device("cpu"), torch.float32)
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
 
@@ -189,9 +190,9 @@ _PEAK = """
 import re, sys, torch
 from pathlib import Path
 from tests.benchmarks import test_lstm as benchmark
-from lft.finetuners import fused
+from lft import native
 torch.set_num_threads(1)
-fused.available(torch.device("cpu"), torch.float32)
+native.available(torch.device("cpu"), torch.float32)
 competitor = getattr(benchmark, sys.argv[1])
 competitor(benchmark.problem(64, 10))
 case = benchmark.problem(int(sys.argv[2]), 10)

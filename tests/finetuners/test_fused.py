@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import math
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 import torch
@@ -15,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Generator, Tensor
 
+from lft import native
 from lft.finetuners import fused
 
 P, SCALE = 10.0, 0.1
@@ -24,7 +21,7 @@ TOLERANCE = 1e-5
 
 @pytest.fixture
 def kernel() -> None:
-    if not fused.available(torch.device("cpu"), torch.float32):
+    if not native.available(torch.device("cpu"), torch.float32):
         pytest.skip("no compiler")
 
 
@@ -252,60 +249,3 @@ def test_arguments_that_do_not_fit_are_refused() -> None:
     case.weights["layer0.b"] = torch.zeros(5)
     with pytest.raises(RuntimeError, match="b must be"):
         fused.step(case.weights, case.start, gradient, p=P, scale=SCALE)
-
-
-def test_only_float32_on_cpu() -> None:
-    assert not fused.available(torch.device("cpu"), torch.float64)
-    assert not fused.available(torch.device("cuda"), torch.float32)
-
-
-_FIRST_USE = """
-import torch
-from lft.finetuners import fused
-print(fused.available(torch.device("cpu"), torch.float32))
-print(fused.available(torch.device("cpu"), torch.float32))
-if fused.available(torch.device("cpu"), torch.float32):
-    from tests.finetuners.test_fused import Case, assert_close
-    case = Case(layers=2, hidden=10, n=70, steps=4)
-    _, updates, gradients = case.fused()
-    _, expected, expected_gradients = case.reference()
-    assert_close(updates, expected)
-    for name, gradient in gradients.items():
-        assert_close(gradient, expected_gradients[name])
-"""
-
-
-def first_use(cache: Path, **variables: str) -> subprocess.Popen[str]:
-    """A process that uses the kernel with another cache folder."""
-    environment = {**os.environ, "XDG_CACHE_HOME": str(cache), **variables}
-    return subprocess.Popen(
-        [sys.executable, "-W", "always", "-c", _FIRST_USE],
-        env=environment,
-        cwd=Path(__file__).parents[2],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-@pytest.mark.usefixtures("kernel")
-def test_processes_that_start_together_share_one_build(tmp_path: Path) -> None:
-    """Without SIMD flags, so that the code for other CPUs is checked as well."""
-    folder = tmp_path / "lft"
-    (folder / "build-killed").mkdir(parents=True)
-    processes = [first_use(tmp_path, ATEN_CPU_CAPABILITY="default") for _ in range(2)]
-    for process in processes:
-        out, err = process.communicate(timeout=120)
-        assert process.returncode == 0, err
-        assert out.split() == ["True", "True"]
-    assert len(list(folder.glob("*.so"))) == 1
-    assert [path.name for path in folder.glob("build-*")] == ["build-killed"]
-
-
-def test_missing_compiler_is_one_warning(tmp_path: Path) -> None:
-    out, err = first_use(tmp_path, CXX="/nonexistent").communicate(timeout=60)
-    assert out.split() == ["False", "False"]
-    assert err.count("Warning") == 1
-    assert "/nonexistent: not found" in err
-    assert "install g++" in err
-    assert not list(tmp_path.rglob("*.so"))

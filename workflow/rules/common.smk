@@ -27,12 +27,13 @@ def code(*parts):
 
 CODE_DATA = code("data/*.py")
 CODE_VICTIM = code("tasks/victim.py", "world.py")
-CODE_RUN = code("tasks/*.py", "finetuners/*.py", "finetuners/*.cpp") + code(
+CODE_RUN = code("tasks/*.py", "tasks/*.cpp", "finetuners/*.py", "finetuners/*.cpp") + code(
     "adapt.py",
     "device.py",
     "gradients.py",
     "learner.py",
     "methods.py",
+    "native.py",
     "world.py",
     "seeding.py",
     "types.py",

@@ -1,0 +1,76 @@
+"""Building and loading the native kernels."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from lft import native
+
+
+@pytest.fixture
+def compiler() -> None:
+    if not native.available(torch.device("cpu"), torch.float32):
+        pytest.skip("no compiler")
+
+
+def test_only_float32_on_cpu() -> None:
+    assert not native.available(torch.device("cpu"), torch.float64)
+    assert not native.available(torch.device("cuda"), torch.float32)
+
+
+_FIRST_USE = """
+import torch
+from lft import native
+print(native.available(torch.device("cpu"), torch.float32))
+print(native.available(torch.device("cpu"), torch.float32))
+if native.available(torch.device("cpu"), torch.float32):
+    from tests.finetuners.test_fused import Case, assert_close
+    case = Case(layers=2, hidden=10, n=70, steps=4)
+    _, updates, gradients = case.fused()
+    _, expected, expected_gradients = case.reference()
+    assert_close(updates, expected)
+    for name, gradient in gradients.items():
+        assert_close(gradient, expected_gradients[name])
+"""
+
+
+def first_use(cache: Path, **variables: str) -> subprocess.Popen[str]:
+    """A process that uses the kernels with another cache folder."""
+    environment = {**os.environ, "XDG_CACHE_HOME": str(cache), **variables}
+    return subprocess.Popen(
+        [sys.executable, "-W", "always", "-c", _FIRST_USE],
+        env=environment,
+        cwd=Path(__file__).parents[1],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+@pytest.mark.usefixtures("compiler")
+def test_processes_that_start_together_share_one_build(tmp_path: Path) -> None:
+    """Without SIMD flags, so that the code for other CPUs is checked as well."""
+    folder = tmp_path / "lft"
+    (folder / "build-killed").mkdir(parents=True)
+    processes = [first_use(tmp_path, ATEN_CPU_CAPABILITY="default") for _ in range(2)]
+    for process in processes:
+        out, err = process.communicate(timeout=120)
+        assert process.returncode == 0, err
+        assert out.split() == ["True", "True"]
+    assert len(list(folder.glob("*.so"))) == 1
+    assert [path.name for path in folder.glob("build-*")] == ["build-killed"]
+
+
+def test_missing_compiler_is_one_warning(tmp_path: Path) -> None:
+    out, err = first_use(tmp_path, CXX="/nonexistent").communicate(timeout=60)
+    assert out.split() == ["False", "False"]
+    assert err.count("Warning") == 1
+    assert "/nonexistent: not found" in err
+    assert "install g++" in err
+    assert not list(tmp_path.rglob("*.so"))
