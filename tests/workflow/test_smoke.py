@@ -37,8 +37,6 @@ def copy_checkout(target: Path) -> Path:
     for name in ("lft", "workflow", "report_templates"):
         ignored = shutil.ignore_patterns("__pycache__")
         shutil.copytree(ROOT / name, target / name, ignore=ignored)
-    shutil.copy(ROOT / "Snakefile", target)
-    (target / "profiles").symlink_to("workflow/profiles")
     return target
 
 

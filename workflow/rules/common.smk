@@ -19,10 +19,8 @@ wildcard_constraints:
 
 def code(*parts):
     """Source files that a job's outcome depends on; Snakemake does not see edits in a package."""
-    files = [
-        path for part in parts for path in Path(workflow.basedir, "lft").glob(part)
-    ]
-    return [str(path.relative_to(workflow.basedir)) for path in sorted(files)]
+    files = [path for part in parts for path in Path(CHECKOUT, "lft").glob(part)]
+    return [str(path.relative_to(CHECKOUT)) for path in sorted(files)]
 
 
 CODE_DATA = code("data/*.py")

@@ -1,10 +1,10 @@
 REFERENCE = [
-    str(path.relative_to(workflow.basedir))
-    for path in sorted(Path(workflow.basedir, "workflow/reference").glob("*"))
+    str(path.relative_to(CHECKOUT))
+    for path in sorted(Path(CHECKOUT, "workflow/reference").glob("*"))
 ]
 TEMPLATES = [
-    str(path.relative_to(workflow.basedir))
-    for path in sorted(Path(workflow.basedir, "report_templates").glob("*"))
+    str(path.relative_to(CHECKOUT))
+    for path in sorted(Path(CHECKOUT, "report_templates").glob("*"))
 ]
 CODE_REPORT = code("report/*.py", "records.py", "methods.py")
 SUMMARY = [
