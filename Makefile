@@ -4,7 +4,7 @@ PROFILE ?= quick
 CORES ?= $(shell nproc)
 BIN := .venv/bin
 
-.PHONY: reproduce report test lint benchmark clean
+.PHONY: reproduce report test lint format benchmark clean
 
 reproduce: .venv/ready
 	$(BIN)/snakemake --cores $(CORES) --config profile=$(PROFILE) --keep-going -- reproduce all
@@ -17,10 +17,12 @@ test: .venv/ready lint
 	$(BIN)/pytest
 
 lint: .venv/ready
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
-	$(BIN)/snakefmt --check Snakefile workflow
-	$(BIN)/mypy
+	PATH="$(CURDIR)/$(BIN):$$PATH" pre-commit run --all-files
+
+format: .venv/ready
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/snakefmt workflow
 
 benchmark: .venv/ready
 	$(BIN)/pytest tests/benchmarks --override-ini "addopts=-q" --benchmark-only
