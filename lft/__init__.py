@@ -1,3 +1,24 @@
-"""Reference reproduction of "Learned Fine-Tuner for Incongruous Few-Shot Learning"."""
+"""Reference reproduction of "Learned Fine-Tuner for Incongruous Few-Shot Learning", and trained
+fine-tuners for one's own problems: :func:`load`, :mod:`lft.attacks`."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lft import attacks as attacks
+    from lft.pretrained import load as load
 
 __version__ = "0.1.0"
+
+__all__ = ["__version__", "attacks", "load"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import what needs torch when it is first used: the command line stays fast without."""
+    if name == "load":
+        return importlib.import_module("lft.pretrained").load
+    if name == "attacks":
+        return importlib.import_module("lft.attacks")
+    raise AttributeError(f"module 'lft' has no attribute {name!r}")

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from lft.finetuners.base import FineTuner
 from lft.gradients import Gradient
-from lft.tasks.base import TaskFamily
+from lft.tasks.base import Objective
 from lft.types import Batch, Params, State
 
 
@@ -19,7 +19,7 @@ class Point(NamedTuple):
 
 
 def adapt(
-    family: TaskFamily,
+    family: Objective,
     tuner: FineTuner,
     start: Params | Point,
     support: Batch,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -165,6 +165,53 @@ def report(profile: ProfileFile = QUICK, results: Results = None) -> None:
     for step in (aggregate, tables, figures, page):
         step(profile, folder)
     typer.echo(folder / "report.html")
+
+
+@app.command()
+def export(
+    results: Annotated[Path, typer.Argument(help="Result folder, e.g. results/quick.")],
+    experiment: str,
+    trained_on: str,
+    method: str,
+    order: Literal["first", "zeroth"] = "first",
+    seed: int = 0,
+    name: Annotated[
+        str | None, typer.Option(help="Name on the card; <method>-<image sources> by default.")
+    ] = None,
+    licence: Annotated[str, typer.Option(help="SPDX identifier of the weights' licence.")] = "MIT",
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="File; <name>.safetensors by default.")
+    ] = None,
+) -> None:
+    """Turn an evaluated run into a trained fine-tuner for lft.load, e.g. lft export results/quick
+    attack mnist+cifar10 lft."""
+    from lft.config import Run
+    from lft.pretrained import save
+    from lft.pretrained.export import from_run
+
+    run = Run(experiment, trained_on, method, order, seed)
+    tuner = from_run(results, run, name=name, licence=licence)
+    path = output or Path(f"{tuner.card.name}.safetensors")
+    save(path, tuner)
+    typer.echo(path)
+
+
+@app.command()
+def card(
+    name: Annotated[
+        str | None, typer.Argument(help="Name or file of a fine-tuner; without, list the names.")
+    ] = None,
+) -> None:
+    """Show where a trained fine-tuner comes from and how good it is."""
+    import yaml
+
+    from lft.pretrained import available, load
+
+    if name is None:
+        typer.echo("\n".join(available()))
+    else:
+        values = load(name).card.model_dump(mode="json", exclude_none=True)
+        typer.echo(yaml.safe_dump(values, sort_keys=False, allow_unicode=True).rstrip())
 
 
 @app.command()

@@ -97,7 +97,16 @@ class ClassificationFamily(Settings):
     widths: tuple[Positive, ...]  # mlp: hidden widths; cnn: channels of the conv layers
 
 
-class AttackFamily(Settings):
+class AttackLoss(Settings):
+    """What a universal perturbation minimises (eq. 12), and where it starts."""
+
+    distortion_weight: Annotated[float, Field(ge=0)] = 1.0  # lambda of eq. 12, on the mean |delta|
+    margin: Literal["probability", "log_probability", "logit"] = "log_probability"
+    clip: bool = True  # keep x + delta in [0, 1]
+    init_scale: Annotated[float, Field(ge=0)] = 0.01  # standard deviation of the random delta(0)
+
+
+class AttackFamily(AttackLoss):
     """Universal adversarial perturbation against one victim network (sec. 4, eq. 12)."""
 
     kind: Literal["attack"] = "attack"
@@ -105,11 +114,7 @@ class AttackFamily(Settings):
     classes: Positive = 2  # image classes per task
     support: Positive = 2  # images per class
     query: Positive = 2  # images per class
-    distortion_weight: Annotated[float, Field(ge=0)] = 1.0  # lambda of eq. 12, on the mean |delta|
-    margin: Literal["probability", "log_probability", "logit"] = "log_probability"
-    clip: bool = True  # keep x + delta in [0, 1]
     only_correct: bool = True  # attack only images that the victim classifies correctly
-    init_scale: Annotated[float, Field(ge=0)] = 0.01  # standard deviation of the random delta(0)
 
 
 Family = Annotated[SineFamily | ClassificationFamily | AttackFamily, Field(discriminator="kind")]

@@ -8,18 +8,18 @@ import torch
 from torch import Generator, Tensor
 
 from lft.config import ZerothOrderSettings
-from lft.tasks.base import TaskFamily
+from lft.tasks.base import Objective
 from lft.types import Batch, Params
 
 
 class Gradient(Protocol):
     """g(θ) of eq. 3 for B tasks at once."""
 
-    def __call__(self, family: TaskFamily, params: Params, batch: Batch) -> Params: ...
+    def __call__(self, family: Objective, params: Params, batch: Batch) -> Params: ...
 
 
 def value_and_grad(
-    family: TaskFamily, params: Params, batch: Batch, *, create_graph: bool = False
+    family: Objective, params: Params, batch: Batch, *, create_graph: bool = False
 ) -> tuple[Tensor, Params]:
     """Losses (B,) and ∇_θ f of each task, each (B, …).
 
@@ -47,7 +47,7 @@ class FirstOrder:
     def __init__(self, *, create_graph: bool = False) -> None:
         self.create_graph = create_graph
 
-    def __call__(self, family: TaskFamily, params: Params, batch: Batch) -> Params:
+    def __call__(self, family: Objective, params: Params, batch: Batch) -> Params:
         return value_and_grad(family, params, batch, create_graph=self.create_graph)[1]
 
 
@@ -69,7 +69,7 @@ class ZerothOrder:
         self.generator = generator
         self.create_graph = create_graph
 
-    def __call__(self, family: TaskFamily, params: Params, batch: Batch) -> Params:
+    def __call__(self, family: Objective, params: Params, batch: Batch) -> Params:
         q = self.settings.directions
         with torch.set_grad_enabled(self.create_graph):
             directions = {name: self._directions(leaf) for name, leaf in params.items()}

@@ -18,7 +18,7 @@ from lft.adapt import Point, adapt
 from lft.finetuners.lstm import CoordinateLSTM
 from lft.gradients import FirstOrder, Gradient, value_and_grad
 from lft.learner import Learner
-from lft.tasks.base import TaskFamily
+from lft.tasks.base import Objective, TaskFamily
 from lft.types import Batch, Params, TaskBatch, concatenate, flatten
 
 
@@ -174,7 +174,7 @@ class _Recorder:
         self.outer: list[Params] = []
         self.losses: list[Tensor] = []
 
-    def __call__(self, family: TaskFamily, params: Params, batch: Batch) -> Params:
+    def __call__(self, family: Objective, params: Params, batch: Batch) -> Params:
         first_call = not self.inputs
         if self.stacked is not None:
             twice = {name: torch.cat([leaf, leaf]) for name, leaf in params.items()}
@@ -196,7 +196,7 @@ class _Recorder:
             self.losses.append(losses)
         return inner
 
-    def finish(self, family: TaskFamily, params: Params) -> None:
+    def finish(self, family: Objective, params: Params) -> None:
         """Outer loss and gradient at the last point."""
         losses, outer = value_and_grad(family, params, self.query)
         self.outer.append(outer)

@@ -75,6 +75,13 @@ def test_what_stands_at_the_top_level_is_carried(installed: Path, tmp_path: Path
             assert (share / path.relative_to(ROOT)).read_bytes() == path.read_bytes()
 
 
+def test_shipped_fine_tuners_are_carried(installed: Path, tmp_path: Path) -> None:
+    names = run(installed / "lft", "card", cwd=tmp_path).split()
+    assert names == [path.stem for path in sorted((ROOT / "lft/pretrained").glob("*.safetensors"))]
+    card = yaml.safe_load(run(installed / "lft", "card", names[0], cwd=tmp_path))
+    assert card["name"] == names[0]
+
+
 def test_commands_work_in_an_empty_folder(installed: Path, tmp_path: Path) -> None:
     run(installed / "lft", "data", "mnist", "--profile", "smoke", cwd=tmp_path)
     for command in (("train", "sine", "sine", "lft"), ("evaluate", "sine", "sine", "lft")):

@@ -14,14 +14,17 @@ import lft
 ROOT = Path(lft.__file__).parent
 
 LAYERS = (
-    {"lft", "lft.errors", "lft.paths", "lft.progress", "lft.seeding"},
+    {"lft.errors", "lft.paths", "lft.progress", "lft.seeding"},
     {"lft.records", "lft.methods"},
     {"lft.config", "lft.weights"},
     {"lft.types", "lft.device", "lft.native"},
     {"lft.data"},
     {"lft.tasks", "lft.finetuners"},
     {"lft.gradients"},
-    {"lft.adapt"},
+    {"lft.adapt", "lft.optimizer"},
+    {"lft.pretrained"},
+    {"lft.attacks"},
+    {"lft.art", "lft"},
     {"lft.learner"},
     {"lft.metagradient", "lft.checkpoint", "lft.world"},
     {"lft.metatrain", "lft.evaluate", "lft.theory", "lft.report"},

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Generator, Tensor
 
-from lft.config import AttackFamily
+from lft.config import AttackFamily, AttackLoss
 from lft.tasks.base import Phase
 from lft.tasks.pools import Pools
 from lft.tasks.victim import LeNet5
@@ -29,7 +31,7 @@ def distortion(perturbation: Tensor) -> Tensor:
     return perturbation.abs().flatten(1).mean(1)
 
 
-class Attack:
+class Perturbation:
     """One perturbation δ per task that should fool the victim on every image of the task.
 
     f(δ; D) = (1/|D|) Σ max{z(x + δ; y) − max_{c≠y} z(x + δ; c), 0} + λ · mean|δ|   (eq. 12)
@@ -39,36 +41,19 @@ class Attack:
     images of every size.
 
     Args:
-        settings: task sizes, λ, margin, clipping.
-        victim: the network to fool; its weights are constants.
-        pools: images of each phase.
+        settings: λ, margin, clipping.
+        victim: gives logits (n, classes) for images (n, C, H, W); its weights are constants.
     """
 
     primary = "asr"
 
-    def __init__(self, settings: AttackFamily, victim: LeNet5, pools: Pools) -> None:
-        pools.check(settings.classes, settings.support, settings.query)
+    def __init__(self, settings: AttackLoss, victim: Callable[[Tensor], Tensor]) -> None:
         self.settings = settings
         self.victim = victim
-        self.pools = pools
 
-    def sample(self, n_tasks: int, generator: Generator, phase: Phase) -> TaskBatch:
-        """Images (B, classes · k, C, H, W) in [0, 1] and their labels (B, classes · k)."""
-        return self.pools.sample(
-            n_tasks,
-            generator,
-            phase,
-            ways=self.settings.classes,
-            support=self.settings.support,
-            query=self.settings.query,
-            relabel=False,
-        )
-
-    def init(self, n_tasks: int, generator: Generator) -> Params:
-        """δ⁽⁰⁾ ~ N(0, init_scale²), (B, C, H, W)."""
-        images = self.pools.by_phase["train"][0].images
-        noise = torch.randn((n_tasks, *images.shape[1:]), generator=generator)
-        return {"delta": self.settings.init_scale * noise.to(images.device)}
+    def random(self, shape: tuple[int, ...], generator: Generator) -> Params:
+        """δ⁽⁰⁾ ~ N(0, init_scale²) of shape (B, C, H, W)."""
+        return {"delta": self.settings.init_scale * torch.randn(shape, generator=generator)}
 
     def attacked(self, params: Params, images: Tensor) -> Tensor:
         """x + δ, clipped to [0, 1] if the settings say so: (B, n, C, H, W)."""
@@ -97,3 +82,39 @@ class Attack:
         fooled = (margins(logits, batch.y) <= 0).to(logits.dtype).mean(1)
         size = distortion(params["delta"])
         return {"asr": fooled.where(size.isfinite(), torch.nan), "distortion": size}
+
+
+class Attack(Perturbation):
+    """Tasks of finding a universal perturbation for a few images of a few classes.
+
+    Args:
+        settings: task sizes, λ, margin, clipping.
+        victim: as for :class:`Perturbation`.
+        pools: images of each phase.
+    """
+
+    settings: AttackFamily
+    victim: LeNet5
+
+    def __init__(self, settings: AttackFamily, victim: LeNet5, pools: Pools) -> None:
+        pools.check(settings.classes, settings.support, settings.query)
+        super().__init__(settings, victim)
+        self.pools = pools
+
+    def sample(self, n_tasks: int, generator: Generator, phase: Phase) -> TaskBatch:
+        """Images (B, classes · k, C, H, W) in [0, 1] and their labels (B, classes · k)."""
+        return self.pools.sample(
+            n_tasks,
+            generator,
+            phase,
+            ways=self.settings.classes,
+            support=self.settings.support,
+            query=self.settings.query,
+            relabel=False,
+        )
+
+    def init(self, n_tasks: int, generator: Generator) -> Params:
+        """δ⁽⁰⁾ of B tasks, (B, C, H, W)."""
+        images = self.pools.by_phase["train"][0].images
+        start = self.random((n_tasks, *images.shape[1:]), generator)
+        return {name: leaf.to(images.device) for name, leaf in start.items()}

@@ -11,7 +11,14 @@ from lft.types import Batch, Params, TaskBatch
 Phase = Literal["train", "validation", "test"]
 
 
-class TaskFamily(Protocol):
+class Objective(Protocol):
+    """What fine-tuning minimises."""
+
+    def loss(self, params: Params, batch: Batch) -> Tensor:
+        """f(θ; D) of every task, (B,)."""
+
+
+class TaskFamily(Objective, Protocol):
     """Tasks that share the shape of their parameters; incongruous training mixes families.
 
     Attributes:
@@ -25,9 +32,6 @@ class TaskFamily(Protocol):
 
     def init(self, n_tasks: int, generator: Generator) -> Params:
         """Random θ⁽⁰⁾ for B tasks, each (B, …)."""
-
-    def loss(self, params: Params, batch: Batch) -> Tensor:
-        """f(θ; D) of every task, (B,): what fine-tuning and the outer loop minimise."""
 
     def metrics(self, params: Params, batch: Batch) -> dict[str, Tensor]:
         """What is reported for every task, each (B,)."""

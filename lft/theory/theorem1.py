@@ -29,7 +29,7 @@ from lft.learner import Learner
 from lft.metagradient import inputs_to_meta, step_weights
 from lft.seeding import generator
 from lft.tasks.attack import Attack
-from lft.tasks.base import TaskFamily
+from lft.tasks.base import Objective, TaskFamily
 from lft.tasks.classification import Classification
 from lft.tasks.sine import Sine
 from lft.types import Batch, Params, flatten
@@ -143,7 +143,7 @@ def trajectory(
     start = Point(params, tuner.start(params))
     inner, inputs = learner.gradient(random), []
 
-    def gradient(family: TaskFamily, params: Params, batch: Batch) -> Params:
+    def gradient(family: Objective, params: Params, batch: Batch) -> Params:
         inputs.append(inner(family, params, batch))
         return inputs[-1]
 

@@ -65,3 +65,45 @@ def test_a_universal_perturbation_of_art_gets_its_fooling_rate_from_our_metrics(
     torch.testing.assert_close(
         family.attacked({"delta": noise}, x[None])[0], adversarial, rtol=0.0, atol=1e-6
     )
+
+
+def test_a_fine_tuner_is_an_attack_of_art(victim: LeNet5) -> None:
+    """As a white-box attack on pixels in [0, 255], through ART's own preprocessing."""
+    from art.estimators.classification import PyTorchClassifier
+
+    from lft.art import LearnedUniversalPerturbation
+    from lft.attacks import universal
+
+    images = tiny_images()
+    right = correct(victim, images.test_images, images.test_labels)
+    x = images.test_images[right][::6].float()
+    y = images.test_labels[right][::6]
+    classifier = PyTorchClassifier(
+        victim, torch.nn.CrossEntropyLoss(), (1, 28, 28), 3,
+        clip_values=(0.0, 255.0), preprocessing=(0.0, 255.0),
+    )  # fmt: skip
+    attack = LearnedUniversalPerturbation(classifier, steps=40)
+    assert isinstance(attack, evasion.UniversalPerturbation.__mro__[1])  # EvasionAttack
+    adversarial = attack.generate(x.numpy(), y.numpy())
+    assert adversarial.dtype == np.float32
+    assert 0 <= adversarial.min() <= adversarial.max() <= 255
+    predicted = classifier.predict(adversarial).argmax(1)
+    assert attack.fooling_rate == pytest.approx(float((predicted != y.numpy()).mean()), abs=1e-6)
+    assert attack.fooling_rate > 0.5
+    ours = universal(victim, x / 255, y, steps=40)
+    # The same float32 operations but for the scaling by 255 to and fro, over 40 steps.
+    np.testing.assert_allclose(attack.noise[0] / 255, ours.numpy(), atol=1e-3)
+    attack.set_params(steps=1)
+    unlabelled = attack.generate(x.numpy())
+    np.testing.assert_array_equal(unlabelled, attack.generate(x.numpy(), np.eye(3)[y.numpy()]))
+
+
+def test_art_refuses_other_classifiers(victim: LeNet5) -> None:
+    from art.estimators.classification import BlackBoxClassifier
+    from art.exceptions import EstimatorError
+
+    from lft.art import LearnedUniversalPerturbation
+
+    black_box = BlackBoxClassifier(lambda x: np.eye(3)[[0] * len(x)], (1, 28, 28), 3)
+    with pytest.raises(EstimatorError):
+        LearnedUniversalPerturbation(black_box)

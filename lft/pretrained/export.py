@@ -1,0 +1,87 @@
+"""From the files of a run to a trained fine-tuner that can be shared."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from lft.config import Run
+from lft.errors import UsageError
+from lft.methods import get_method
+from lft.pretrained import Card, Pretrained
+from lft.records import Measurement, read_json, read_rows
+from lft.weights import below, load_tensors
+
+
+def from_run(results: Path, run: Run, *, name: str | None = None, licence: str) -> Pretrained:
+    """The best φ of a run, its card filled in from the run's manifest and measurements.
+
+    Args:
+        results: result folder.
+        run: a meta-trained and evaluated run.
+        name: ``<method>-<image sources>`` by default, with ``-zeroth`` for zeroth order.
+        licence: of the weights, an SPDX identifier.
+
+    Raises:
+        UsageError: a file is missing or damaged, the run diverged, was not evaluated, or learns
+            no fine-tuner that serves parameters of any shape.
+    """
+    folder = results / run.folder
+    manifest = read_json(folder / "run.json")
+    if manifest["status"] != "ok":
+        raise UsageError(f"{folder} diverged; export another run")
+    settings = manifest["settings"]
+    method = get_method(settings["method"])
+    if method.learns != "finetuner":
+        raise UsageError(
+            f"{method.label} has no fine-tuner that serves other parameters than those it was "
+            "trained on; export a run of a method that learns the fine-tuner alone, e.g. lft"
+        )
+    weights, _ = load_tensors(folder / "weights.safetensors")
+    families = {key: _family(value) for key, value in settings["families"].items()}
+    scores, steps = _scores(results / run.evaluation_folder / "measurements.csv", run)
+    card = Card(
+        name=name or _name(run, families),
+        method=method.name,
+        order=run.order,
+        finetuner=settings["finetuner"],
+        zeroth_order=settings.get("zeroth_order"),
+        experiment=run.experiment,
+        trained_on=run.trained_on,
+        families=families,
+        training=settings["training"],
+        seed=run.seed,
+        scores=scores,
+        scored_after=steps,
+        commit=manifest["commit"],
+        versions=manifest["versions"],
+        licence=licence,
+    )
+    return Pretrained(card, below("best/lstm", weights))
+
+
+def _family(settings: dict[str, Any]) -> dict[str, Any]:
+    """A family's settings without the place of its images on the machine that trained it."""
+    images = {key: value for key, value in settings.get("images", {}).items() if key != "path"}
+    return settings | {"images": images} if images else settings
+
+
+def _name(run: Run, families: dict[str, dict[str, Any]]) -> str:
+    sources = [
+        families[name].get("images", {}).get("name", name).lower()
+        for name in run.trained_on.split("+")
+    ]
+    return f"{run.method}-{'+'.join(sources)}" + ("-zeroth" if run.order == "zeroth" else "")
+
+
+def _scores(path: Path, run: Run) -> tuple[dict[str, dict[str, float]], int]:
+    """Mean of every metric over the test tasks of the run's seed, after the last step."""
+    rows = read_rows(path, Measurement._fields)
+    rows = rows[(rows["seed"] == run.seed) & (rows["step"] == rows["step"].max())]
+    if rows.empty:
+        raise UsageError(f"{path} has no rows of seed {run.seed}; evaluate the run first")
+    means = rows.groupby(["tested_on", "metric"], observed=True)["value"].mean().dropna()
+    scores: dict[str, dict[str, float]] = {}
+    for (tested_on, metric), mean in means.items():
+        scores.setdefault(str(tested_on), {})[str(metric)] = float(f"{mean:.4g}")
+    return scores, int(rows["step"].max())

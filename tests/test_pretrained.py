@@ -1,0 +1,164 @@
+"""Trained fine-tuners: from a run to a file and back, and what a user can get wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import save_file
+from tiny import tiny_profile, write_images
+
+import lft
+from lft.adapt import adapt
+from lft.config import AttackLoss, LSTMSettings, Run, SineFamily
+from lft.errors import UsageError
+from lft.evaluate import evaluate
+from lft.finetuners.lstm import CoordinateLSTM, init_weights
+from lft.gradients import FirstOrder
+from lft.metatrain import train
+from lft.pretrained import Pretrained, available, save
+from lft.pretrained.export import from_run
+from lft.records import read_json, write_json
+from lft.seeding import generator
+from lft.tasks.sine import Sine
+from lft.weights import below, load_tensors, save_tensors
+from lft.world import make_victim
+
+PROFILE = tiny_profile(
+    seeds=[1],
+    sources__grey__path="/home/me/images",
+    experiments__attack__methods=["lft"],
+    experiments__attack__families__grey__distortion_weight=3.0,
+)
+ATTACK = Run("attack", "grey+colour", "lft", "first", 1)
+ZEROTH = Run("sine", "sine", "l2o", "zeroth", 1)
+MAML = Run("sine", "sine", "maml", "first", 1)
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three runs, meta-trained and evaluated."""
+    folder = tmp_path_factory.mktemp("results")
+    write_images(folder)
+    for source in PROFILE.sources:
+        make_victim(PROFILE, source, folder)
+    for run in (ATTACK, ZEROTH, MAML):
+        train(PROFILE, run, folder)
+        evaluate(PROFILE, run, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def exported(results: Path) -> Pretrained:
+    return from_run(results, ATTACK, licence="MIT")
+
+
+def test_a_run_survives_export_and_loading(
+    results: Path, exported: Pretrained, tmp_path: Path
+) -> None:
+    save(tmp_path / "mine.safetensors", exported)
+    loaded = lft.load(tmp_path / "mine.safetensors")
+    assert loaded.card == exported.card
+    flat, _ = load_tensors(results / ATTACK.folder / "weights.safetensors")
+    trained = below("best/lstm", flat)
+    assert set(loaded.weights) == set(trained)
+    assert all(torch.equal(loaded.weights[name], trained[name]) for name in trained)
+
+
+def test_the_card_says_where_the_weights_come_from(results: Path, exported: Pretrained) -> None:
+    card = exported.card
+    assert (card.name, card.method, card.order, card.seed) == ("lft-mnist5k+mnist5k", *ATTACK[2:])
+    assert card.training == PROFILE.experiments["attack"].training.model_dump(mode="json")
+    assert card.families["colour"]["images"]["shape"] == [3, 32, 32]
+    assert "/home/me" not in card.model_dump_json()
+    assert card.attack_loss == AttackLoss(distortion_weight=3.0)
+    rows = pd.read_csv(results / ATTACK.evaluation_folder / "measurements.csv")
+    rows = rows[(rows["step"] == 3) & (rows["tested_on"] == "colour")]
+    expected = rows[rows["metric"] == "distortion"]["value"].mean()
+    assert card.scores["colour"]["distortion"] == pytest.approx(expected, rel=1e-3)  # four digits
+    assert card.scored_after == 3
+
+
+def test_zeroth_order_is_carried_on(results: Path) -> None:
+    tuner = from_run(results, ZEROTH, licence="CC0-1.0")
+    assert tuner.card.name == "l2o-sine-zeroth"
+    assert tuner.card.licence == "CC0-1.0"
+    assert tuner.card.zeroth_order == PROFILE.experiments["sine"].zeroth_order
+    assert tuner.optimizer([torch.zeros(2)]).zeroth_order == tuner.card.zeroth_order
+    assert from_run(results, ZEROTH, name="mine", licence="MIT").card.name == "mine"
+
+
+def test_what_cannot_be_exported_is_said(results: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="MAML has no fine-tuner that serves other parameters"):
+        from_run(results, MAML, licence="MIT")
+    with pytest.raises(UsageError, match=r"cannot read .*seed7/run.json"):
+        from_run(results, ATTACK._replace(seed=7), licence="MIT")
+    diverged = read_json(results / ATTACK.folder / "run.json") | {"status": "diverged"}
+    write_json(tmp_path / ATTACK.folder / "run.json", diverged)
+    with pytest.raises(UsageError, match="diverged; export another run"):
+        from_run(tmp_path, ATTACK, licence="MIT")
+
+
+def test_every_shipped_fine_tuner_loads_and_is_described() -> None:
+    assert available()
+    for name in available():
+        card = lft.load(name).card
+        assert card.name == name
+        assert card.licence == "MIT"
+        assert card.scores
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_loaded_fine_tuner_is_one_for_the_inner_loop(dtype: torch.dtype) -> None:
+    tuner = lft.load("lft-mnist5k+photos")
+    family = Sine(SineFamily(support=5, query=5, hidden=(4,)))
+    start = {k: v.to(dtype) for k, v in family.init(3, generator("start")).items()}
+    support = family.sample(3, generator("tasks")).support
+    support = type(support)(*(leaf.to(dtype) for leaf in support))
+    weights = {k: v.to(dtype) for k, v in tuner.weights.items()}
+    reference = CoordinateLSTM(weights, tuner.card.finetuner, "torch")
+    (ours,) = adapt(family, tuner, start, support, steps=1, gradient=FirstOrder())
+    (theirs,) = adapt(family, reference, start, support, steps=1, gradient=FirstOrder())
+    for name in start:
+        torch.testing.assert_close(ours.params[name], theirs.params[name])
+
+
+def test_an_unknown_name_is_answered_with_the_known_ones() -> None:
+    with pytest.raises(UsageError, match=r"did you mean 'lft-mnist5k\+photos'\?"):
+        lft.load("lft-mnist5k+photo")
+    with pytest.raises(UsageError, match=r"unknown fine-tuner 'x'; known are .*lft-mnist5k"):
+        lft.load("x")
+
+
+def test_files_that_hold_something_else_are_refused(exported: Pretrained, tmp_path: Path) -> None:
+    path = tmp_path / "file.safetensors"
+    with pytest.raises(UsageError, match="is missing"):
+        lft.load(path)
+    path.write_bytes(b"\x80\x04pickled")
+    with pytest.raises(UsageError, match="is damaged"):
+        lft.load(path)
+    save_file({"w": torch.zeros(2)}, path)
+    with pytest.raises(UsageError, match="no file of this program"):
+        lft.load(path)
+    save_tensors(path, {"w": torch.zeros(2)}, {"run": "x"})
+    with pytest.raises(UsageError, match="holds no trained fine-tuner"):
+        lft.load(path)
+    other = init_weights(LSTMSettings(hidden=4), generator("other"))
+    save(path, Pretrained(exported.card, other))
+    with pytest.raises(UsageError, match="weights of other sizes than its card says"):
+        lft.load(path)
+    save(path, Pretrained(exported.card.model_copy(update={"method": "ltf"}), exported.weights))
+    with pytest.raises(UsageError, match="unknown method 'ltf'; did you mean 'lft'"):
+        lft.load(path)
+
+
+def test_a_changed_file_is_refused(exported: Pretrained, tmp_path: Path) -> None:
+    path = tmp_path / "file.safetensors"
+    save(path, exported)
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(UsageError, match="its checksum does not match"):
+        lft.load(path)
