@@ -25,7 +25,9 @@ def code(*parts):
 
 CODE_DATA = code("data/*.py")
 CODE_VICTIM = code("tasks/victim.py", "world.py")
-CODE_RUN = code("tasks/*.py", "tasks/*.cpp", "finetuners/*.py", "finetuners/*.cpp") + code(
+CODE_RUN = code(
+    "tasks/*.py", "tasks/*.cpp", "finetuners/*.py", "finetuners/*.cpp"
+) + code(
     "adapt.py",
     "device.py",
     "gradients.py",
