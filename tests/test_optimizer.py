@@ -152,7 +152,7 @@ def test_a_schedule_changes_the_rate() -> None:
         param.grad = torch.ones(2)
         optimizer.step()
         schedule.step()
-        assert float(param[0]) == pytest.approx(expected)
+        assert param[0].item() == pytest.approx(expected)
 
 
 def test_what_has_no_gradient_is_left_alone() -> None:
