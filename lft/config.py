@@ -292,6 +292,7 @@ class GapSettings(Settings):
     fixed_size: Positive  # size of the other set while one varies
     steps: Annotated[tuple[Positive, ...], Field(min_length=1)]  # fine-tuning steps K
     tasks: Positive  # tasks per point
+    draws: Annotated[int, Field(ge=2, le=100, strict=True)] = 3  # of each task's data
 
 
 class VanishingSettings(Settings):

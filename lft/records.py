@@ -111,9 +111,9 @@ THEORY_COLUMNS = (
     "experiment", "stage", "quantity", "method", "seed",
     "steps", "support", "query", "task", "value",
 )  # fmt: skip
-"""One theory measurement: ``quantity`` is gap, variance_part, fitting_part, bound, sigma, jacobian
-or meta_gradient_norm; ``stage`` is initial, halfway or best; ``support`` and ``query`` are |D_tr|
-and |D_val|; ``steps`` is K."""
+"""One theory measurement: ``quantity`` is gap, variance_part, fitting_square, gradient_square,
+gradient_kept, bound, sigma, jacobian, statement1_error or meta_gradient_norm; ``stage`` is initial,
+halfway or best; ``support`` and ``query`` are |D_tr| and |D_val|; ``steps`` is K."""
 
 
 @contextmanager

@@ -30,7 +30,7 @@ from lft.records import (
 )
 from lft.report.claims import load_paper
 from lft.report.style import CAPTION_COLUMNS, INK, ORDERS, RULE, Look, Style
-from lft.report.theory_tests import gap_points, sweep
+from lft.report.theory_tests import bound_over_gap, gap_points, sweep
 
 mpl.use("Agg")
 RC: dict[str, Any] = {
@@ -318,7 +318,8 @@ def gaps(measured: Measured) -> Iterator[Drawing]:
         "theory",
         "Theorem 1. Norm of the gap between the meta-gradients of LFT and L2O, of its variance and "
         "fitting parts, and the bound, with trained φ; the gap also with initial and half-trained "
-        "φ. Means over tasks and seeds; one of |D_tr|, |D_val| and K varies at a time.",
+        "φ. Means over tasks and seeds, of the fitting part the root of the mean square, missing "
+        "where the estimate of that is negative; one of |D_tr|, |D_val| and K varies at a time.",
         _gap_sentences(points),
         figure,
         points,
@@ -628,7 +629,7 @@ def _gap_sentences(points: pd.DataFrame) -> str:
     for experiment, group in points[points["stage"] == "best"].groupby("experiment", sort=False):
         line = sweep(group, "support", "query")
         first, last = line.iloc[0], line.iloc[-1]
-        ratio = group["bound"] / group["gap"]
+        ratio = bound_over_gap(group)
         sentences.append(
             f"{experiment}: the gap goes from {first['gap']:.2g} at |D_tr| = {first['support']} to "
             f"{last['gap']:.2g} at |D_tr| = {last['support']}; the bound is {ratio.min():.2g} to "

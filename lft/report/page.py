@@ -28,10 +28,16 @@ from lft.records import (
 )
 from lft.report.claims import REFERENCE
 from lft.report.interactive import PRIMARY, curves, library, specification
+from lft.report.statistics import NOTHING, Interval
 from lft.report.style import CAPTION_COLUMNS, THEME, Style
 from lft.report.tables import build_tables
 from lft.report.templates import render
-from lft.report.theory_tests import gap_points
+from lft.report.theory_tests import (
+    bound_over_gap,
+    gap_points,
+    gradient_missing,
+    share_below_bound,
+)
 
 PAPER_FIGURES = {
     "figure-2": "Figure 2",
@@ -156,19 +162,22 @@ def _claim(row: dict[str, Any], anchors: set[str]) -> dict[str, Any]:
 
 def _theory(theory: pd.DataFrame) -> list[dict[str, str]]:
     """Where the bound holds and by what factor, per experiment and stage of φ."""
-    points = gap_points(theory)
+    points, missing = gap_points(theory), gradient_missing(theory)
     if points.empty:
         return []
     rows = []
     for (experiment, stage), group in points.groupby(["experiment", "stage"], observed=True):
-        ratio = group["bound"] / group["gap"]
+        ratio = bound_over_gap(group)
+        share = missing.get((str(experiment), str(stage)), NOTHING)
         rows.append(
             {
                 "experiment": str(experiment),
                 "stage": str(stage),
-                "holds": f"{(ratio >= 1).mean():.0%} of {len(group)} points",
+                "holds": f"{share_below_bound(group):.0%} of {len(group)} points",
                 "factor": f"{_plain(ratio.min())} to {_plain(ratio.max())}",
-                "fitting": _plain((group["fitting_part"] / group["variance_part"]).median()),
+                "variance": _plain((group["gap"] / group["variance_part"]).median()),
+                "missing": _percent(share),
+                "a1": "fails" if share.low > 0 or share.high < 0 else "not seen to fail",
                 "sigma": _plain(group["sigma"].median()),
                 "jacobian": _plain(group["jacobian"].median()),
             }
@@ -177,7 +186,16 @@ def _theory(theory: pd.DataFrame) -> list[dict[str, str]]:
 
 
 def _plain(value: float) -> str:
+    if np.isnan(value):
+        return "–"
     return f"{value:.0f}" if 100 <= value < 1e6 else f"{value:.2g}"
+
+
+def _percent(interval: Interval) -> str:
+    if np.isnan(interval.mean):
+        return "–"
+    text = f"{round(interval.mean, 2) + 0:.0%}"  # + 0: no minus before a zero
+    return text if np.isnan(interval.low) else f"{text} ± {interval.half_width:.0%}"
 
 
 def _victims(profile: Profile, results: Path) -> Iterator[tuple[str, str, str]]:

@@ -35,10 +35,11 @@ def bound(theory: pd.DataFrame) -> Finding | None:
     points = gap_points(theory)
     if points.empty:
         return None
-    ratio = points["bound"] / points["gap"]
-    share = float((ratio >= 1).mean())
-    kind = f"smallest bound / gap of {len(points)} points"
-    interval = Interval(float(ratio.min()), np.nan, np.nan, len(points), kind)
+    share, ratio = share_below_bound(points), bound_over_gap(points)
+    if ratio.empty:
+        return None
+    kind = f"smallest bound / gap of {len(ratio)} points"
+    interval = Interval(float(ratio.min()), np.nan, np.nan, len(ratio), kind)
     ours = f"holds at {share:.0%} of points; bound / gap {ratio.min():.2g} to {ratio.max():.2g}"
     return Finding(ours, interval, share == 1, share == 1, exact=True)
 
@@ -108,16 +109,52 @@ TESTS: dict[str, Callable[[pd.DataFrame], Finding | None]] = {
 def gap_points(theory: pd.DataFrame, *keys: str) -> pd.DataFrame:
     """Means over tasks and seeds of gap, its parts, bound, σ and G at every measured point.
 
+    The fitting part is the root of its mean square, NaN where the estimate of that is negative.
+
     Args:
         keys: further columns to tell points apart by, such as ``seed``.
     """
-    quantities = ["gap", "variance_part", "fitting_part", "bound", "sigma", "jacobian"]
+    quantities = ["gap", "variance_part", "fitting_square", "bound", "sigma", "jacobian"]
     rows = theory[theory["quantity"].isin(quantities)]
     if rows.empty:
         return pd.DataFrame()
     index = ["experiment", "stage", "steps", "support", "query", *keys]
     table = rows.pivot_table(index=index, columns="quantity", values="value", observed=True)
+    table = table.reindex(columns=quantities)  # one that was never finite has no rows
+    square = table.pop("fitting_square")
+    table["fitting_part"] = square.where(square >= 0) ** 0.5
     return table.reset_index().astype({"support": int, "query": int})
+
+
+def share_below_bound(points: pd.DataFrame) -> float:
+    """Share of points whose mean gap is at most the mean bound."""
+    return float((points["gap"] <= points["bound"]).mean())
+
+
+def bound_over_gap(points: pd.DataFrame) -> pd.Series:
+    """By what factor the bound is above the gap; points without a gap are left out."""
+    there = points[points["gap"] > 0]
+    return there["bound"] / there["gap"]
+
+
+def gradient_missing(theory: pd.DataFrame) -> dict[tuple[str, str], Interval]:
+    """Share of the expected gradient that is missing on D_tr, by experiment and stage; 0 under A1.
+
+    With the means m_s of ⟨∇f(θ⁽ᵏ⁾; D_new), ∇f(θ⁽ᵏ⁾; D_val)⟩ and t_s of the same with D_tr over all
+    points and tasks of seed s, it is the mean over seeds of (m_s − t_s) / m, m being the mean over
+    seeds of m_s.
+    """
+    rows = theory[theory["quantity"].isin(["gradient_square", "gradient_kept"])]
+    if rows.empty:
+        return {}
+    keys = ["experiment", "stage", "seed"]
+    means = rows.pivot_table(index=keys, columns="quantity", values="value", observed=True)
+    found: dict[tuple[str, str], Interval] = {}
+    for (experiment, stage), of_seeds in means.groupby(["experiment", "stage"], observed=True):
+        square = of_seeds["gradient_square"].mean()
+        missing = (of_seeds["gradient_square"] - of_seeds["gradient_kept"]) / square
+        found[str(experiment), str(stage)] = mean_interval(missing if square > 0 else [])
+    return found
 
 
 def sweep(points: pd.DataFrame, varied: str, fixed: str) -> pd.DataFrame:

@@ -190,7 +190,9 @@ def theory_rows(
                         values = {
                             "gap": gap,
                             "variance_part": 0.8 * gap,
-                            "fitting_part": 0.6 * gap,
+                            "fitting_square": 0.36 * gap**2,
+                            "gradient_square": 2.0 + 0.1 * random.standard_normal(),
+                            "gradient_kept": 1.5 + 0.1 * random.standard_normal(),
                             "sigma": sigma,
                             "jacobian": slack,
                             "bound": slack * sigma * decay,

@@ -12,7 +12,14 @@ from synthetic import report_profile, theory_rows
 
 from lft.records import THEORY_COLUMNS
 from lft.report.statistics import Finding
-from lft.report.theory_tests import TESTS, gap_points, sweep
+from lft.report.theory_tests import (
+    TESTS,
+    bound_over_gap,
+    gap_points,
+    gradient_missing,
+    share_below_bound,
+    sweep,
+)
 
 
 def rows(*experiments: str, seeds: tuple[int, ...] = (0, 1, 2), **truth: Any) -> pd.DataFrame:
@@ -153,3 +160,54 @@ def test_a_collapsed_fine_tuner_is_left_out_without_a_logarithm_of_zero(name: st
     assert finding is not None
     assert finding.interval.n == theory["seed"].nunique() - 1
     assert math.isfinite(finding.interval.mean)
+
+
+def test_the_fitting_part_is_the_root_of_a_mean_square() -> None:
+    theory = rows()
+    square = theory["quantity"] == "fitting_square"
+    theory.loc[square, "value"] = theory.loc[square, "seed"].map({0: 1.0, 1: 4.0, 2: 7.0})
+    theory.loc[square & (theory["support"] == 16), "value"] *= -1
+    found = gap_points(theory).set_index("support")["fitting_part"]
+    assert found.loc[16].isna().all()
+    assert set(found.drop(16)) == {2.0}
+
+
+def test_no_gap_is_below_the_bound_and_has_no_factor() -> None:
+    theory = rows()
+    collapsed = theory["quantity"].isin(["gap", "bound"]) & (theory["support"] == 16)
+    theory.loc[collapsed, "value"] = 0.0
+    points = gap_points(theory)
+    assert share_below_bound(points) == 1
+    assert len(bound_over_gap(points)) == (points["support"] != 16).sum()
+    assert verdict(TESTS["bound"](theory)) == "proven"
+    theory.loc[theory["quantity"].isin(["gap", "bound"]), "value"] = 0.0
+    assert TESTS["bound"](theory) is None
+
+
+def test_points_without_a_finite_sigma_are_kept() -> None:
+    theory = rows()
+    points = gap_points(theory[~theory["quantity"].isin(["sigma", "fitting_square"])])
+    assert len(points) == len(gap_points(theory))
+    assert points[["sigma", "fitting_part"]].isna().all(axis=None)
+
+
+def test_the_missing_gradient_by_hand() -> None:
+    theory = rows()
+    for quantity, per_seed in (("square", (1.0, 2.0, 3.0)), ("kept", (1.0, 1.0, 4.0))):
+        chosen = theory["quantity"] == f"gradient_{quantity}"
+        theory.loc[chosen, "value"] = theory.loc[chosen, "seed"].map(dict(enumerate(per_seed)))
+    found = gradient_missing(theory)
+    assert set(found) == {("sine", stage) for stage in ("initial", "halfway", "best")}
+    # (0 + 1 − 1) / 2 on average, with deviations 0, 1/2 and −1/2: standard deviation 1/2; t is that
+    # of two degrees of freedom.
+    for interval in found.values():
+        assert interval.mean == pytest.approx(0, abs=1e-12)
+        assert interval.half_width == pytest.approx(4.302653 * 0.5 / 3**0.5, rel=1e-6)
+
+
+def test_without_a_gradient_none_can_be_missing() -> None:
+    theory = rows()
+    theory.loc[theory["quantity"].str.startswith("gradient_"), "value"] = 0.0
+    with np.errstate(all="raise"):
+        assert all(np.isnan(i.mean) for i in gradient_missing(theory).values())
+    assert gradient_missing(rows().iloc[:0]) == {}

@@ -62,7 +62,8 @@ def test_every_point_of_the_gap_is_there(profile: Profile, rows: pd.DataFrame) -
         found = set(zip(of_stage["support"], of_stage["query"], of_stage["steps"], strict=True))
         assert found == points
         assert len(of_stage) == len(points) * profile.theory.gap.tasks
-    for quantity in ("variance_part", "fitting_part", "sigma", "jacobian", "bound"):
+    others = {"variance_part", "fitting_square", "gradient_square", "gradient_kept"}
+    for quantity in others | {"sigma", "jacobian", "bound"}:
         assert (rows["quantity"] == quantity).sum() == len(gap)
 
 
