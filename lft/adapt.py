@@ -8,7 +8,11 @@ from typing import NamedTuple
 from lft.finetuners.base import FineTuner
 from lft.gradients import Gradient
 from lft.tasks.base import Objective
-from lft.types import Batch, Params, State
+from lft.types import Batch, Params, State, TaskBatch
+
+SIDE_BY_SIDE = 200_000
+"""Coordinates fine-tuned at once. An LSTM's state of so many is allocated at every step without
+asking the operating system for pages; with twice as many a coordinate takes three times as long."""
 
 
 class Point(NamedTuple):
@@ -46,3 +50,17 @@ def adapt(
         grads = gradient(family, params, support)
         state, params = tuner.step(state, params, grads)
         yield Point(params, state)
+
+
+def parts(tasks: TaskBatch, start: Params) -> Iterator[tuple[TaskBatch, Params]]:
+    """Many tasks and their θ⁽⁰⁾ in parts of at most :data:`SIDE_BY_SIDE` coordinates or one task.
+
+    The division depends on the shapes of θ alone, so that it is the same for every method.
+    """
+    n_tasks = len(tasks.query.x)
+    coordinates = sum(leaf[0].numel() for leaf in start.values())
+    size = max(1, SIDE_BY_SIDE // coordinates)
+    for begin in range(0, n_tasks, size):
+        part = slice(begin, begin + size)
+        batches = (Batch(batch.x[part], batch.y[part]) for batch in tasks)
+        yield TaskBatch(*batches), {name: leaf[part] for name, leaf in start.items()}

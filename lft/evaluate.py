@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from lft.adapt import Point, adapt
+from lft.adapt import adapt, parts
 from lft.config import Profile, Run
 from lft.learner import Learner
 from lft.records import Measurement, read_json, write_rows
@@ -82,25 +82,28 @@ def trajectory(
     family: TaskFamily,
     tasks: TaskBatch,
     start: Params,
-) -> tuple[dict[str, Tensor], Point]:
+) -> tuple[dict[str, Tensor], Params]:
     """Fine-tune and measure.
 
     Returns:
         Each metric as (steps + 1, B), from step 0: the query set's metrics, the primary metric of
         the support set with the suffix ``_support``, and for attacks ``first_full`` (1, B): the
-        first step with ASR 100 %, NaN if there is none. And the last point.
+        first step with ASR 100 %, NaN if there is none. And θ after the last step.
     """
     steps = learner.experiment.testing.steps
-    random = generator("test directions", run.experiment, name, run.seed)
-    tuner = learner.tuner(meta)
-    measured = [_measure(family, start, tasks)]
-    gradient = learner.gradient(random)
-    for point in adapt(family, tuner, start, tasks.support, steps=steps, gradient=gradient):
-        measured.append(_measure(family, point.params, tasks))
-    result = {metric: torch.stack([row[metric] for row in measured]) for metric in measured[0]}
+    gradient = learner.gradient(generator("test directions", run.experiment, name, run.seed))
+    measured, ends = [], []
+    for part, params in parts(tasks, start):
+        rows = [_measure(family, params, part)]
+        tuner = learner.tuner(meta)
+        for point in adapt(family, tuner, params, part.support, steps=steps, gradient=gradient):
+            rows.append(_measure(family, point.params, part))
+        measured.append({key: torch.stack([row[key] for row in rows]) for key in rows[0]})
+        ends.append(point.params)
+    result = {key: torch.cat([of_part[key] for of_part in measured], 1) for key in measured[0]}
     if "asr" in result:
         result["first_full"] = first_full(result["asr"])
-    return result, point
+    return result, {key: torch.cat([end[key] for end in ends]) for key in ends[0]}
 
 
 def _measure(family: TaskFamily, params: Params, tasks: TaskBatch) -> dict[str, Tensor]:
@@ -140,14 +143,14 @@ def _rows(run: Run, mixture: str, measured: dict[str, dict[str, Tensor]]) -> Ite
 
 
 @torch.no_grad()
-def pictures(family: Attack, tasks: TaskBatch, end: Point) -> dict[str, Tensor]:
+def pictures(family: Attack, tasks: TaskBatch, end: Params) -> dict[str, Tensor]:
     """Query images, perturbation and predictions of the first test tasks.
 
     Returns:
         ``images`` (n, m, C, H, W) uint8, ``perturbation`` (n, C, H, W), ``labels``, ``clean`` and
         ``attacked`` (n, m): true classes and the victim's predictions without and with δ.
     """
-    delta = {"delta": end.params["delta"][:EXAMPLE_TASKS]}
+    delta = {"delta": end["delta"][:EXAMPLE_TASKS]}
     images, labels = (leaf[:EXAMPLE_TASKS] for leaf in tasks.query)
     return {
         "images": (images * 255).round().to(torch.uint8),

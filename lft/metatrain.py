@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lft.adapt import adapt
+from lft.adapt import adapt, parts
 from lft.checkpoint import Checkpoints, watch_for_stop
 from lft.config import Profile, Run, digest
 from lft.errors import Diverged, Interrupted, UsageError
@@ -241,21 +241,26 @@ def validation_loss(
     The same tasks and the same number of steps serve every method of an experiment.
     """
     training = learner.experiment.training
-    scores = []
+    means = []
     for name, family in families.items():
         random = generator("validation", run.experiment, name, run.seed)
         tasks = family.sample(training.validation.tasks, random, "validation")
         start = learner.start(meta, family, training.validation.tasks, random)
-        points = adapt(
-            family,
-            learner.tuner(meta),
-            start,
-            tasks.support,
-            steps=training.steps,
-            gradient=learner.gradient(random),
-        )
-        scores += [family.loss(point.params, tasks.query).mean() for point in points]
-    return float(torch.stack(scores).mean())
+        gradient = learner.gradient(random)
+        losses = [
+            family.loss(point.params, part.query)
+            for part, params in parts(tasks, start)
+            for point in adapt(
+                family,
+                learner.tuner(meta),
+                params,
+                part.support,
+                steps=training.steps,
+                gradient=gradient,
+            )
+        ]
+        means.append(torch.cat(losses).mean())
+    return float(torch.stack(means).mean())
 
 
 def _pick_step_size(

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from lft.adapt import adapt
+from lft import adapt as module
+from lft.adapt import adapt, parts
 from lft.config import LSTMSettings, SineFamily, ZerothOrderSettings
 from lft.finetuners.base import FineTuner
 from lft.finetuners.gradient_descent import SGD, Adam
@@ -134,3 +135,23 @@ def test_the_start_is_left_unchanged_and_nothing_is_recorded_without_a_graph(zer
     for point in points:
         assert not any(leaf.requires_grad for leaf in point.params.values())
     assert all(torch.equal(start[name], before[name]) for name in start)
+
+
+@pytest.mark.parametrize(("coordinates", "sizes"), [(1, [1] * 5), (2 * 41, [2, 2, 1]), (1000, [5])])
+def test_parts_hold_as_many_tasks_as_fit(
+    coordinates: int, sizes: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    family = sine()  # 5 + 5 + 20 + 4 + 4 + 1 coordinates
+    tasks, start = family.sample(5, generator("tasks")), family.init(5, generator("start"))
+    assert sum(leaf[0].numel() for leaf in start.values()) == 39
+    monkeypatch.setattr(module, "SIDE_BY_SIDE", coordinates)
+    found = list(parts(tasks, start))
+    assert [len(part.support.x) for part, _ in found] == sizes
+    for name, leaf in start.items():
+        assert torch.equal(torch.cat([params[name] for _, params in found]), leaf)
+    for kind in ("support", "query"):
+        whole = getattr(tasks, kind)
+        joined = [
+            torch.cat(leaves) for leaves in zip(*(getattr(p, kind) for p, _ in found), strict=True)
+        ]
+        assert torch.equal(joined[0], whole.x) and torch.equal(joined[1], whole.y)

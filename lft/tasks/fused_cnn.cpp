@@ -310,10 +310,9 @@ class Task {
       float sum = 0.0f;
       const float *w = head_ + k * net_.outputs, feature = features[place];
       float* d_w = d_head + k * net_.outputs;
-      for (int64_t o = 0; o < net_.outputs; ++o) {
-        sum += w[o] * d_logits[o];
-        d_w[o] += feature * d_logits[o];
-      }
+      // Two loops: one would be compiled twice and round differently where the arrays lie close.
+      for (int64_t o = 0; o < net_.outputs; ++o) sum += w[o] * d_logits[o];
+      for (int64_t o = 0; o < net_.outputs; ++o) d_w[o] += feature * d_logits[o];
       at(at_.back().grad)[grad_place] = feature <= 0.0f ? 0.0f : sum;
     });
     for (int64_t l = net_.layers.size() - 1; l >= 0; --l) {

@@ -163,6 +163,18 @@ def test_results_do_not_depend_on_threads() -> None:
     assert all(torch.equal(leaf, results[1][1][name]) for name, leaf in results[0][1].items())
 
 
+def test_results_do_not_depend_on_where_tensors_lie() -> None:
+    case = Case((3, 16, 16), (8, 8), outputs=10)
+    expected = value_and_grad(case.fused, case.params, case.batch)
+    kept = []  # so that every copy lies elsewhere
+    for size in range(1, 2000, 50):
+        kept.append(torch.empty(size))
+        copy = {name: leaf.clone() for name, leaf in case.params.items()}
+        losses, grads = value_and_grad(case.fused, copy, case.batch)
+        assert torch.equal(losses, expected[0])
+        assert all(torch.equal(leaf, expected[1][name]) for name, leaf in grads.items())
+
+
 def test_arguments_that_do_not_fit_are_refused() -> None:
     case = Case((1, 8, 8), (4, 4))
     plain = case.plain.loss
