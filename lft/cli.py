@@ -124,6 +124,14 @@ def theory(experiment: str, profile: ProfileFile = QUICK, results: Results = Non
 
 
 @app.command()
+def search(profile: ProfileFile = QUICK, results: Results = None) -> None:
+    """Write search.csv: which hyper-parameters did best on meta-validation tasks."""
+    from lft.report.search import write_search
+
+    write_search(*_load(profile, results))
+
+
+@app.command()
 def aggregate(profile: ProfileFile = QUICK, results: Results = None) -> None:
     """Join all measurements: measurements.csv, cells.csv and theory.csv."""
     from lft.report.aggregate import aggregate as join

@@ -13,6 +13,7 @@ import reprlib
 import types
 import typing
 from collections.abc import Hashable, Iterator, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -207,8 +208,9 @@ class Experiment(Settings):
     families: dict[Name, Family]
     train_on: Annotated[tuple[Mixture, ...], Field(min_length=1)]
     test_on: Annotated[tuple[Mixture, ...], Field(min_length=1)]
-    methods: Annotated[tuple[str, ...], Field(min_length=1)]
+    methods: tuple[str, ...] = ()
     variants: dict[Name, Variant] = {}
+    search: dict[str, dict[str, list[Any]]] = {}  # method -> dotted key -> values to try
     orders: Annotated[tuple[Order, ...], Field(min_length=1)] = ("first",)
     finetuner: LSTMSettings
     zeroth_order: ZerothOrderSettings = ZerothOrderSettings()
@@ -216,6 +218,29 @@ class Experiment(Settings):
     maml: MamlSettings
     step_sizes: StepSizes
     testing: Testing
+
+    @model_validator(mode="before")
+    @classmethod
+    def _search_in_variants(cls, values: Any) -> Any:
+        """Add a variant for each combination of the values in ``search``."""
+        grids = values.get("search") if isinstance(values, dict) else None
+        if not isinstance(grids, dict) or not all(isinstance(g, dict) for g in grids.values()):
+            return values
+        variants = dict(values.get("variants") or {})
+        for method, grid in grids.items():
+            if not all(isinstance(tried, list) for tried in grid.values()):
+                return values
+            for number, combination in enumerate(product(*grid.values()), start=1):
+                chosen = dict(zip(grid, combination, strict=True))
+                label = ", ".join(f"{key} {value}" for key, value in chosen.items())
+                variants[f"{method}-{number}"] = {"method": method, "label": label, "set": chosen}
+        return {**values, "variants": variants}
+
+    @model_validator(mode="after")
+    def _any_method(self) -> Experiment:
+        if not (self.methods or self.variants):
+            raise ValueError("methods must name at least one method")
+        return self
 
     @model_validator(mode="after")
     def _step_size_for_each_order(self) -> Experiment:
@@ -266,7 +291,7 @@ class Experiment(Settings):
         if name not in self.variants:
             return self
         values = self.model_dump()
-        values["variants"] = {}
+        values |= {"methods": (self.variants[name].method,), "variants": {}, "search": {}}
         for dotted, value in self.variants[name].set.items():
             *parents, last = dotted.split(".")
             target: Any = values
@@ -541,21 +566,42 @@ def load_profile(path: Path | str) -> Profile:
 
     Args:
         path: a YAML file, or the name of a profile that comes with the package, e.g. ``quick``.
-            Top-level keys that start with ``_`` hold YAML anchors and are dropped.
+            Top-level keys that start with ``_`` hold YAML anchors and are dropped. With
+            ``extends: other.yaml``, a path from the file's own folder, or ``extends: quick`` it
+            holds only what differs from that profile; ``null`` removes a key.
 
     Raises:
-        UsageError: the file is missing or not YAML, or a key is unknown, duplicate, mistyped or
+        UsageError: a file is missing or not YAML, or a key is unknown, duplicate, mistyped or
             out of range; the message names the key and the nearest valid key or the bound.
     """
     path = _profile_path(Path(path))
+    try:
+        return Profile.model_validate(_profile_values(path))
+    except ValidationError as error:
+        raise UsageError(f"{path}: {explain(error, Profile)}") from None
+
+
+def _profile_values(path: Path, extended_by: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """The settings of a profile file, merged into those of the profile that it extends."""
     values = read_yaml(path, "profile")
     if not isinstance(values, dict):
         raise UsageError(f"{path}: a profile is a mapping of settings")
     values = {key: value for key, value in values.items() if not str(key).startswith("_")}
-    try:
-        return Profile.model_validate(values)
-    except ValidationError as error:
-        raise UsageError(f"{path}: {explain(error, Profile)}") from None
+    if "extends" not in values:
+        return values
+    named = Path(str(values.pop("extends")))
+    base = (path.parent / named if named.suffix else _profile_path(named)).resolve()
+    if base in (path.resolve(), *extended_by):
+        raise UsageError(f"{path}: profile {base.name} extends itself; correct its key 'extends'")
+    return _merged(_profile_values(base, (path.resolve(), *extended_by)), values)
+
+
+def _merged(base: Any, changes: Any) -> Any:
+    """``changes`` merged into ``base``, mapping by mapping; a key set to None is removed."""
+    if not (isinstance(base, dict) and isinstance(changes, dict)):
+        return changes
+    merged = base | {key: _merged(base.get(key), value) for key, value in changes.items()}
+    return {key: value for key, value in merged.items() if key not in changes or value is not None}
 
 
 def _profile_path(path: Path) -> Path:

@@ -23,7 +23,7 @@ from lft.progress import track
 from lft.records import HISTORY_COLUMNS, manifest, write_json, write_rows
 from lft.seeding import generator
 from lft.tasks.base import TaskFamily
-from lft.types import Params
+from lft.types import Batch, Params
 from lft.weights import below, prefixed, save_tensors
 from lft.world import build_families
 
@@ -38,7 +38,7 @@ class TrainingState:
         meta: current meta-parameters; ``stages`` keeps the initial, halfway and best ones.
         moments: state of the meta-optimizer (Adam).
         step: meta-batches done.
-        best_score: lowest meta-validation loss so far.
+        best_score: lowest meta-validation score so far.
         history: rows of HISTORY_COLUMNS.
     """
 
@@ -140,7 +140,7 @@ def train(profile: Profile, run: Run, results: Path) -> None:
             kernel=learner.kernel_used(state.meta),
             meta_batches=state.step,
             best_meta_batch=state.best_step,
-            validation_loss=state.best_score if math.isfinite(state.best_score) else None,
+            validation_score=state.best_score if math.isfinite(state.best_score) else None,
         ),
     )
     checkpoints.clear()
@@ -172,7 +172,7 @@ def _meta_train(
                 state.stages["halfway"] = state.meta
             score = math.nan
             if state.step in rounds:
-                score = validation_loss(learner, state.meta, run, families)
+                score = validation_score(learner, state.meta, run, families)
                 if score < state.best_score:
                     state.best_score, state.best_step = score, state.step
                     state.stages["best"] = state.meta
@@ -186,7 +186,7 @@ def _meta_train(
                     f"stopped after meta-batch {state.step} of {total}; checkpoint saved"
                 )
     if not math.isfinite(state.best_score):
-        raise Diverged("the meta-validation loss was never finite")
+        raise Diverged("the meta-validation score was never finite")
 
 
 def _meta_batch(
@@ -233,12 +233,12 @@ def _meta_batch(
 
 
 @torch.no_grad()
-def validation_loss(
+def validation_score(
     learner: Learner, meta: Params, run: Run, families: dict[str, TaskFamily]
 ) -> float:
-    """Query loss on meta-validation tasks, averaged over families, tasks and all steps.
+    """What model selection minimises: :func:`score` averaged over families, tasks and all steps.
 
-    The same tasks and the same number of steps serve every method of an experiment.
+    The same meta-validation tasks and the same number of steps serve every method of an experiment.
     """
     training = learner.experiment.training
     means = []
@@ -247,8 +247,8 @@ def validation_loss(
         tasks = family.sample(training.validation.tasks, random, "validation")
         start = learner.start(meta, family, training.validation.tasks, random)
         gradient = learner.gradient(random)
-        losses = [
-            family.loss(point.params, part.query)
+        scores = [
+            score(family, point.params, part.query)
             for part, params in parts(tasks, start)
             for point in adapt(
                 family,
@@ -259,8 +259,19 @@ def validation_loss(
                 gradient=gradient,
             )
         ]
-        means.append(torch.cat(losses).mean())
+        means.append(torch.cat(scores).mean())
     return float(torch.stack(means).mean())
+
+
+def score(family: TaskFamily, params: Params, query: Batch) -> Tensor:
+    """The error rate of classifiers, the loss of other tasks, (B,); lower is better.
+
+    A network that always guesses has a lower cross-entropy than one that is right more often but
+    too sure, so cross-entropy would select fine-tuners that learn nothing.
+    """
+    if family.primary == "accuracy":
+        return 1 - family.metrics(params, query)["accuracy"]
+    return family.loss(params, query)
 
 
 def _pick_step_size(
@@ -270,15 +281,15 @@ def _pick_step_size(
     grid = getattr(learner.experiment.step_sizes, learner.method.tuner)
     for index, step_size in enumerate(grid, start=1):
         meta = {"step_size": torch.tensor(step_size, dtype=torch.float64)}
-        score = validation_loss(learner, meta, run, families)
-        log.info("step size %g: meta-validation loss %g", step_size, score)
+        score = validation_score(learner, meta, run, families)
+        log.info("step size %g: meta-validation score %g", step_size, score)
         state.history.append([index, "+".join(families), math.nan, score])
         if score < state.best_score:
             state.best_score, state.best_step = score, index
             state.stages["best"] = meta
     state.step = len(grid)
     if not math.isfinite(state.best_score):
-        raise Diverged("the meta-validation loss was not finite for any step size")
+        raise Diverged("the meta-validation score was not finite for any step size")
 
 
 def describe(run: Run) -> str:

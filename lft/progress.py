@@ -15,7 +15,7 @@ LOG_SECONDS = 10.0
 
 
 class Tracker:
-    """Counts steps and shows the latest task loss, the best validation loss and the time left."""
+    """Counts steps and shows the latest task loss, the best validation score and the time left."""
 
     def __init__(self, total: int, done: int, title: str, bar: Progress | None) -> None:
         self.total = total

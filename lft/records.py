@@ -16,6 +16,7 @@ A result folder ``results/<profile>/`` holds::
     summary.csv                            means over test tasks: SUMMARY_COLUMNS
     cells.csv                              status of every cell: CELL_COLUMNS
     theory.csv                             all theory/*.csv, joined
+    search.csv                             hyper-parameter searches only: SEARCH_COLUMNS
 """
 
 from __future__ import annotations
@@ -58,6 +59,14 @@ class Measurement(NamedTuple):
 
 HISTORY_COLUMNS = ("meta_step", "family", "loss", "validation")
 """Outer loss of each meta-step; ``validation`` is empty except after a validation round."""
+
+SEARCH_COLUMNS = (
+    "experiment", "trained_on", "method", "order", "settings",
+    "score", "seeds", "diverged", "seconds", "chosen",
+)  # fmt: skip
+"""One combination of a hyper-parameter search: ``score`` is the meta-validation score, averaged over
+seeds; ``chosen`` marks the lowest of each method, training mixture and order; ``seconds`` is the
+time of one meta-training."""
 
 CELL_COLUMNS = (
     "experiment",

@@ -400,3 +400,31 @@ def test_settings_are_frozen() -> None:
     profile: Profile = tiny_profile()
     with pytest.raises(ValueError, match="frozen"):
         profile.threads = 2
+
+
+def test_a_profile_that_extends_another_holds_only_what_differs(tmp_path: Path) -> None:
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "base.yaml").write_text(yaml.safe_dump(profile_values()))
+    middle = {"extends": "../base.yaml", "title": "middle", "seeds": [7]}
+    (tmp_path / "deep" / "middle.yaml").write_text(yaml.safe_dump(middle))
+    top = {
+        "extends": "deep/middle.yaml",
+        "title": "top",
+        "experiments": {"sine": {"training": {"learning_rate": 0.5}}, "attack": None},
+    }
+    (tmp_path / "top.yaml").write_text(yaml.safe_dump(top))
+    profile, base = load_profile(tmp_path / "top.yaml"), tiny_profile()
+    assert (profile.title, profile.seeds) == ("top", (7,))
+    assert profile.experiments["sine"].training.learning_rate == 0.5
+    assert profile.experiments["sine"].training.steps == base.experiments["sine"].training.steps
+    assert set(profile.experiments) == set(base.experiments) - {"attack"}
+
+
+def test_profiles_that_extend_each_other_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("extends: b.yaml")
+    (tmp_path / "b.yaml").write_text("extends: a.yaml")
+    with pytest.raises(UsageError, match=r"b\.yaml: profile a\.yaml extends itself"):
+        load_profile(tmp_path / "a.yaml")
+    with pytest.raises(UsageError, match=r"cannot read profile .*none\.yaml"):
+        (tmp_path / "a.yaml").write_text("extends: none.yaml")
+        load_profile(tmp_path / "a.yaml")

@@ -23,7 +23,7 @@ from lft.config import Profile, Run
 from lft.errors import Interrupted, UsageError
 from lft.learner import Learner
 from lft.metagradient import meta_gradient
-from lft.metatrain import train, validation_loss
+from lft.metatrain import train, validation_score
 from lft.methods import METHODS
 from lft.records import HISTORY_COLUMNS, read_json
 from lft.seeding import generator
@@ -161,7 +161,7 @@ def test_meta_training_is_algorithm_1(method: str, seed: int, tmp_path: Path) ->
         losses.append(sum(of_segments) / segments)
         stages[step + 1] = {name: leaf.detach().clone() for name, leaf in leaves.items()}
         if step % 2:
-            scores[step + 1] = validation_loss(learner, stages[step + 1], run, {"sine": family})
+            scores[step + 1] = validation_score(learner, stages[step + 1], run, {"sine": family})
     best = min(scores, key=lambda step: scores[step])
 
     rows = history(tmp_path, run)
@@ -200,20 +200,20 @@ def test_what_is_written(tmp_path: Path) -> None:
     assert manifest["status"] == "ok"
     assert manifest["run"] == run._asdict()
     assert manifest["meta_batches"] == 6
-    assert manifest["validation_loss"] == pytest.approx(min(scores.values()), rel=1e-6)
+    assert manifest["validation_score"] == pytest.approx(min(scores.values()), rel=1e-6)
     assert scores[manifest["best_meta_batch"]] == min(scores.values())
     flat, _ = load_tensors(tmp_path / run.folder / "weights.safetensors")
     assert {name.split("/")[0] for name in flat} == {"initial", "halfway", "best"}
 
 
-def test_the_best_stage_has_the_validation_loss_that_is_written(tmp_path: Path) -> None:
+def test_the_best_stage_has_the_validation_score_that_is_written(tmp_path: Path) -> None:
     run, profile = sine_run("l2o"), tiny_profile()
     train(profile, run, tmp_path)
     flat, _ = load_tensors(tmp_path / run.folder / "weights.safetensors")
     learner = Learner.of(profile, run)
     families = build_families(profile, learner.experiment, ["sine"], tmp_path)
-    score = validation_loss(learner, below("best", flat), run, families)
-    assert score == read_json(tmp_path / run.folder / "run.json")["validation_loss"]
+    score = validation_score(learner, below("best", flat), run, families)
+    assert score == read_json(tmp_path / run.folder / "run.json")["validation_score"]
 
 
 @pytest.mark.parametrize("method", sorted(META_TRAINED))
@@ -240,7 +240,7 @@ def test_meta_training_improves_on_unseen_tasks(method: str, tmp_path: Path) -> 
     families = build_families(profile, learner.experiment, ["sine"], tmp_path)
     other_tasks = run._replace(seed=99)
     before, after = (
-        validation_loss(learner, below(stage, flat), other_tasks, families)
+        validation_score(learner, below(stage, flat), other_tasks, families)
         for stage in ("initial", "best")
     )
     # 5 % of the loss averaged over the first six steps: half of what is found, and much more than
@@ -460,9 +460,9 @@ def test_nan_in_the_middle_keeps_what_was_learned(
 def test_validation_that_is_never_finite_is_divergence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lft.metatrain, "validation_loss", lambda *arguments: float("nan"))
+    monkeypatch.setattr(lft.metatrain, "validation_score", lambda *arguments: float("nan"))
     for method in ("lft", "adam"):
         train(tiny_profile(), sine_run(method), tmp_path)
         manifest = read_json(tmp_path / sine_run(method).folder / "run.json")
         assert manifest["status"] == "diverged"
-        assert manifest["validation_loss"] is None
+        assert manifest["validation_score"] is None

@@ -367,7 +367,7 @@ def vanishing(measured: Measured) -> Iterator[Drawing]:
 
 
 def histories(measured: Measured) -> Iterator[Drawing]:
-    """Meta-validation loss during meta-training, a line per method and seed."""
+    """Meta-validation score during meta-training, a line per method and seed."""
     data = _validations(measured)
     if data.empty:
         return
@@ -393,7 +393,7 @@ def histories(measured: Measured) -> Iterator[Drawing]:
     for axis in axes.flat[max(0, len(panels) - columns) : len(panels)]:
         axis.set_xlabel("share of meta-training")
     for axis in axes[:, 0]:
-        axis.set_ylabel("meta-validation loss")
+        axis.set_ylabel("meta-validation score")
     _legend(figure, axes)
     best = data.groupby(["experiment", "method"], sort=False)["validation"].min().reset_index()
     alt = "; ".join(
@@ -404,11 +404,12 @@ def histories(measured: Measured) -> Iterator[Drawing]:
         "figure-training",
         "training",
         _noted(
-            "Meta-validation loss during meta-training, a line per seed. The best point is kept.",
+            "Meta-validation score during meta-training (the error rate of classifiers, the loss of "
+            "other tasks, over all steps), a line per seed. The lowest point is kept.",
             measured.style,
             *measured.profile.experiments,
         ),
-        f"Smallest meta-validation loss: {alt}.",
+        f"Smallest meta-validation score: {alt}.",
         figure,
         data.drop(columns="share"),
     )
@@ -650,7 +651,7 @@ def _relative(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _validations(measured: Measured) -> pd.DataFrame:
-    """Meta-validation losses of all meta-trained runs, ``share`` counting from 0 to 1."""
+    """Meta-validation scores of all meta-trained runs, ``share`` counting from 0 to 1."""
     frames = []
     for name in measured.profile.experiments:
         for run in measured.profile.runs(name):

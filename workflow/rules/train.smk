@@ -26,3 +26,21 @@ rule train:
     shell:
         "lft train {wildcards.experiment} {wildcards.trained_on} {wildcards.method}"
         " --order {wildcards.order} --seed {wildcards.seed} {params.options} > {log} 2>&1"
+
+
+# A search meta-trains every combination and evaluates none: test tasks have no part in it.
+rule search:
+    input:
+        code("report/search.py"),
+        [f"{RESULTS}/{run.folder}/run.json" for run in RUNS],
+    output:
+        f"{RESULTS}/search.csv",
+    log:
+        f"{RESULTS}/logs/search.log",
+    conda:
+        "../envs/lft.yaml"
+    threads: 1
+    params:
+        options=OPTIONS,
+    shell:
+        "lft search {params.options} > {log} 2>&1"
