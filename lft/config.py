@@ -291,7 +291,8 @@ class Experiment(Settings):
         if name not in self.variants:
             return self
         values = self.model_dump()
-        values |= {"methods": (self.variants[name].method,), "variants": {}, "search": {}}
+        values |= {"variants": {}, "search": {}}
+        values["methods"] = self.methods or (self.variants[name].method,)
         for dotted, value in self.variants[name].set.items():
             *parents, last = dotted.split(".")
             target: Any = values

@@ -64,9 +64,9 @@ SEARCH_COLUMNS = (
     "experiment", "trained_on", "method", "order", "settings",
     "score", "seeds", "diverged", "seconds", "chosen",
 )  # fmt: skip
-"""One combination of a hyper-parameter search: ``score`` is the meta-validation score, averaged over
-seeds; ``chosen`` marks the lowest of each method, training mixture and order; ``seconds`` is the
-time of one meta-training."""
+"""One combination of a hyper-parameter search: ``score`` is the meta-validation score, averaged
+over seeds, NaN if one had none; ``chosen`` marks the lowest of each method, training mixture and
+order; ``seconds`` is the time of one meta-training."""
 
 CELL_COLUMNS = (
     "experiment",

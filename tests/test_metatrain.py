@@ -23,7 +23,7 @@ from lft.config import Profile, Run
 from lft.errors import Interrupted, UsageError
 from lft.learner import Learner
 from lft.metagradient import meta_gradient
-from lft.metatrain import train, validation_score
+from lft.metatrain import score, train, validation_score
 from lft.methods import METHODS
 from lft.records import HISTORY_COLUMNS, read_json
 from lft.seeding import generator
@@ -466,3 +466,17 @@ def test_validation_that_is_never_finite_is_divergence(
         manifest = read_json(tmp_path / sine_run(method).folder / "run.json")
         assert manifest["status"] == "diverged"
         assert manifest["validation_score"] is None
+
+
+def test_classifiers_are_selected_by_their_errors_and_other_tasks_by_their_loss(
+    prepared: Path,
+) -> None:
+    profile = tiny_profile()
+    grey = build_families(profile, profile.experiments["classification"], ["grey"], prepared)
+    family = grey["grey"]
+    params, tasks = family.init(2, generator("a")), family.sample(2, generator("b"), "test")
+    wrong = (family.network(params, tasks.query.x).argmax(-1) != tasks.query.y).float().mean(1)
+    torch.testing.assert_close(score(family, params, tasks.query), wrong)
+    sine = Sine(profile.experiments["sine"].families["sine"])
+    params, tasks = sine.init(2, generator("a")), sine.sample(2, generator("b"), "test")
+    assert torch.equal(score(sine, params, tasks.query), sine.loss(params, tasks.query))

@@ -404,8 +404,8 @@ def histories(measured: Measured) -> Iterator[Drawing]:
         "figure-training",
         "training",
         _noted(
-            "Meta-validation score during meta-training (the error rate of classifiers, the loss of "
-            "other tasks, over all steps), a line per seed. The lowest point is kept.",
+            "Meta-validation score during meta-training (error rate of classifiers, loss of other "
+            "tasks, over all steps), a line per seed. The lowest point is kept.",
             measured.style,
             *measured.profile.experiments,
         ),
