@@ -597,11 +597,14 @@ def _profile_values(path: Path, extended_by: tuple[Path, ...] = ()) -> dict[str,
     return _merged(_profile_values(base, (path.resolve(), *extended_by)), values)
 
 
-def _merged(base: Any, changes: Any) -> Any:
+def _merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     """``changes`` merged into ``base``, mapping by mapping; a key set to None is removed."""
-    if not (isinstance(base, dict) and isinstance(changes, dict)):
-        return changes
-    merged = base | {key: _merged(base.get(key), value) for key, value in changes.items()}
+    merged = dict(base)
+    for key, value in changes.items():
+        old = base.get(key)
+        if isinstance(old, dict) and isinstance(value, dict):
+            value = _merged(old, value)
+        merged[key] = value
     return {key: value for key, value in merged.items() if key not in changes or value is not None}
 
 

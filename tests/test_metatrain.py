@@ -28,6 +28,7 @@ from lft.methods import METHODS
 from lft.records import HISTORY_COLUMNS, read_json
 from lft.seeding import generator
 from lft.tasks.pools import Pools
+from lft.tasks.sine import Sine
 from lft.weights import below, load_tensors
 from lft.world import build_families, make_victim
 
