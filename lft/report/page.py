@@ -28,12 +28,13 @@ from lft.records import (
 )
 from lft.report.claims import REFERENCE
 from lft.report.interactive import PRIMARY, curves, library, specification
-from lft.report.statistics import NOTHING, Interval
+from lft.report.statistics import NOTHING, Interval, mean_interval
 from lft.report.style import CAPTION_COLUMNS, THEME, Style
 from lft.report.tables import build_tables
 from lft.report.templates import render
 from lft.report.theory_tests import (
     bound_over_gap,
+    decay_slopes,
     gap_points,
     gradient_missing,
     share_below_bound,
@@ -93,6 +94,7 @@ def context(profile: Profile, results: Path) -> dict[str, Any]:
         "figures": figures,
         "undrawn": [name for id, name in PAPER_FIGURES.items() if id not in anchors],
         "theory": _theory(theory),
+        "rates": _rates(theory),
         "curves": specification(lines) if lines else None,
         "scripts": [_script(text) for text in (library(), START_CURVES)] if lines else [],
         "victims": list(_victims(profile, results)),
@@ -185,6 +187,33 @@ def _theory(theory: pd.DataFrame) -> list[dict[str, str]]:
     return rows
 
 
+def _rates(theory: pd.DataFrame) -> list[tuple[str, str, list[str]]]:
+    """Experiment, stage of φ and the four slopes of :func:`decay_slopes`, over seeds."""
+    columns = [
+        pd.Series(decay_slopes(theory, quantity, *sizes), dtype=float)
+        for sizes in (("support", "query"), ("query", "support"))
+        for quantity in ("gap", "variance_part")
+    ]
+    if all(column.empty for column in columns):
+        return []
+    table = pd.concat(columns, axis=1, sort=False)
+    rows = []
+    for (experiment, stage), group in table.groupby(level=[0, 1], sort=False):
+        slopes = [_slope(mean_interval(column.dropna())) for _, column in group.items()]
+        rows.append((str(experiment), str(stage), slopes))
+    return rows
+
+
+def _slope(interval: Interval) -> str:
+    if np.isnan(interval.mean):
+        return "–"
+    return f"{interval.mean:.2f}" + _plus_minus(interval, ".2f")
+
+
+def _plus_minus(interval: Interval, spec: str) -> str:
+    return "" if np.isnan(interval.low) else f" ± {interval.half_width:{spec}}"
+
+
 def _plain(value: float) -> str:
     if np.isnan(value):
         return "–"
@@ -194,8 +223,8 @@ def _plain(value: float) -> str:
 def _percent(interval: Interval) -> str:
     if np.isnan(interval.mean):
         return "–"
-    text = f"{round(interval.mean, 2) + 0:.0%}"  # + 0: no minus before a zero
-    return text if np.isnan(interval.low) else f"{text} ± {interval.half_width:.0%}"
+    # + 0: no minus before a zero.
+    return f"{round(interval.mean, 2) + 0:.0%}" + _plus_minus(interval, ".0%")
 
 
 def _victims(profile: Profile, results: Path) -> Iterator[tuple[str, str, str]]:

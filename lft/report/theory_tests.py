@@ -140,20 +140,20 @@ def bound_over_gap(points: pd.DataFrame) -> pd.Series:
 def gradient_missing(theory: pd.DataFrame) -> dict[tuple[str, str], Interval]:
     """Share of the expected gradient that is missing on D_tr, by experiment and stage; 0 under A1.
 
-    With the means m_s of ⟨∇f(θ⁽ᵏ⁾; D_new), ∇f(θ⁽ᵏ⁾; D_val)⟩ and t_s of the same with D_tr over all
-    points and tasks of seed s, it is the mean over seeds of (m_s − t_s) / m, m being the mean over
-    seeds of m_s.
+    With the means m_i of ⟨∇f(θ⁽ᵏ⁾; D_new), ∇f(θ⁽ᵏ⁾; D_val)⟩ and t_i of the same with D_tr over all
+    points of task i, it is the mean of (m_i − t_i) / m over the tasks of all seeds, m being the
+    mean of m_i. The interval is over tasks: A1 is about data, whatever φ is.
     """
     rows = theory[theory["quantity"].isin(["gradient_square", "gradient_kept"])]
     if rows.empty:
         return {}
-    keys = ["experiment", "stage", "seed"]
+    keys = ["experiment", "stage", "seed", "task"]
     means = rows.pivot_table(index=keys, columns="quantity", values="value", observed=True)
     found: dict[tuple[str, str], Interval] = {}
-    for (experiment, stage), of_seeds in means.groupby(["experiment", "stage"], observed=True):
-        square = of_seeds["gradient_square"].mean()
-        missing = (of_seeds["gradient_square"] - of_seeds["gradient_kept"]) / square
-        found[str(experiment), str(stage)] = mean_interval(missing if square > 0 else [])
+    for (experiment, stage), of_tasks in means.groupby(["experiment", "stage"], observed=True):
+        square = of_tasks["gradient_square"].mean()
+        missing = (of_tasks["gradient_square"] - of_tasks["gradient_kept"]) / square
+        found[str(experiment), str(stage)] = mean_interval(missing if square > 0 else [], "tasks")
     return found
 
 
@@ -166,24 +166,37 @@ def sweep(points: pd.DataFrame, varied: str, fixed: str) -> pd.DataFrame:
     return chosen.sort_values(varied)
 
 
-def _decay(theory: pd.DataFrame, varied: str, fixed: str) -> Finding | None:
-    """The slope of log gap against log(1/√|D_tr| + 1/√|D_val|) is 1, as in the bound.
+def decay_slopes(theory: pd.DataFrame, quantity: str, varied: str, fixed: str) -> dict[Any, float]:
+    """Slopes of log ``quantity`` against log(1/√|D_tr| + 1/√|D_val|), where the bound's is 1.
 
-    One size varies; the other one's share does not shrink, so that log gap against log |D| alone
-    would not have the slope −1/2 even if the theorem were tight. Trained φ, largest K.
+    One size varies; the other one's share does not shrink, so that the logarithm of the gap
+    against log |D| alone would not have the slope −1/2 even if the theorem were tight. Largest K.
+
+    Args:
+        quantity: ``gap`` or ``variance_part``.
+        varied: ``support`` or ``query``; ``fixed`` the other one.
+
+    Returns:
+        By experiment, stage and seed.
     """
     points = gap_points(theory, "seed")
     if points.empty:
-        return None
-    chosen = sweep(points[(points["stage"] == "best") & (points["gap"] > 0)], varied, fixed)
+        return {}
+    chosen = sweep(points[points[quantity] > 0], varied, fixed)
     rate = np.log(chosen["support"] ** -0.5 + chosen["query"] ** -0.5)
-    chosen = chosen.assign(rate=rate, log_gap=np.log(chosen["gap"]))
-    slopes = {
-        where: float(stats.linregress(group["rate"], group["log_gap"]).slope)
-        for where, group in chosen.groupby(["experiment", "seed"], observed=True)
+    chosen = chosen.assign(rate=rate, log=np.log(chosen[quantity]))
+    return {
+        where: float(stats.linregress(group["rate"], group["log"]).slope)
+        for where, group in chosen.groupby(["experiment", "stage", "seed"], observed=True)
         if group[varied].nunique() > 1
     }
-    return _over_seeds(slopes, "slope", expected=1.0)
+
+
+def _decay(theory: pd.DataFrame, varied: str, fixed: str) -> Finding | None:
+    """The slope of :func:`decay_slopes` is 1 for the gap at trained φ."""
+    slopes = decay_slopes(theory, "gap", varied, fixed)
+    trained = {(where, seed): slope for (where, at, seed), slope in slopes.items() if at == "best"}
+    return _over_seeds(trained, "slope", expected=1.0)
 
 
 def _over_seeds(

@@ -177,7 +177,7 @@ def theory_rows(
     fixed = settings.fixed_size
     cases = [(size, fixed) for size in settings.sizes] + [(fixed, size) for size in settings.sizes]
     for seed in profile.seeds:
-        yield experiment, "best", "statement1_error", "lft", seed, 2, 2, 2, "-", statement1_error
+        yield experiment, "initial", "statement1_error", "lft", seed, 2, 2, 2, "-", statement1_error
         for stage in ("initial", "halfway", "best"):
             for support, query in dict.fromkeys(cases):
                 for steps in settings.steps:

@@ -174,6 +174,41 @@ def test_numbers_can_be_followed_to_their_runs(page: Page, profile: Profile) -> 
             assert f"{run.folder.as_posix()}/run.json" in links
 
 
+def test_theorem_1_is_judged_by_stage(page: Page, profile: Profile) -> None:
+    """The synthetic bound is 4 times the gap, the variance part 0.8 of it, and a quarter of the
+    gradient is missing on D_tr."""
+    caption = "Theorem 1: where the bound holds, and by what factor"
+    rows = table(page, caption)
+    assert [row[:2] for row in rows[:3]] == [
+        ["sine", "initial"], ["sine", "halfway"], ["sine", "best"],
+    ]  # fmt: skip
+    assert len(rows) == 3 * len(profile.theory.gap.experiments)
+    for row in rows:
+        assert row[2].startswith("100% of")
+        assert float(row[3].split(" to ")[0]) == pytest.approx(4, rel=0.1)
+        assert row[4] in ("1.2", "1.3")  # 1.25
+        assert re.fullmatch(r"2\d% ± \d%", row[5])
+        assert row[6] == "fails"
+    for row in table(page, "Theorem 1: rates; 1 in the bound"):
+        for slope in row[2:]:
+            assert float(slope.split(" ± ")[0]) == pytest.approx(1, abs=0.2)
+
+
+def table(page: Page, caption: str) -> list[list[str]]:
+    """Texts of the cells of a table's body."""
+    rows: list[list[str]] = []
+    current = ""
+    for tag, _, ancestors, text in page.elements:
+        if tag == "caption":
+            current = "".join(text)
+        elif current == caption and "tbody" in ancestors:
+            if tag == "tr":
+                rows.append([])
+            elif tag in ("th", "td"):
+                rows[-1].append("".join(text))
+    return rows
+
+
 def test_open_questions_show_choice_and_effect(page: Page) -> None:
     rows = {attrs["id"]: text for attrs, text in page.all("tr") if "id" in attrs}
     assert len(rows) > 15

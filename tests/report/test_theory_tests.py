@@ -15,6 +15,7 @@ from lft.report.statistics import Finding
 from lft.report.theory_tests import (
     TESTS,
     bound_over_gap,
+    decay_slopes,
     gap_points,
     gradient_missing,
     share_below_bound,
@@ -198,11 +199,12 @@ def test_the_missing_gradient_by_hand() -> None:
         theory.loc[chosen, "value"] = theory.loc[chosen, "seed"].map(dict(enumerate(per_seed)))
     found = gradient_missing(theory)
     assert set(found) == {("sine", stage) for stage in ("initial", "halfway", "best")}
-    # (0 + 1 − 1) / 2 on average, with deviations 0, 1/2 and −1/2: standard deviation 1/2; t is that
-    # of two degrees of freedom.
+    # Four tasks a seed, with 0, 1/2 and −1/2: their squares sum to 2, over n − 1 = 11; t is that of
+    # 11 degrees of freedom.
     for interval in found.values():
         assert interval.mean == pytest.approx(0, abs=1e-12)
-        assert interval.half_width == pytest.approx(4.302653 * 0.5 / 3**0.5, rel=1e-6)
+        assert interval.half_width == pytest.approx(2.200985 * (2 / 11 / 12) ** 0.5, rel=1e-6)
+        assert interval.kind == "95 % t interval over 12 tasks"
 
 
 def test_without_a_gradient_none_can_be_missing() -> None:
@@ -211,3 +213,21 @@ def test_without_a_gradient_none_can_be_missing() -> None:
     with np.errstate(all="raise"):
         assert all(np.isnan(i.mean) for i in gradient_missing(theory).values())
     assert gradient_missing(rows().iloc[:0]) == {}
+
+
+def test_slopes_of_every_stage_and_quantity() -> None:
+    theory = pd.concat([rows("sine"), rows("attack", exponent=1.0)])
+    stage, variance = theory["stage"] == "halfway", theory["quantity"] == "variance_part"
+    fixed = theory["support"] ** -0.5 + theory["query"] ** -0.5
+    theory.loc[stage & variance, "value"] = fixed[stage & variance] ** 3
+    slopes = decay_slopes(theory, "variance_part", "query", "support")
+    assert set(slopes) == {
+        (name, at, seed)
+        for name in ("sine", "attack")
+        for at in ("initial", "halfway", "best")
+        for seed in (0, 1, 2)
+    }
+    assert slopes["sine", "halfway", 1] == pytest.approx(3, rel=1e-9)  # rounding
+    assert slopes["sine", "best", 1] == pytest.approx(1, abs=0.2)  # 2 % of noise in the gap
+    # 1/|D_tr| + 1/|D_val| falls about twice as fast.
+    assert 1.4 < slopes["attack", "initial", 1] < 2.1
