@@ -1,10 +1,11 @@
 # make reproduce            data -> meta-training -> report (PROFILE=quick by default)
 # make test                 lint and tests, including the whole smoke workflow
+# make test-cluster         the workflow on a one-node Slurm that it starts and stops (docs/cluster.md)
 PROFILE ?= quick
 CORES ?= $(shell nproc)
 BIN := .venv/bin
 
-.PHONY: reproduce report test lint format benchmark clean
+.PHONY: reproduce report test test-cluster lint format benchmark clean
 
 reproduce: .venv/ready
 	$(BIN)/snakemake --cores $(CORES) --config profile=$(PROFILE) --keep-going -- reproduce all
@@ -15,6 +16,9 @@ report: .venv/ready
 
 test: .venv/ready lint
 	$(BIN)/pytest
+
+test-cluster: .venv/ready
+	$(BIN)/pytest tests/cluster --override-ini "addopts=-q"
 
 lint: .venv/ready
 	PATH="$(CURDIR)/$(BIN):$$PATH" pre-commit run --all-files

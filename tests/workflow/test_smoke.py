@@ -8,13 +8,11 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from checkout import SNAKEMAKE, copy_checkout
 
-ROOT = Path(__file__).resolve().parents[2]
-SNAKEMAKE = Path(sys.executable).parent / "snakemake"
 RESULTS = Path("results/smoke")
 
 
@@ -30,14 +28,6 @@ def snakemake(checkout: Path, *arguments: str) -> subprocess.CompletedProcess[st
         timeout=900,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
-
-
-def copy_checkout(target: Path) -> Path:
-    """What the workflow reads of a checkout."""
-    for name in ("lft", "workflow", "report_templates"):
-        ignored = shutil.ignore_patterns("__pycache__")
-        shutil.copytree(ROOT / name, target / name, ignore=ignored)
-    return target
 
 
 def planned(checkout: Path, *arguments: str) -> dict[str, int]:

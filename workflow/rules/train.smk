@@ -24,7 +24,7 @@ rule train:
         options=OPTIONS,
         settings=lambda w: digest(PROFILE.training_inputs(run_of(w))),
     shell:
-        "lft train {wildcards.experiment} {wildcards.trained_on} {wildcards.method}"
+        "exec lft train {wildcards.experiment} {wildcards.trained_on} {wildcards.method}"
         " --order {wildcards.order} --seed {wildcards.seed} {params.options} > {log} 2>&1"
 
 

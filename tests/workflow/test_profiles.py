@@ -1,0 +1,37 @@
+"""The profiles that say how jobs run, read by Snakemake."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+from checkout import ROOT, SNAKEMAKE, copy_checkout
+
+
+@pytest.mark.parametrize("site", ["slurm", "slurm-cpu"])
+def test_cluster_profiles_are_understood(site: str, tmp_path: Path) -> None:
+    checkout = copy_checkout(tmp_path)
+    done = subprocess.run(
+        [SNAKEMAKE, "--profile", f"workflow/profiles/{site}", "--config", "profile=smoke", "-n"],
+        cwd=checkout,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stdout
+    groups = re.findall(r"Group job (\w+)", done.stdout)
+    assert sorted(groups) == ["evaluate", "evaluate", "report"]  # 18 evaluations, ten a group
+    training = re.search(r"rule train:.*?resources: ([^\n]*)", done.stdout, re.S)
+    assert training
+    partition = {"slurm": "gpu", "slurm-cpu": "short"}[site]
+    for asked in ("mem_mb=3000", "runtime=240", f"slurm_partition={partition}", "TERM@120"):
+        assert asked in training[1]
+
+
+def test_every_shipped_cluster_profile_is_explained() -> None:
+    explained = (ROOT / "docs/cluster.md").read_text()
+    for profile in (ROOT / "workflow/profiles").iterdir():
+        assert f"workflow/profiles/{profile.name}" in explained
