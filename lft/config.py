@@ -193,6 +193,17 @@ class StepSizes(Settings):
 class Testing(Settings):
     tasks: Positive  # meta-test tasks per family
     steps: Positive  # fine-tuning steps
+    every: Positive = 1  # steps between those whose metrics are written
+
+    @model_validator(mode="after")
+    def _whole_strides(self) -> Testing:
+        if self.steps % self.every:
+            raise ValueError(f"steps ({self.steps}) must be a multiple of every ({self.every})")
+        return self
+
+    def written(self, step: int) -> int:
+        """The last step up to ``step`` whose metrics are written."""
+        return min(step, self.steps) // self.every * self.every
 
 
 class Variant(Settings):

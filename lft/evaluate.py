@@ -58,7 +58,7 @@ def evaluate(profile: Profile, run: Run, results: Path) -> None:
             if isinstance(family, Attack) and seed == profile.seeds[0]:
                 examples |= prefixed(name, pictures(family, tasks, end))
         for mixture in mixtures:
-            rows.extend(_rows(seeded, mixture, measured))
+            rows.extend(_rows(seeded, mixture, measured, learner.experiment.testing.every))
     write_rows(results / run.evaluation_folder / "measurements.csv", Measurement._fields, rows)
     save_tensors(results / run.evaluation_folder / "examples.safetensors", examples, {})
 
@@ -86,23 +86,28 @@ def trajectory(
     """Fine-tune and measure.
 
     Returns:
-        Each metric as (steps + 1, B), from step 0: the query set's metrics, the primary metric of
-        the support set with the suffix ``_support``, and for attacks ``first_full`` (1, B): the
-        first step with ASR 100 %, NaN if there is none. And θ after the last step.
+        Each metric as (steps / every + 1, B), from step 0: the query set's metrics, the primary
+        metric of the support set with the suffix ``_support``, and for attacks ``first_full``
+        (1, B): the first step of all with ASR 100 %, NaN if there is none. And θ after the last
+        step.
     """
-    steps = learner.experiment.testing.steps
+    steps, every = learner.experiment.testing.steps, learner.experiment.testing.every
+    each_step = isinstance(family, Attack)
     gradient = learner.gradient(generator("test directions", run.experiment, name, run.seed))
     measured, ends = [], []
     for part, params in parts(tasks, start):
         rows = [_measure(family, params, part)]
         tuner = learner.tuner(meta)
-        for point in adapt(family, tuner, params, part.support, steps=steps, gradient=gradient):
-            rows.append(_measure(family, point.params, part))
+        points = adapt(family, tuner, params, part.support, steps=steps, gradient=gradient)
+        for step, point in enumerate(points, start=1):
+            if each_step or step % every == 0:
+                rows.append(_measure(family, point.params, part))
         measured.append({key: torch.stack([row[key] for row in rows]) for key in rows[0]})
         ends.append(point.params)
     result = {key: torch.cat([of_part[key] for of_part in measured], 1) for key in measured[0]}
-    if "asr" in result:
-        result["first_full"] = first_full(result["asr"])
+    if each_step:
+        first = first_full(result["asr"])
+        result = {key: values[::every] for key, values in result.items()} | {"first_full": first}
     return result, {key: torch.cat([end[key] for end in ends]) for key in ends[0]}
 
 
@@ -119,14 +124,17 @@ def first_full(asr: Tensor) -> Tensor:
     return first.where(full.any(0, keepdim=True), torch.nan)
 
 
-def _rows(run: Run, mixture: str, measured: dict[str, dict[str, Tensor]]) -> Iterator[Measurement]:
+def _rows(
+    run: Run, mixture: str, measured: dict[str, dict[str, Tensor]], every: int
+) -> Iterator[Measurement]:
     """Rows of one test mixture, which takes an equal share of each family's tasks."""
     names = mixture.split("+")
     for name in names:
         for metric, values in measured[name].items():
             n_tasks = values.shape[1] // len(names)
-            steps = range(len(values)) if len(values) > 1 else [len(measured[name]["asr"]) - 1]
-            for step, row in zip(steps, values[:, :n_tasks].tolist(), strict=True):
+            last = len(measured[name]["asr"]) - 1 if metric == "first_full" else len(values) - 1
+            steps = range(last + 1) if len(values) > 1 else [last]
+            for stride, row in zip(steps, values[:, :n_tasks].tolist(), strict=True):
                 for task, value in enumerate(row):
                     yield Measurement(
                         run.experiment,
@@ -136,7 +144,7 @@ def _rows(run: Run, mixture: str, measured: dict[str, dict[str, Tensor]]) -> Ite
                         run.order,
                         run.seed,
                         f"{name}-{task}",
-                        step,
+                        stride * every,
                         metric,
                         value,
                     )

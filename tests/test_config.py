@@ -10,8 +10,10 @@ import pytest
 import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 from tiny import changed, profile_values, tiny_profile
 
+from lft import config
 from lft.config import Profile, Run, digest, load_profile
 from lft.errors import UsageError
 from lft.methods import METHODS
@@ -428,3 +430,10 @@ def test_profiles_that_extend_each_other_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"cannot read profile .*none\.yaml"):
         (tmp_path / "a.yaml").write_text("extends: none.yaml")
         load_profile(tmp_path / "a.yaml")
+
+
+def test_a_step_whose_metrics_are_not_written_is_replaced_by_one_before_it() -> None:
+    testing = config.Testing(tasks=1, steps=12, every=4)
+    assert [testing.written(step) for step in (3, 4, 11, 12, 100)] == [0, 4, 8, 12, 12]
+    with pytest.raises(ValidationError, match=r"steps \(12\) must be a multiple of every \(5\)"):
+        config.Testing(tasks=1, steps=12, every=5)

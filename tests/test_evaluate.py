@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 import math
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import torch
 from tiny import tiny_profile, write_images
@@ -127,6 +129,16 @@ def test_first_full_by_hand() -> None:
     assert first_full(asr)[0, :3].tolist() == [2, 0, 1]
     assert math.isnan(first_full(asr)[0, 3])
     assert first_full(asr).shape == (1, 4)
+
+
+@pytest.mark.parametrize("run", [ATTACK, SINE], ids=lambda run: run.experiment)
+def test_rows_at_strides_are_those_of_every_step(results: Path, run: Run, tmp_path: Path) -> None:
+    shutil.copytree(results, tmp_path, dirs_exist_ok=True)
+    strided = tiny_profile(**{f"experiments__{run.experiment}__testing__every": 3})
+    evaluate(strided, run, tmp_path)
+    expected = rows(results, run)
+    expected = expected[expected["step"].isin([0, 3])].reset_index(drop=True)
+    pd.testing.assert_frame_equal(rows(tmp_path, run), expected)
 
 
 def test_pictures_fit_the_rows(results: Path) -> None:

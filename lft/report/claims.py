@@ -233,9 +233,9 @@ class _Measured:
         }
 
     def at_most(self, claim: CellClaim, step: int) -> int:
-        """The step, or the last one that the profile's test tasks make."""
+        """The step, or the last one before it that the profile measures."""
         experiment = self.profile.experiments.get(claim.experiment)
-        return min(step, experiment.testing.steps) if experiment else step
+        return experiment.testing.written(step) if experiment else step
 
     def obstacle(self, claim: CellClaim, cell: CellName) -> str:
         """Why a cell has no values at all; empty if it has, or if all its seeds diverged."""

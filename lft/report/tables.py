@@ -176,7 +176,7 @@ class _Builder:
     def table(self, id: str, caption: str, name: str, metrics: list[str]) -> Table:
         """Rows are training mixtures, orders and methods; columns test mixtures and metrics."""
         experiment = self.profile.experiments[name]
-        steps, n_tasks = experiment.testing.steps, experiment.testing.tasks
+        testing = experiment.testing
         rows = [
             (trained_on, order, method)
             for trained_on in experiment.train_on
@@ -187,8 +187,8 @@ class _Builder:
         several = len(experiment.orders) > 1
         return Table(
             id,
-            f"{caption}, after {min(STEP, steps)} fine-tuning steps (of {steps}), "
-            f"means over {n_tasks} test tasks ± half a 95 % t interval over seeds",
+            f"{caption}, after {testing.written(STEP)} fine-tuning steps (of {testing.steps}), "
+            f"means over {testing.tasks} test tasks ± half a 95 % t interval over seeds",
             "trained on, method",
             [
                 f"{self.style.mixture(name, tested_on)}: {METRICS[metric].header}"
@@ -240,7 +240,7 @@ class _Builder:
             return TableCell(key, word, word, note, NOTHING, printed, value)
         step = int(rows["step"].max())
         if key.metric != "first_full":
-            step = min(STEP, step)
+            step = self.profile.experiments[key.experiment].testing.written(STEP)
         rows = rows[rows["step"] == step]
         worst = "ok" if len(rows) == len(status) else "diverged" if diverged else "missing"
         note = _note(len(rows), len(status), diverged)
