@@ -223,6 +223,18 @@ def card(
 
 
 @app.command()
+def new(
+    kind: Literal["method", "task", "figure"],
+    name: Annotated[str, typer.Argument(help="Small letters, digits and hyphens.")],
+) -> None:
+    """Write a working, tested plug-in into a new folder, e.g. lft new method momentum."""
+    from lft.scaffold import create
+
+    folder = create(kind, name, Path())
+    typer.echo(f"{folder}: try pytest {folder}, then the commands at the top of its profile.yaml")
+
+
+@app.command()
 def compare(
     a: Annotated[Path, typer.Argument(help="Result folder, e.g. results/reference.")],
     b: Annotated[Path, typer.Argument(help="Result folder, e.g. results/quick.")],

@@ -7,19 +7,32 @@ key or the bound. This module does not import torch.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
+import operator
+import re
 import reprlib
 import types
 import typing
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from itertools import product
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializeAsAny,
+    TypeAdapter,
+    ValidationError,
+    WrapValidator,
+    model_validator,
+)
 
+from lft import methods, plugins
 from lft.errors import NotApplicable, UsageError, suggestion
 from lft.methods import METHODS, Method, get_method
 from lft.paths import shipped
@@ -71,9 +84,37 @@ class Source(Settings):
         return self
 
 
-class SineFamily(Settings):
+class FamilySettings(Settings):
+    """Base of the settings of a task family, whose ``kind`` names it in profiles.
+
+    Attributes:
+        tasks: ``module:class`` of the :class:`lft.tasks.base.TaskFamily`, for those of plug-ins. It
+            is called with the settings and the device; if the settings have a key ``source``, with
+            the settings, the :class:`lft.data.ImageSet` and its :class:`lft.tasks.pools.Pools`.
+        primary: the metric by which the family is judged.
+    """
+
+    tasks: ClassVar[str] = ""
+    primary: ClassVar[str]
+
+    @property
+    def image_source(self) -> str | None:
+        """Name of the image source that tasks are drawn from."""
+        return getattr(self, "source", None)
+
+    def optimizee(self, image: tuple[int, int, int] | None) -> str:
+        """Describes the shapes of the parameters; families are congruous iff it is equal.
+
+        Args:
+            image: channels, height and width of the source's images.
+        """
+        raise NotImplementedError
+
+
+class SineFamily(FamilySettings):
     """Sine regression y = a sin(x + b), x in [-5, 5] (supplement G; MAML, sec. 5.1)."""
 
+    primary = "mse"
     kind: Literal["sine"] = "sine"
     label: str = "sine"
     support: Positive  # points
@@ -82,10 +123,14 @@ class SineFamily(Settings):
     phase: tuple[float, float] = (0.0, 3.141592653589793)  # radians
     hidden: tuple[Positive, ...] = (40, 40)  # MLP widths
 
+    def optimizee(self, image: tuple[int, int, int] | None) -> str:
+        return f"an MLP of widths 1-{'-'.join(map(str, self.hidden))}-1"
 
-class ClassificationFamily(Settings):
+
+class ClassificationFamily(FamilySettings):
     """N-way k-shot image classification (sec. 5)."""
 
+    primary = "accuracy"
     kind: Literal["classification"] = "classification"
     source: Name
     net: Literal["mlp", "cnn"]
@@ -97,6 +142,10 @@ class ClassificationFamily(Settings):
     )
     widths: tuple[Positive, ...]  # mlp: hidden widths; cnn: channels of the conv layers
 
+    def optimizee(self, image: tuple[int, int, int] | None) -> str:
+        widths = "-".join(map(str, self.widths))
+        return f"{self.net} {widths} on {_size(image)} images with one output per {self.outputs}"
+
 
 class AttackLoss(Settings):
     """What a universal perturbation minimises (eq. 12), and where it starts."""
@@ -107,9 +156,10 @@ class AttackLoss(Settings):
     init_scale: Annotated[float, Field(ge=0)] = 0.01  # standard deviation of the random delta(0)
 
 
-class AttackFamily(AttackLoss):
+class AttackFamily(FamilySettings, AttackLoss):
     """Universal adversarial perturbation against one victim network (sec. 4, eq. 12)."""
 
+    primary = "asr"
     kind: Literal["attack"] = "attack"
     source: Name
     classes: Positive = 2  # image classes per task
@@ -117,8 +167,53 @@ class AttackFamily(AttackLoss):
     query: Positive = 2  # images per class
     only_correct: bool = True  # attack only images that the victim classifies correctly
 
+    def optimizee(self, image: tuple[int, int, int] | None) -> str:
+        return f"a perturbation of {_size(image)} pixels"
 
-Family = Annotated[SineFamily | ClassificationFamily | AttackFamily, Field(discriminator="kind")]
+
+def _size(image: tuple[int, int, int] | None) -> str:
+    return "x".join(map(str, image or ()))
+
+
+FAMILIES: dict[str, type[FamilySettings]] = {
+    "sine": SineFamily,
+    "classification": ClassificationFamily,
+    "attack": AttackFamily,
+}
+"""Settings of task families by kind; plug-ins add theirs."""
+
+
+def register_family(settings: type[FamilySettings]) -> None:
+    """Add a task family of one's own.
+
+    Raises:
+        UsageError: the class is incomplete, or another family has its kind.
+    """
+    if not (isinstance(settings, type) and issubclass(settings, FamilySettings)):
+        raise UsageError(f"a task family is a subclass of FamilySettings, not {settings!r}")
+    field = settings.model_fields.get("kind")
+    kind = field.default if field else None
+    if not isinstance(kind, str) or not re.fullmatch(r"[a-z0-9][a-z0-9-]*", kind):
+        raise UsageError(f"{settings.__name__} needs a field like kind: Literal['my'] = 'my'")
+    for name in ("tasks", "primary"):
+        if not isinstance(getattr(settings, name, None) or None, str):
+            raise UsageError(f"{settings.__name__} needs a class attribute {name!r}, a text")
+    if FAMILIES.setdefault(kind, settings) is not settings:
+        raise UsageError(f"there is another task family of kind {kind!r}; choose another name")
+
+
+def _known_family(value: Any, _handler: Any) -> Any:
+    return _by_kind(tuple(FAMILIES.values())).validate_python(value)
+
+
+@functools.cache
+def _by_kind(families: tuple[type[FamilySettings], ...]) -> TypeAdapter[FamilySettings]:
+    any_of: Any = functools.reduce(operator.or_, families)
+    annotation: Any = Annotated[any_of, Field(discriminator="kind")]
+    return TypeAdapter(annotation)
+
+
+Family = Annotated[SerializeAsAny[FamilySettings], WrapValidator(_known_family)]
 
 
 class LSTMSettings(Settings):
@@ -269,6 +364,20 @@ class Experiment(Settings):
         return self
 
     @model_validator(mode="after")
+    def _one_primary_metric(self) -> Experiment:
+        primaries = {name: family.primary for name, family in self.families.items()}
+        if len(set(primaries.values())) > 1:
+            raise ValueError(
+                f"families of one experiment need the same primary metric: {primaries}"
+            )
+        return self
+
+    @property
+    def primary(self) -> str:
+        """The metric by which the experiment's families are judged."""
+        return next(iter(self.families.values())).primary
+
+    @model_validator(mode="after")
     def _known_names(self) -> Experiment:
         for mixture in self.train_on + self.test_on:
             names = mixture.split("+")
@@ -353,6 +462,14 @@ class VictimSettings(Settings):
     learning_rate: Rate = 1e-3  # Adam, decayed to 0 along a cosine
 
 
+class Plugins(Settings):
+    """Methods, task families and figures from outside the package, each ``module:name``."""
+
+    methods: tuple[str, ...] = ()  # instances of lft.methods.Method
+    tasks: tuple[str, ...] = ()  # subclasses of FamilySettings
+    figures: tuple[str, ...] = ()  # functions like those of lft.report.figures
+
+
 class Profile(Settings):
     name: Name
     title: str
@@ -367,13 +484,14 @@ class Profile(Settings):
     victim: VictimSettings
     experiments: dict[Name, Experiment]
     theory: TheorySettings
+    plugins: Plugins = Plugins()
 
     @model_validator(mode="after")
     def _known_references(self) -> Profile:
         _refuse_twice("seeds", self.seeds)
         for experiment in self.experiments.values():
             for family in experiment.families.values():
-                source = getattr(family, "source", None)
+                source = family.image_source
                 if source is not None and source not in self.sources:
                     raise ValueError(f"unknown source {source!r}{suggestion(source, self.sources)}")
         for name in (*self.theory.gap.experiments, *self.theory.vanishing.experiments):
@@ -391,15 +509,10 @@ class Profile(Settings):
             raise UsageError(f"unknown experiment {name!r}{suggestion(name, self.experiments)}")
         return self.experiments[name]
 
-    def optimizee(self, family: SineFamily | ClassificationFamily | AttackFamily) -> str:
+    def optimizee(self, family: FamilySettings) -> str:
         """Describes the shapes of a family's parameters; families are congruous iff it is equal."""
-        if isinstance(family, SineFamily):
-            return f"an MLP of widths 1-{'-'.join(map(str, family.hidden))}-1"
-        image = "x".join(map(str, self.sources[family.source].shape))
-        if isinstance(family, AttackFamily):
-            return f"a perturbation of {image} pixels"
-        widths = "-".join(map(str, family.widths))
-        return f"{family.net} {widths} on {image} images with one output per {family.outputs}"
+        source = family.image_source
+        return family.optimizee(None if source is None else self.sources[source].shape)
 
     def cells(self) -> Iterator[Cell]:
         """Every cell of the result tables, applicable or not."""
@@ -464,8 +577,8 @@ class Profile(Settings):
         for name in names:
             family = experiment.families[name]
             result[name] = family.model_dump(mode="json", exclude=_SHOWN)
-            if not isinstance(family, SineFamily):
-                source = self.sources[family.source]
+            if family.image_source is not None:
+                source = self.sources[family.image_source]
                 result[name]["images"] = source.model_dump(mode="json", exclude=_SHOWN)
             if isinstance(family, AttackFamily):
                 result[name]["victim"] = self.victim.model_dump(mode="json")
@@ -586,6 +699,7 @@ def load_profile(path: Path | str) -> Profile:
         UsageError: a file is missing or not YAML, or a key is unknown, duplicate, mistyped or
             out of range; the message names the key and the nearest valid key or the bound.
     """
+    register_installed()
     path = _profile_path(Path(path))
     try:
         return Profile.model_validate(_profile_values(path))
@@ -599,6 +713,8 @@ def _profile_values(path: Path, extended_by: tuple[Path, ...] = ()) -> dict[str,
     if not isinstance(values, dict):
         raise UsageError(f"{path}: a profile is a mapping of settings")
     values = {key: value for key, value in values.items() if not str(key).startswith("_")}
+    if "plugins" in values:
+        values["plugins"] = _plugins(values["plugins"], path)
     if "extends" not in values:
         return values
     named = Path(str(values.pop("extends")))
@@ -617,6 +733,39 @@ def _merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
             value = _merged(old, value)
         merged[key] = value
     return {key: value for key, value in merged.items() if key not in changes or value is not None}
+
+
+@functools.cache
+def register_installed() -> None:
+    """Make methods and task families of installed packages known.
+
+    Raises:
+        UsageError: one of them is broken.
+    """
+    _register(plugins.installed("methods"), plugins.installed("tasks"))
+
+
+def _plugins(named: Any, profile: Path) -> dict[str, tuple[str, ...]]:
+    """A profile's plug-ins, now known; their references hold module names in place of paths."""
+    try:
+        references = Plugins.model_validate(named).model_dump().items()
+        located = {
+            group: tuple(plugins.located(reference, profile.parent) for reference in group_references)
+            for group, group_references in references
+        }
+        _register(located["methods"], located["tasks"])
+    except ValidationError as error:
+        raise UsageError(f"{profile}: plugins.{explain(error, Plugins)}") from None
+    except UsageError as error:
+        raise UsageError(f"{profile}: {error}") from None
+    return located
+
+
+def _register(rows: Iterable[str], families: Iterable[str]) -> None:
+    for reference in rows:
+        methods.register(plugins.load_object(reference))
+    for reference in families:
+        register_family(plugins.load_object(reference))
 
 
 def _profile_path(path: Path) -> Path:
@@ -681,12 +830,10 @@ def _model_at(annotation: Any, location: tuple[int | str, ...]) -> type[BaseMode
     origin = typing.get_origin(annotation)
     if origin is Annotated:
         return _model_at(typing.get_args(annotation)[0], location)
+    if annotation is FamilySettings and location:
+        return _model_at(FAMILIES.get(str(location[0])), location[1:])
     if origin in (types.UnionType, typing.Union):
         members = [member for member in typing.get_args(annotation) if isinstance(member, type)]
-        for member in members:
-            fields = getattr(member, "model_fields", {})
-            if location and "kind" in fields and fields["kind"].default == location[0]:
-                return _model_at(member, location[1:])
         return next((found for m in members if (found := _model_at(m, location))), None)
     if origin is dict:
         return _model_at(typing.get_args(annotation)[1], location[1:])

@@ -10,7 +10,8 @@ from torch import Generator
 from lft.config import Experiment, Order, Profile, Run
 from lft.finetuners.base import FineTuner
 from lft.finetuners.gradient_descent import SGD, Adam
-from lft.finetuners.lstm import CoordinateLSTM, init_weights
+from lft.finetuners.learned import learned_tuner
+from lft.finetuners.lstm import CoordinateLSTM
 from lft.gradients import FirstOrder, Gradient, ZerothOrder
 from lft.methods import Method
 from lft.native import Kernel
@@ -34,7 +35,8 @@ class Learner:
     """A method under the settings of an experiment.
 
     Meta-parameters are a flat dict of tensors without task axis: ``init/…`` is a meta-learned
-    θ⁽⁰⁾, ``lstm/…`` is φ, ``step_size`` the chosen step size of a hand-designed fine-tuner.
+    θ⁽⁰⁾, ``lstm/…`` is φ (``tuner/…`` that of a plug-in), ``step_size`` the chosen step size of
+    a hand-designed fine-tuner.
 
     Args:
         method: row of the method table.
@@ -78,8 +80,8 @@ class Learner:
             meta |= {f"init/{name}": leaf[0] for name, leaf in family.init(1, generator).items()}
         if self.method.learns_finetuner:
             device = next(iter(family.init(1, generator).values())).device
-            weights = init_weights(self.experiment.finetuner, generator)
-            meta |= {f"lstm/{name}": leaf.to(device) for name, leaf in weights.items()}
+            weights = learned_tuner(self.method).initial(self.experiment.finetuner, generator)
+            meta |= {f"{self.method.phi}/{k}": leaf.to(device) for k, leaf in weights.items()}
         return meta
 
     def start(self, meta: Params, family: TaskFamily, n_tasks: int, generator: Generator) -> Params:
@@ -94,6 +96,9 @@ class Learner:
         """The fine-tuner that meta-parameters describe."""
         if self.method.tuner == "lstm":
             return CoordinateLSTM(below("lstm", meta), self.experiment.finetuner, self.kernel)
+        if self.method.learns_finetuner:
+            weights = below(self.method.phi, meta)
+            return learned_tuner(self.method)(weights, self.experiment.finetuner)
         step_size = (
             float(meta["step_size"])
             if "step_size" in meta

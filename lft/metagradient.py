@@ -13,6 +13,7 @@ from typing import Literal, NamedTuple
 
 import torch
 from torch import Generator, Tensor
+from torch.utils._pytree import tree_map_only
 
 from lft.adapt import Point, adapt
 from lft.finetuners.lstm import CoordinateLSTM
@@ -250,5 +251,4 @@ def _grad(loss: Tensor, meta: Params) -> Params:
 
 def _detached(point: Point) -> Point:
     params = {name: leaf.detach() for name, leaf in point.params.items()}
-    state = point.state.detach() if isinstance(point.state, Tensor) else None
-    return Point(params, state)
+    return Point(params, tree_map_only(Tensor, torch.Tensor.detach, point.state))

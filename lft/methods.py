@@ -7,6 +7,7 @@ This module does not import torch, so the report and the workflow can read the t
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Literal
 
@@ -26,7 +27,8 @@ class Method:
         color: hex colour used in every figure.
         learns: what meta-training changes. ``step_size`` methods are not meta-trained:
             their step size is picked from a grid on meta-validation tasks.
-        tuner: fine-tuner of the inner loop.
+        tuner: fine-tuner of the inner loop: ``sgd``, ``adam``, ``lstm``, or a learned one of one's
+            own, as ``module:class`` (:class:`lft.finetuners.learned.LearnedTuner`).
         outer: data of the outer loss; ``joint`` joins support and query for both loops (L2O).
         meta_gradient: ``exact`` keeps second-order terms, ``dropped`` treats the inner gradient
             as a constant input, ``reptile`` moves towards the fine-tuned parameters and
@@ -37,9 +39,25 @@ class Method:
     label: str
     color: str
     learns: Learned
-    tuner: Literal["sgd", "adam", "lstm"]
+    tuner: str
     outer: Literal["query", "joint"] = "query"
     meta_gradient: MetaGradient = "configured"
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[a-z0-9][a-z0-9-]*", self.name):
+            raise UsageError(f"method {self.name!r}: a name has small letters, digits and hyphens")
+        if not re.fullmatch(r"#[0-9A-Fa-f]{6}", self.color):
+            raise UsageError(f"method {self.name!r}: color {self.color!r} is not like #0072B2")
+        if self.learns_finetuner != (self.tuner not in ("sgd", "adam")):
+            raise UsageError(
+                f"method {self.name!r}: tuner {self.tuner!r} does not go with learns "
+                f"{self.learns!r}; only a learned fine-tuner has something to learn"
+            )
+
+    @property
+    def phi(self) -> str:
+        """Prefix of φ among the meta-parameters."""
+        return "lstm" if self.tuner == "lstm" else "tuner"
 
     @property
     def learns_initialisation(self) -> bool:
@@ -80,6 +98,18 @@ METHODS: dict[str, Method] = {
         Method("adam", "Adam", "#4D4D4D", "step_size", "adam"),
     )
 }
+
+
+def register(method: Method) -> None:
+    """Add a row of one's own to the table.
+
+    Raises:
+        UsageError: it is no row, or another one has its name.
+    """
+    if not isinstance(method, Method):
+        raise UsageError(f"a method is an instance of lft.methods.Method, not {method!r}")
+    if METHODS.setdefault(method.name, method) != method:
+        raise UsageError(f"there is another method {method.name!r}; choose another name")
 
 
 def get_method(name: str) -> Method:

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import torch
 
-from lft.config import AttackFamily, Experiment, Profile, SineFamily
+from lft.config import AttackFamily, ClassificationFamily, Experiment, Profile, SineFamily
 from lft.data import ImageSet, load
 from lft.device import use_device
 from lft.errors import UsageError
 from lft.paths import data_path, victim_path
+from lft.plugins import load_object
 from lft.records import manifest, write_json
 from lft.tasks.attack import Attack
 from lft.tasks.base import TaskFamily
@@ -40,10 +41,17 @@ def _build(
     family = experiment.families[name]
     if isinstance(family, SineFamily):
         return Sine(family, device)
-    images = _on_device(load(data_path(results, family.source)), device)
+    source = family.image_source
+    if source is None:
+        made: TaskFamily = load_object(family.tasks)(family, device)
+        return made
+    images = _on_device(load(data_path(results, source)), device)
     if not isinstance(family, AttackFamily):
         pools = Pools(images, profile.partition, profile.validation_share)
-        return Classification(family, images, pools, profile.kernel)
+        if isinstance(family, ClassificationFamily):
+            return Classification(family, images, pools, profile.kernel)
+        made = load_object(family.tasks)(family, images, pools)
+        return made
     victim = load_victim(results, family.source, images).to(device)
     keep = None
     if family.only_correct:

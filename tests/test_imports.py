@@ -15,19 +15,20 @@ ROOT = Path(lft.__file__).parent
 
 LAYERS = (
     {"lft.errors", "lft.paths", "lft.progress", "lft.seeding"},
-    {"lft.records", "lft.methods"},
+    {"lft.records", "lft.methods", "lft.plugins"},
     {"lft.config", "lft.weights"},
     {"lft.types", "lft.device", "lft.native"},
     {"lft.data"},
     {"lft.tasks", "lft.finetuners"},
     {"lft.gradients"},
-    {"lft.adapt", "lft.optimizer"},
+    {"lft.adapt", "lft.optimizer", "lft.testing"},
     {"lft.pretrained"},
     {"lft.attacks"},
     {"lft.art", "lft"},
     {"lft.learner"},
     {"lft.metagradient", "lft.checkpoint", "lft.world"},
     {"lft.metatrain", "lft.evaluate", "lft.theory", "lft.report"},
+    {"lft.scaffold"},
     {"lft.cli"},
 )
 """A module imports from its own layer (within a package) and from layers above it here."""

@@ -74,6 +74,11 @@ class CoordinateLSTM:
         self.settings = settings
         self.kernel = kernel
 
+    @staticmethod
+    def initial(settings: LSTMSettings, generator: Generator) -> Params:
+        """φ before meta-training; see :func:`init_weights`."""
+        return init_weights(settings, generator)
+
     def start(self, params: Params) -> Tensor:
         """Zero state (2, layers, hidden, N): h and c of every coordinate."""
         leaf = next(iter(params.values()))

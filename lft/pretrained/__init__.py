@@ -13,10 +13,18 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from lft.config import AttackLoss, LSTMSettings, Order, Settings, ZerothOrderSettings, explain
+from lft.config import (
+    AttackLoss,
+    LSTMSettings,
+    Order,
+    Settings,
+    ZerothOrderSettings,
+    explain,
+    register_installed,
+)
 from lft.errors import UsageError, suggestion
 from lft.finetuners.base import FineTuner
-from lft.finetuners.lstm import CoordinateLSTM, init_weights
+from lft.finetuners.learned import learned_tuner
 from lft.methods import get_method
 from lft.optimizer import LearnedOptimizer
 from lft.types import Params, State
@@ -107,7 +115,8 @@ class Pretrained:
         where = leaf.device, leaf.dtype
         if where not in self._tuners:
             weights = {name: w.to(leaf.device, leaf.dtype) for name, w in self.weights.items()}
-            self._tuners[where] = CoordinateLSTM(weights, self.card.finetuner)
+            rule = learned_tuner(get_method(self.card.method))
+            self._tuners[where] = rule(weights, self.card.finetuner)
         return self._tuners[where]
 
 
@@ -141,12 +150,13 @@ def load(name: str | Path) -> Pretrained:
     weights, info = load_tensors(path)
     try:
         card = Card.model_validate(info)
-        get_method(card.method)
+        register_installed()
+        rule = learned_tuner(get_method(card.method))
     except ValidationError as error:
         raise UsageError(f"{path} holds no trained fine-tuner: {explain(error, Card)}") from None
     except UsageError as error:
         raise UsageError(f"{path}: {error}") from None
-    if _shapes(weights) != _shapes(init_weights(card.finetuner, torch.Generator())):
+    if _shapes(weights) != _shapes(rule.initial(card.finetuner, torch.Generator())):
         raise UsageError(f"{path} holds weights of other sizes than its card says; export it again")
     return Pretrained(card, weights)
 

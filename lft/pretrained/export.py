@@ -57,7 +57,7 @@ def from_run(results: Path, run: Run, *, name: str | None = None, licence: str) 
         versions=manifest["versions"],
         licence=licence,
     )
-    return Pretrained(card, below("best/lstm", weights))
+    return Pretrained(card, below(f"best/{method.phi}", weights))
 
 
 def _family(settings: dict[str, Any]) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, NullLocato
 from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
+from lft import plugins
 from lft.config import AttackFamily, Profile
 from lft.records import (
     HISTORY_COLUMNS,
@@ -136,7 +137,8 @@ def draw_figures(profile: Profile, results: Path) -> None:
 def build_figures(profile: Profile, results: Path) -> Iterator[Drawing]:
     """All figures that the measurements allow, in the order of the page."""
     measured = Measured(profile, results)
-    for build in BUILDERS:
+    plugged = [*plugins.installed("figures"), *profile.plugins.figures]
+    for build in (*BUILDERS, *map(plugins.load_object, plugged)):
         yield from build(measured)
 
 
@@ -191,6 +193,19 @@ def regression(measured: Measured) -> Iterator[Drawing]:
         panels = [[Panel(*mixtures, order) for order in experiment.orders]]
         title = "Figure 4. Mean squared error of sine regression"
         yield from grid(measured, "figure-4", "sine", "mse", title, panels)
+
+
+def others(measured: Measured) -> Iterator[Drawing]:
+    """Experiments that are not the paper's: the primary metric, rows are training mixtures."""
+    for name, experiment in measured.profile.experiments.items():
+        if name not in ("attack", "classification", "sine"):
+            panels = [
+                [Panel(row, column, experiment.orders[0]) for column in experiment.test_on]
+                for row in experiment.train_on
+            ]
+            metric = experiment.primary
+            title = f"{experiment.title}. {metric.capitalize()}"
+            yield from grid(measured, f"figure-{name}", name, metric, title, panels)
 
 
 def _attack_grid(measured: Measured, id: str, metric: str, title: str) -> Iterator[Drawing]:
@@ -420,6 +435,7 @@ BUILDERS: tuple[Callable[[Measured], Iterator[Drawing]], ...] = (
     distortion,
     accuracy,
     regression,
+    others,
     perturbations,
     gaps,
     vanishing,

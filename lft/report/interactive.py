@@ -12,9 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from lft.report.style import ORDERS, THEME, Look, Style
+from lft.report.style import ORDERS, Look, Style, theme
 
-PRIMARY = {"attack": "asr", "classification": "accuracy", "sine": "mse"}
 NAMES = {
     "asr": "attack success rate",
     "accuracy": "accuracy",
@@ -44,12 +43,13 @@ def library() -> str:
 def curves(summary: pd.DataFrame, style: Style) -> Iterator[Curve]:
     """The primary metric's curves of every measured cell."""
     keys = ["experiment", "trained_on", "tested_on", "order"]
-    primary = summary["experiment"].astype(str).map(PRIMARY)
+    primaries = {name: found.primary for name, found in style.profile.experiments.items()}
+    primary = summary["experiment"].astype(str).map(primaries)
     rows = summary[summary["metric"].astype(str) == primary]
     for names, cell in rows.groupby(keys, observed=True, sort=False):
         experiment, trained_on, tested_on, order = map(str, names)
         panel = (
-            f"{NAMES[PRIMARY[experiment]].capitalize()}: "
+            f"{NAMES.get(primaries[experiment], primaries[experiment]).capitalize()}: "
             f"{style.mixture(experiment, trained_on)} → {style.mixture(experiment, tested_on)}"
         )
         if len(style.profile.experiment(experiment).orders) > 1:
@@ -96,7 +96,7 @@ def specification(lines: list[Curve]) -> dict[str, Any]:
     ]
     shown_methods = ",".join(f"method_{i}" for i in range(len(labels)))
     shown_seeds = ",".join(f"seed_{i}" for i in range(len(seeds)))
-    scale = {"domain": labels, "range": [THEME[look.color] for look in looks]}
+    scale = {"domain": labels, "range": [theme()[look.color] for look in looks]}
     dashes = {"domain": labels, "range": [list(look.dash) or [1, 0] for look in looks]}
     legend = {
         "orient": "bottom",

@@ -27,9 +27,9 @@ from lft.records import (
     write_text,
 )
 from lft.report.claims import REFERENCE
-from lft.report.interactive import PRIMARY, curves, library, specification
+from lft.report.interactive import curves, library, specification
 from lft.report.statistics import NOTHING, Interval, mean_interval
-from lft.report.style import CAPTION_COLUMNS, THEME, Style
+from lft.report.style import CAPTION_COLUMNS, Style, theme
 from lft.report.tables import build_tables
 from lft.report.templates import render
 from lft.report.theory_tests import (
@@ -115,7 +115,7 @@ def inline(svg: str, prefix: str, label: str) -> Markup:
     used = set(re.findall(r"#([\w-]+)", body))
     body = re.sub(r' id="([^"]*)"', lambda found: found[0] if found[1] in used else "", body)
     body = re.sub(r'( id="|href="#|url\(#)', rf"\g<1>{prefix}-", body)
-    for color, variable in THEME.items():
+    for color, variable in theme().items():
         body = body.replace(color.lower(), variable)
     body = re.sub(
         r' width="([\d.]+)pt" height="[\d.]+pt"', r' style="width: calc(\1pt * 1.1)"', body
@@ -273,7 +273,7 @@ def _agreed(choices: dict[str, str]) -> str:
 def _effect(experiment: Experiment, name: str, variant: str, summary: pd.DataFrame) -> str:
     """A variant's outcome beside that of its method: primary metric after the last step, in the
     first cell."""
-    label, metric = experiment.label(variant), PRIMARY.get(name)
+    label, metric = experiment.label(variant), experiment.primary
     cell = {
         "experiment": name,
         "trained_on": experiment.train_on[0],
@@ -315,11 +315,13 @@ def _differences(profile: Profile) -> list[str]:
             "every phase (partition: paper)."
         )
     for name, experiment in profile.experiments.items():
+        if name not in PAPER:
+            continue
         training, testing = experiment.training, experiment.testing
-        if training.tasks != PAPER["tasks"] or testing.tasks != PAPER.get(name, testing.tasks):
+        if training.tasks != PAPER["tasks"] or testing.tasks != PAPER[name]:
             found.append(
                 f"{name}: {training.tasks} training and {testing.tasks} test tasks per source, "
-                f"where the paper has {PAPER['tasks']} and {PAPER.get(name)}."
+                f"where the paper has {PAPER['tasks']} and {PAPER[name]}."
             )
     general = yaml.safe_load((REFERENCE / "differences.yaml").read_text(encoding="utf-8"))
     return found + list(general)

@@ -13,17 +13,16 @@ INK = "#1b1f24"
 """Text and axes."""
 RULE = "#d9dee5"
 """Grid lines."""
-THEME = {
-    INK: "currentColor",
-    RULE: "var(--line)",
-    "#ffffff": "none",
-    **{method.color: f"var(--{name}, {method.color})" for name, method in METHODS.items()},
-}
-"""Colours of the figures' files and what stands for them in the page."""
 CAPTION_COLUMNS = ("id", "section", "caption", "alt")
 """Columns of figures/captions.csv; ``section`` says where the page shows a figure."""
 DASHES = ((1, 1), (4, 2), (6, 2, 1, 2), (8, 3), (3, 1, 1, 1, 1, 1))
 """On-off lengths in line widths, for the variants of a method in turn."""
+
+
+def theme() -> dict[str, str]:
+    """Colours of the figures' files and what stands for them in the page."""
+    methods = {method.color: f"var(--{name}, {method.color})" for name, method in METHODS.items()}
+    return {INK: "currentColor", RULE: "var(--line)", "#ffffff": "none", **methods}
 
 
 class Look(NamedTuple):

@@ -45,6 +45,11 @@ METRICS = {
 }
 
 
+def _metric(name: str) -> Metric:
+    """How a metric is shown; those of plug-ins by their name."""
+    return METRICS.get(name, Metric(name, decimals=3))
+
+
 class Key(NamedTuple):
     """What a number is of: the columns of measurements.csv that it is computed from."""
 
@@ -144,6 +149,10 @@ def build_tables(profile: Profile, results: Path) -> list[Table]:
     if "sine" in profile.experiments:
         caption = "Numbers of Figure 4. Sine regression, MSE on the query set"
         tables.append(builder.table("table-sine", caption, "sine", ["mse"]))
+    for name, experiment in profile.experiments.items():
+        if name not in ("attack", "classification", "sine"):
+            table = builder.table(f"table-{name}", experiment.title, name, [experiment.primary])
+            tables.append(table)
     if any(experiment.variants for experiment in profile.experiments.values()):
         tables.append(builder.ablations())
     return tables
@@ -191,7 +200,7 @@ class _Builder:
             f"means over {testing.tasks} test tasks ± half a 95 % t interval over seeds",
             "trained on, method",
             [
-                f"{self.style.mixture(name, tested_on)}: {METRICS[metric].header}"
+                f"{self.style.mixture(name, tested_on)}: {_metric(metric).header}"
                 for tested_on, metric in columns
             ],
             [
@@ -212,7 +221,7 @@ class _Builder:
         """Every variant beside the method that it changes: outcome and cost."""
         rows, cells = [], []
         for name, experiment in self.profile.experiments.items():
-            metric = {"attack": "asr", "classification": "accuracy"}.get(name, "mse")
+            metric = experiment.primary
             trained_on, tested_on = experiment.train_on[0], experiment.test_on[0]
             bases = {variant.method for variant in experiment.variants.values()}
             for method in [m for m in experiment.methods if m in bases] + [*experiment.variants]:
@@ -253,7 +262,7 @@ class _Builder:
         if len(means) == 0:
             ours = "never"
         elif np.isfinite(interval.mean):
-            ours = _number(interval, METRICS[key.metric])
+            ours = _number(interval, _metric(key.metric))
         else:
             ours = worst = "diverged"
             note += ", test tasks diverged"

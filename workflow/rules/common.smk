@@ -1,5 +1,8 @@
 # What the rules share: the jobs of a profile, and the sources and settings that each depends on.
-from lft.config import AttackFamily, Run, SineFamily
+import os
+
+from lft import plugins
+from lft.config import AttackFamily, Run
 
 RUNS = [run for name in PROFILE.experiments for run in PROFILE.runs(name)]
 EVALUATIONS = sorted(
@@ -23,6 +26,16 @@ def code(*parts):
     return [str(path.relative_to(CHECKOUT)) for path in sorted(files)]
 
 
+def plugin_code(*groups):
+    """Source files of the plug-ins that the profile names."""
+    references = [name for group in groups for name in getattr(PROFILE.plugins, group)]
+    return [
+        os.path.relpath(path)
+        for name in references
+        for path in plugins.source_files(name)
+    ]
+
+
 CODE_DATA = code("data/*.py")
 CODE_VICTIM = code("tasks/victim.py", "world.py")
 CODE_RUN = code(
@@ -38,6 +51,7 @@ CODE_RUN = code(
     "seeding.py",
     "types.py",
 )
+CODE_RUN += plugin_code("methods", "tasks")
 CODE_TRAIN = CODE_RUN + code("metatrain.py", "metagradient.py")
 
 
@@ -51,11 +65,11 @@ def run_of(wildcards):
 def prepared(experiment, names):
     """Image files and victims that task families need."""
     families = [PROFILE.experiments[experiment].families[name] for name in names]
-    with_images = [family for family in families if not isinstance(family, SineFamily)]
-    files = [f"{RESULTS}/data/{family.source}.safetensors" for family in with_images]
+    sources = [family.image_source for family in families if family.image_source]
+    files = [f"{RESULTS}/data/{source}.safetensors" for source in sources]
     files += [
         f"{RESULTS}/victims/{family.source}.safetensors"
-        for family in with_images
+        for family in families
         if isinstance(family, AttackFamily)
     ]
     return sorted(set(files))

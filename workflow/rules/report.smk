@@ -6,7 +6,7 @@ TEMPLATES = [
     str(path.relative_to(CHECKOUT))
     for path in sorted(Path(CHECKOUT, "report_templates").glob("*"))
 ]
-CODE_REPORT = code("report/*.py", "records.py", "methods.py")
+CODE_REPORT = code("report/*.py", "records.py", "methods.py") + plugin_code("figures")
 SUMMARY = [
     f"{RESULTS}/{name}.csv" for name in ("measurements", "summary", "cells", "theory")
 ]

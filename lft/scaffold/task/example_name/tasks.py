@@ -1,0 +1,50 @@
+"""Tasks of linear regression; every tensor starts with the task axis B."""
+
+from __future__ import annotations
+
+import torch
+from torch import Generator, Tensor
+
+from lft.tasks.base import Phase
+from lft.types import Batch, Params, TaskBatch
+
+from . import ExampleNameSettings
+
+
+class ExampleName:
+    """y = w · x with w and x standard normal.
+
+    Args:
+        settings: what stands in the profile.
+        device: where the tensors go.
+    """
+
+    primary = ExampleNameSettings.primary
+
+    def __init__(self, settings: ExampleNameSettings, device: torch.device | str = "cpu") -> None:
+        self.settings = settings
+        self.device = device
+
+    def sample(self, n_tasks: int, generator: Generator, phase: Phase) -> TaskBatch:
+        """Draw tasks. Every draw is new here, so the phases never share a point."""
+        truth = torch.randn(n_tasks, self.settings.dimension, 1, generator=generator)
+
+        def points(n: int) -> Batch:
+            x = torch.randn(n_tasks, n, self.settings.dimension, generator=generator)
+            return Batch(x.to(self.device), (x @ truth)[:, :, 0].to(self.device))
+
+        return TaskBatch(points(self.settings.support), points(self.settings.query))
+
+    def init(self, n_tasks: int, generator: Generator) -> Params:
+        """Random starts w⁽⁰⁾, (B, dimension)."""
+        start = 0.1 * torch.randn(n_tasks, self.settings.dimension, generator=generator)
+        return {"w": start.to(self.device)}
+
+    def loss(self, params: Params, batch: Batch) -> Tensor:
+        """Mean squared error of each task, (B,)."""
+        predicted = (batch.x @ params["w"][:, :, None])[:, :, 0]
+        return (predicted - batch.y).square().mean(1)
+
+    def metrics(self, params: Params, batch: Batch) -> dict[str, Tensor]:
+        """What is reported, each (B,)."""
+        return {"mse": self.loss(params, batch)}

@@ -1,0 +1,235 @@
+"""Plug-ins: the templates of ``lft new``, named by path or installed, through the whole program."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+import pytest
+import yaml
+
+from lft import config, methods, plugins
+from lft.config import FAMILIES, FamilySettings, load_profile
+from lft.errors import UsageError
+from lft.methods import METHODS, Method
+from lft.scaffold import create
+
+ROOT = Path(__file__).resolve().parents[1]
+COMMANDS = """
+import json, sys
+from lft.cli import app
+for arguments in json.loads(sys.argv[1]):
+    app(arguments, standalone_mode=False)
+"""
+
+
+def python(*arguments: str, cwd: Path, **environment: str) -> str:
+    """Output of a fresh interpreter, so that nothing stays registered in this one."""
+    done = subprocess.run(
+        [sys.executable, *arguments],
+        cwd=cwd,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        timeout=300,
+        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+    )
+    assert done.returncode == 0, done.stdout[-3000:]
+    return done.stdout
+
+
+@pytest.fixture
+def registry() -> Iterator[None]:
+    """What a test registers is forgotten afterwards."""
+    tables = METHODS, FAMILIES, plugins._places, sys.modules
+    before = [dict(table) for table in tables]
+    yield
+    for table, content in zip(tables, before, strict=True):
+        for name in set(table) - set(content):
+            del table[name]
+
+
+@pytest.mark.parametrize("kind", ["method", "task", "figure"])
+def test_a_template_passes_its_own_test(kind: str, tmp_path: Path) -> None:
+    folder = create(kind, "my-own", tmp_path)  # type: ignore[arg-type]
+    assert "1 passed" in python("-m", "pytest", "-q", cwd=folder)
+    written = [path for path in folder.rglob("*.*") if path.suffix in (".py", ".toml", ".yaml")]
+    assert len(written) >= 4
+    assert not [path for path in written if "xample" in str(path) + path.read_text()]
+
+
+def test_plug_ins_take_part_from_training_to_table_and_figure(tmp_path: Path) -> None:
+    for kind, name in (("method", "momentum"), ("task", "lines"), ("figure", "bars")):
+        create(kind, name, tmp_path)  # type: ignore[arg-type]
+    values = yaml.safe_load((tmp_path / "lines/profile.yaml").read_text())
+    values["plugins"] = {
+        "methods": ["momentum/momentum:METHOD"],
+        "tasks": ["lines/lines:LinesSettings"],
+        "figures": ["bars/bars/__init__.py:draw"],
+    }
+    values["experiments"]["demo"] |= {"methods": ["momentum", "sgd"], "title": "My lines"}
+    values["experiments"]["demo"]["variants"] = {
+        "slow": {"method": "momentum", "label": "Slow", "set": {"training.learning_rate": 1e-3}}
+    }
+    (tmp_path / "profile.yaml").write_text(yaml.safe_dump(values))
+    names = ("momentum", "sgd", "slow")
+    runs = [[step, "demo", "points", name] for name in names for step in ("train", "evaluate")]
+    export = ["export", "results/lines", "demo", "points", "momentum", "-o", "mine.safetensors"]
+    options = ["--profile", "profile.yaml"]
+    commands = [command + options for command in [*runs, ["report"]]]
+    python("-c", COMMANDS, json.dumps([*commands, export]), cwd=tmp_path)
+    results = tmp_path / "results/lines"
+    with (results / "tables/table-demo.csv").open() as file:
+        rows = {row["method"]: row for row in csv.DictReader(file)}
+    assert set(rows) == set(names)
+    assert {row["status"] for row in rows.values()} == {"ok"}
+    assert all(row["metric"] == "mse" and float(row["mean"]) > 0 for row in rows.values())
+    page = (results / "report.html").read_text()
+    for text in ("My lines", "Momentum", 'id="figure-demo"', 'id="bars-demo"', "table-ablations"):
+        assert text in page, text
+    # A fine-tuner of one's own can be loaded where its plug-in is installed.
+    load = "import lft; print(lft.load('mine.safetensors').card.method)"
+    refused = f"try:\n {load}\nexcept Exception as error: print(error)"
+    assert "mine.safetensors: unknown method 'momentum'" in python("-c", refused, cwd=tmp_path)
+    installed = install(tmp_path, "methods", "momentum", "momentum:METHOD")
+    assert python("-c", load, cwd=tmp_path, PYTHONPATH=installed) == "momentum\n"
+
+
+def install(folder: Path, group: str, name: str, reference: str) -> str:
+    """Make a template's package look installed; returns the PYTHONPATH for that."""
+    metadata = folder / "site" / f"{name}-1.0.dist-info"
+    metadata.mkdir(parents=True)
+    (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+    (metadata / "entry_points.txt").write_text(f"[lft.{group}]\n{name} = {reference}\n")
+    places = [folder / "site", folder / name, os.environ.get("PYTHONPATH", "")]
+    return os.pathsep.join(map(str, places))
+
+
+def test_an_installed_plug_in_needs_no_mention(tmp_path: Path) -> None:
+    folder = create("task", "lines", tmp_path)
+    path = folder / "profile.yaml"
+    path.write_text(path.read_text().replace("plugins:\n  tasks:", "_unused:\n  tasks:"))
+    load = "from lft.config import load_profile as l; print(l('profile.yaml').name)"
+    installed = install(tmp_path, "tasks", "lines", "lines:LinesSettings")
+    assert python("-c", load, cwd=folder, PYTHONPATH=installed) == "lines\n"
+    with pytest.raises(UsageError, match="unknown kind 'lines'; did you mean 'sine'"):
+        load_profile(path)
+
+
+def test_the_workflow_depends_on_the_source_of_plug_ins(tmp_path: Path, registry: None) -> None:
+    folder = create("method", "momentum", tmp_path)
+    profile = load_profile(folder / "profile.yaml")
+    (reference,) = profile.plugins.methods
+    assert reference == "momentum:METHOD"
+    names = [path.name for path in plugins.source_files(reference)]
+    assert names == ["__init__.py", "tuner.py"]
+    assert plugins.source_files("lft.records:manifest")
+
+
+def test_loading_a_profile_does_not_import_torch(tmp_path: Path) -> None:
+    for kind in ("method", "task", "figure"):
+        folder = create(kind, f"my-{kind}", tmp_path)  # type: ignore[arg-type]
+        code = "import sys; from lft.config import load_profile as l; l('profile.yaml')"
+        check = "print({'torch', 'pandas', 'matplotlib'} & set(sys.modules))"
+        assert python("-c", f"{code}; {check}", cwd=folder) == "set()\n"
+
+
+WRONG = {
+    "no colon": ("methods: [momentum]", "plug-in 'momentum' must be module:name or path:name"),
+    "no file": ("methods: ['./absent.py:METHOD']", "there is no /"),
+    "no module": ("methods: ['absent_module:METHOD']", "cannot be imported (ModuleNotFoundError"),
+    "no attribute": ("methods: ['good.py:METHOT']", "has no attribute 'METHOT'"),
+    "error inside": ("methods: ['bad.py:METHOD']", "cannot be imported (ZeroDivisionError"),
+    "no method": ("methods: ['good.py:NUMBER']", "an instance of lft.methods.Method, not 3"),
+    "name taken": ("methods: ['good.py:TAKEN']", "there is another method 'lft'"),
+    "no family": ("tasks: ['good.py:METHOD']", "a task family is a subclass of FamilySettings"),
+    "module taken": ("methods: ['json.py:METHOD']", "has the name of the module"),
+    "unknown group": ("mehtods: []", "unknown key 'mehtods'; did you mean 'methods'?"),
+}
+GOOD = """
+from lft.methods import Method
+METHOD = Method("good", "Good", "#000001", "finetuner", "good:Tuner")
+TAKEN = Method("lft", "Mine", "#000001", "finetuner", "good:Tuner")
+NUMBER = 3
+"""
+
+
+@pytest.mark.parametrize("case", sorted(WRONG))
+def test_a_wrong_plug_in_is_one_line(case: str, tmp_path: Path, registry: None) -> None:
+    named, message = WRONG[case]
+    (tmp_path / "good.py").write_text(GOOD)
+    (tmp_path / "bad.py").write_text("1 / 0")
+    (tmp_path / "json.py").write_text(GOOD)
+    path = tmp_path / "profile.yaml"
+    path.write_text(f"plugins: {{{named}}}")
+    with pytest.raises(UsageError) as caught:
+        load_profile(path)
+    assert message in str(caught.value)
+    assert str(caught.value).startswith(f"{path}: ")
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_a_row_of_the_method_table_must_make_sense() -> None:
+    good = Method("good", "Good", "#000001", "finetuner", "good:Tuner")
+    for change, message in (
+        ({"name": "Good"}, "small letters"),
+        ({"color": "red"}, "color 'red' is not like"),
+        ({"learns": "step_size"}, "only a learned fine-tuner has something to learn"),
+        ({"tuner": "sgd"}, "does not go with learns 'finetuner'"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            Method(**{**vars(good), **change})
+
+
+def test_registering_twice_is_harmless(registry: None) -> None:
+    row = Method("good", "Good", "#000001", "finetuner", "good:Tuner")
+    methods.register(row)
+    methods.register(row)
+    assert METHODS["good"] is row
+
+
+def test_an_incomplete_family_is_refused(registry: None) -> None:
+    class Nameless(FamilySettings):
+        primary = "mse"
+        tasks = "x:Y"
+
+    class Built(FamilySettings):
+        primary = "mse"
+        kind: Literal["built"] = "built"
+
+    class Taken(FamilySettings):
+        primary = "mse"
+        tasks = "x:Y"
+        kind: Literal["sine"] = "sine"
+
+    for family, message in (
+        (Nameless, "Nameless needs a field like kind"),
+        (Built, "Built needs a class attribute 'tasks'"),
+        (Taken, "another task family of kind 'sine'"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            config.register_family(family)
+
+
+def test_a_plug_in_is_not_written_over(tmp_path: Path) -> None:
+    create("method", "mine", tmp_path)
+    with pytest.raises(UsageError, match="mine exists; choose another name"):
+        create("method", "mine", tmp_path)
+    for name in ("My", "2x", "a_b", "../x", ""):
+        with pytest.raises(UsageError, match="a name has small letters"):
+            create("task", name, tmp_path)
+
+
+def test_the_workflow_plans_plug_ins_and_watches_their_source(tmp_path: Path) -> None:
+    profile = create("method", "momentum", tmp_path) / "profile.yaml"
+    snakemake = ["-m", "snakemake", "--snakefile", str(ROOT / "workflow/Snakefile"), "--cores", "1"]
+    target = "results/momentum/runs/demo/sine/momentum-first/seed0/weights.safetensors"
+    plan = python(*snakemake, "-n", target, "--config", f"profile={profile}", cwd=ROOT)
+    assert "momentum/momentum/tuner.py" in plan
+    assert target in plan
