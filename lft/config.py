@@ -713,7 +713,7 @@ def _profile_values(path: Path, extended_by: tuple[Path, ...] = ()) -> dict[str,
     if not isinstance(values, dict):
         raise UsageError(f"{path}: a profile is a mapping of settings")
     values = {key: value for key, value in values.items() if not str(key).startswith("_")}
-    if "plugins" in values:
+    if values.get("plugins") is not None:
         values["plugins"] = _plugins(values["plugins"], path)
     if "extends" not in values:
         return values
@@ -750,7 +750,9 @@ def _plugins(named: Any, profile: Path) -> dict[str, tuple[str, ...]]:
     try:
         references = Plugins.model_validate(named).model_dump().items()
         located = {
-            group: tuple(plugins.located(reference, profile.parent) for reference in group_references)
+            group: tuple(
+                plugins.located(reference, profile.parent) for reference in group_references
+            )
             for group, group_references in references
         }
         _register(located["methods"], located["tasks"])
