@@ -255,6 +255,40 @@ def compare(
     Console().print(as_table(frame))
 
 
+@app.command()
+def cost(
+    results: Annotated[Path, typer.Argument(help="Result folder that has been run.")] = Path(
+        "results/quick"
+    ),
+    profile: Annotated[
+        Path | None,
+        typer.Option("--profile", "-p", help="Its profile; that of the folder's name by default."),
+    ] = None,
+    expect: Annotated[
+        list[Path] | None,
+        typer.Option("--expect", help="Profile to predict from what was measured; repeatable."),
+    ] = None,
+) -> None:
+    """Core- and GPU-hours by rule: of a run, and what other profiles are expected to take."""
+    from rich.console import Console
+
+    from lft.config import load_profile
+    from lft.report import cost as costs
+
+    settings = load_profile(profile or Path(results.name))
+    base = costs.measured(settings, results)
+    missing = [job for job in costs.jobs(settings) if job not in base]
+    Console().print(costs.as_table(f"{settings.name}, measured", base, missing))
+    for other in map(load_profile, expect or ()):
+        if other.device != settings.device:
+            raise UsageError(
+                f"profile {other.name} has device: {other.device}, but {results} was measured on "
+                f"{settings.device}; measure on the same"
+            )
+        title = f"{other.name}, expected from {settings.name}"
+        Console().print(costs.as_table(title, *costs.expected(other, base)))
+
+
 def main() -> None:
     """Entry point: errors that a user can cause end in one line and exit status 2."""
     logging.basicConfig(

@@ -13,6 +13,9 @@ from pathlib import Path
 import pytest
 from checkout import SNAKEMAKE, copy_checkout
 
+from lft.config import load_profile
+from lft.report.cost import jobs, measured
+
 RESULTS = Path("results/smoke")
 
 
@@ -70,6 +73,15 @@ def test_every_planned_cell_is_measured_and_reported(finished: Path) -> None:
     assert "Stand-in data" in page
     for id in ("table-1", "table-2", "figure-2", "figure-3", "figure-4", "figure-a1", "figure-gap"):
         assert f'id="{id}"' in page, id
+
+
+def test_the_costs_of_every_job_are_found(finished: Path) -> None:
+    profile = load_profile(finished / "workflow/config/smoke.yaml")
+    files = {
+        path.relative_to(finished / RESULTS) for path in finished.glob("**/benchmarks/**/*.tsv")
+    }
+    assert {job.benchmark for job in jobs(profile)} == files
+    assert measured(profile, finished / RESULTS).keys() == set(jobs(profile))
 
 
 def test_a_finished_workflow_has_nothing_to_do(finished: Path) -> None:

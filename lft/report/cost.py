@@ -1,0 +1,253 @@
+"""Core- and GPU-hours of a profile: those of a run, or those that another run lets expect."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import NamedTuple
+
+from rich.markup import escape
+from rich.table import Table
+
+from lft.config import AttackFamily, Family, Profile, Run, SineFamily
+from lft.errors import UsageError
+
+UPDATE = 3
+"""A meta-training step costs about as much as three steps that are not differentiated."""
+ON_DEVICE = ("victim", "train", "evaluate", "theory")
+"""Rules that compute on the profile's device."""
+REPORT = ("aggregate", "tables", "figures", "page")
+
+
+class Job(NamedTuple):
+    """One job of the workflow.
+
+    Attributes:
+        name: experiment, mixture and so on; with ``rule`` it is the path of the benchmark file.
+        work: what its time is taken to be proportional to, see docs/cluster.md.
+    """
+
+    rule: str
+    name: tuple[str, ...]
+    work: float
+
+    @property
+    def benchmark(self) -> Path:
+        """The file that Snakemake writes, below a result folder."""
+        path = Path("benchmarks", self.rule, *self.name)
+        return path.with_name(f"{path.name}.tsv")
+
+    @property
+    def group(self) -> tuple[str, ...]:
+        """Jobs that differ in their seed alone, which have the same price per work."""
+        return (self.rule, *(self.name[:3] if self.rule == "train" else self.name))
+
+
+class Spent(NamedTuple):
+    """What jobs took. ``longest`` is the hours of one job, ``gigabytes`` the memory of one."""
+
+    jobs: int = 0
+    core_hours: float = 0.0
+    gpu_hours: float = 0.0
+    longest: float = 0.0
+    gigabytes: float = 0.0
+
+
+def measured(profile: Profile, results: Path) -> dict[Job, Spent]:
+    """What the jobs of a profile took that have run, from Snakemake's benchmark files.
+
+    Raises:
+        UsageError: none has run, or a file is damaged.
+    """
+    paths = {job: results / job.benchmark for job in jobs(profile)}
+    found = {job: _read(path, job, profile) for job, path in paths.items() if path.is_file()}
+    if not found:
+        raise UsageError(
+            f"no job of profile {profile.name} has run in {results}; run snakemake reproduce first"
+        )
+    return found
+
+
+def expected(profile: Profile, base: dict[Job, Spent]) -> tuple[dict[Job, Spent], list[Job]]:
+    """What the jobs of a profile would take, and the jobs that nothing measured is like.
+
+    A job costs its work times the price of the measured jobs of its group; where there are none,
+    of those of its rule and experiment. Memory is that of the measured jobs.
+    """
+    prices: dict[tuple[str, ...], list[tuple[Job, Spent]]] = defaultdict(list)
+    for job, spent in base.items():
+        for group in {job.group, _kin(job)}:
+            prices[group].append((job, spent))
+    found, unknown = {}, []
+    for job in jobs(profile):
+        like = prices.get(job.group) or prices.get(_kin(job))
+        if not like:
+            unknown.append(job)
+            continue
+        share = job.work / sum(other.work for other, _ in like)
+        total = _sum(spent for _, spent in like)
+        hours = total.core_hours * share
+        gpu = total.gpu_hours * share
+        found[job] = Spent(1, hours, gpu, gpu or hours / profile.threads, total.gigabytes)
+    return found, unknown
+
+
+def as_table(title: str, spent: dict[Job, Spent], unknown: list[Job]) -> Table:
+    """Hours by rule and in sum, for a terminal."""
+    table = Table(title=escape(title))
+    headings = ("rule", "jobs", "core-hours", "GPU-hours", "longest job, h", "largest job, GB")
+    for index, heading in enumerate(headings):
+        table.add_column(heading, justify="right" if index else "left")
+    rules = dict.fromkeys(job.rule for job in spent)
+    for rule in rules:
+        table.add_row(rule, *_cells(_sum(s for job, s in spent.items() if job.rule == rule)))
+    table.add_section()
+    table.add_row("all", *_cells(_sum(spent.values())))
+    if unknown:
+        names = sorted({" ".join(job.group) for job in unknown})
+        table.caption = escape(
+            f"Without {len(unknown)} jobs that nothing measured is like: {names}"
+        )
+    return table
+
+
+def jobs(profile: Profile) -> Iterator[Job]:
+    """Every job of a profile that Snakemake would submit, with its work."""
+    attacked = {
+        family.source
+        for experiment in profile.experiments.values()
+        for family in experiment.families.values()
+        if isinstance(family, AttackFamily)
+    }
+    for source in profile.sources:
+        yield Job("data", (source,), 1)
+        if source in attacked:
+            yield Job("victim", (source,), profile.victim.epochs)
+    rows = 0.0
+    for name in profile.experiments:
+        evaluations: dict[tuple[str, ...], float] = {}
+        for run in profile.runs(name):
+            cell = run.evaluation_folder.parts[1:]
+            yield Job("train", (*cell, f"seed{run.seed}"), _training_work(profile, run))
+            evaluations[cell] = _evaluation_work(profile, run)
+            testing = profile.experiment(name).testing
+            rows += testing.tasks * testing.steps * len(profile.tested_families(run))
+        for cell, work in evaluations.items():
+            yield Job("evaluate", cell, work)
+    for name in profile.theory_experiments:
+        yield Job("theory", (name,), _theory_work(profile, name))
+    for rule in REPORT:
+        yield Job(rule, (), rows if rule == "aggregate" else 1)
+
+
+def _training_work(profile: Profile, run: Run) -> float:
+    experiment = profile.experiment(run.experiment).with_variant(run.method)
+    method = profile.experiment(run.experiment).base_method(run.method)
+    training, names = experiment.training, run.trained_on.split("+")
+    validation = training.validation.tasks * training.steps * len(names)
+    size = sum(_coordinates(profile, experiment.families[name]) for name in names) / len(names)
+    if method.learns == "step_size":
+        grid = getattr(experiment.step_sizes, method.tuner)
+        return size * len(grid) * validation * _directions(profile, run)
+    plan = training if method.learns_finetuner else experiment.maml
+    steps = plan.epochs * training.tasks * plan.steps
+    return (
+        size
+        * (UPDATE * steps + training.validation.rounds * validation)
+        * _directions(profile, run)
+    )
+
+
+def _evaluation_work(profile: Profile, run: Run) -> float:
+    experiment = profile.experiment(run.experiment).with_variant(run.method)
+    size = sum(
+        _coordinates(profile, experiment.families[name]) for name in profile.tested_families(run)
+    )
+    steps = len(profile.seeds) * experiment.testing.tasks * experiment.testing.steps
+    return size * steps * _directions(profile, run)
+
+
+def _theory_work(profile: Profile, name: str) -> float:
+    experiment, gap, vanishing = (
+        profile.experiment(name), profile.theory.gap, profile.theory.vanishing,
+    )  # fmt: skip
+    names = profile.theory_families(name)
+    size = sum(_coordinates(profile, experiment.families[family]) for family in names)
+    steps = 0
+    if name in gap.experiments:
+        steps += gap.tasks * gap.draws * sum(gap.steps) * sum(gap.sizes)
+    if name in vanishing.experiments:
+        steps += vanishing.tasks * sum(vanishing.steps)
+    return size * len(profile.seeds) * steps
+
+
+def _directions(profile: Profile, run: Run) -> int:
+    """Loss evaluations of a zeroth-order gradient; 1 for first-order ones."""
+    return (
+        profile.experiment(run.experiment).zeroth_order.directions if run.order == "zeroth" else 1
+    )
+
+
+def _coordinates(profile: Profile, family: Family) -> int:
+    """Parameters of an optimizee, its output layer aside."""
+    if isinstance(family, SineFamily):
+        return _pairs((1, *family.hidden))
+    shape = profile.sources[family.source].shape
+    if isinstance(family, AttackFamily):
+        return math.prod(shape)
+    if family.net == "mlp":
+        return _pairs((math.prod(shape), *family.widths))
+    return 9 * _pairs((shape[0], *family.widths))
+
+
+def _pairs(widths: tuple[int, ...]) -> int:
+    return sum(a * b for a, b in pairwise(widths))
+
+
+def _kin(job: Job) -> tuple[str, ...]:
+    """Rule and experiment."""
+    return (job.rule, *job.name[:1])
+
+
+def _sum(parts: Iterable[Spent]) -> Spent:
+    """Of no part at all it is nothing."""
+    jobs, cores, gpus, longest, gigabytes = zip(*(Spent(), *parts), strict=True)
+    return Spent(sum(jobs), sum(cores), sum(gpus), max(longest), max(gigabytes))
+
+
+def _read(path: Path, job: Job, profile: Profile) -> Spent:
+    """One benchmark file.
+
+    On a CPU the seconds that a job computed count, not those that it waited for a busy machine; on
+    a GPU all of them do.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            row = next(csv.DictReader(file, delimiter="\t"))
+        seconds = float(row["s"])
+        # A job that ended before it was looked at has NA here.
+        load = float(row["mean_load"]) / 100 if row["mean_load"] != "NA" else profile.threads
+        gigabytes = float(row["max_rss"]) / 1024 if row["max_rss"] != "NA" else 0.0
+    except (OSError, StopIteration, KeyError, TypeError, ValueError):
+        raise UsageError(
+            f"{path} is no benchmark file of Snakemake; delete it and run the workflow again"
+        ) from None
+    if profile.device.startswith("cuda") and job.rule in ON_DEVICE:
+        hours = seconds / 3600
+        return Spent(1, hours * profile.threads, hours, hours, gigabytes)
+    return Spent(1, seconds * load / 3600, 0.0, seconds / 3600, gigabytes)
+
+
+def _cells(spent: Spent) -> list[str]:
+    return [
+        f"{spent.jobs:,}",
+        *(
+            f"{value:,.3f}" if value < 10 else f"{value:,.0f}"
+            for value in (spent.core_hours, spent.gpu_hours, spent.longest)
+        ),
+        f"{spent.gigabytes:.1f}",
+    ]
