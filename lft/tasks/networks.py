@@ -109,16 +109,25 @@ class CNN:
 
     def __call__(self, params: Params, x: Tensor) -> Tensor:
         if self._use_fused(x) and not torch.is_grad_enabled():
-            return fused_cnn.logits(params, x)
+            return fused_cnn.logits(self._in_order(params), x)
         return self._plain(params, x)
 
     def cross_entropy(self, params: Params, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         if self._use_fused(x) and torch.is_grad_enabled():
             return fused_cnn.cross_entropy(
-                params, x, y, lambda leaves: cross_entropy(self._plain(leaves, x), y)
+                self._in_order(params),
+                x,
+                y,
+                lambda leaves: cross_entropy(self._plain(leaves, x), y),
             )
         logits = self(params, x)
         return cross_entropy(logits, y), logits
+
+    def _in_order(self, params: Params) -> Params:
+        """As ``init`` orders them; parameters from a file come in alphabetical order."""
+        layers = range(len(self.channels) - 1)
+        names = [f"{kind}{layer}" for layer in layers for kind in ("conv", "bias")]
+        return {name: params[name] for name in (*names, "head", "head_bias")}
 
     def _use_fused(self, x: Tensor) -> bool:
         return self.kernel != "torch" and native.available(x.device, x.dtype)

@@ -134,6 +134,13 @@ def test_parameters_need_not_be_contiguous() -> None:
     check(case)
 
 
+def test_parameters_may_come_in_any_order() -> None:
+    """Those of a file are in alphabetical order."""
+    case = Case((1, 9, 9), (4, 4))
+    case.params = dict(sorted(case.params.items()))
+    check(case)
+
+
 @pytest.mark.parametrize("broken", [math.nan, math.inf])
 def test_what_is_not_finite_stays_in_its_task(broken: float) -> None:
     case = Case((1, 8, 8), (4, 4))
