@@ -13,7 +13,14 @@ from typing import NamedTuple
 from rich.markup import escape
 from rich.table import Table
 
-from lft.config import AttackFamily, Family, Profile, Run, SineFamily
+from lft.config import (
+    AttackFamily,
+    ClassificationFamily,
+    FamilySettings,
+    Profile,
+    Run,
+    SineFamily,
+)
 from lft.errors import UsageError
 
 UPDATE = 3
@@ -192,16 +199,18 @@ def _directions(profile: Profile, run: Run) -> int:
     )
 
 
-def _coordinates(profile: Profile, family: Family) -> int:
-    """Parameters of an optimizee, its output layer aside."""
+def _coordinates(profile: Profile, family: FamilySettings) -> int:
+    """Parameters of an optimizee, its output layer aside; 1 for families of plug-ins."""
     if isinstance(family, SineFamily):
         return _pairs((1, *family.hidden))
-    shape = profile.sources[family.source].shape
     if isinstance(family, AttackFamily):
-        return math.prod(shape)
-    if family.net == "mlp":
-        return _pairs((math.prod(shape), *family.widths))
-    return 9 * _pairs((shape[0], *family.widths))
+        return math.prod(profile.sources[family.source].shape)
+    if isinstance(family, ClassificationFamily):
+        channels, *sides = profile.sources[family.source].shape
+        if family.net == "mlp":
+            return _pairs((channels * math.prod(sides), *family.widths))
+        return 9 * _pairs((channels, *family.widths))
+    return 1
 
 
 def _pairs(widths: tuple[int, ...]) -> int:
