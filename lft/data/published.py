@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-import pooch
+from platformdirs import user_cache_path
 
 from lft.config import Source
 from lft.data import idx
@@ -56,7 +56,7 @@ def read(source: Source, timeout: float = 30.0) -> Arrays:
             f"unknown torchvision source {source.name!r}{suggestion(source.name, DATASETS)}"
         )
     dataset = DATASETS[source.name]
-    folder = (source.path or pooch.os_cache("lft")) / dataset.folder
+    folder = (source.path or user_cache_path("lft")) / dataset.folder
     return dataset.read(
         [fetch(name, md5, folder, dataset.mirrors, timeout) for name, md5 in dataset.files.items()]
     )
@@ -64,6 +64,7 @@ def read(source: Source, timeout: float = 30.0) -> Arrays:
 
 def fetch(name: str, md5: str, folder: Path, mirrors: tuple[str, ...], timeout: float) -> Path:
     """The path of a file that has the checksum, downloaded if it is not in the folder yet."""
+    import pooch  # slow, and only needed here
     import requests
 
     downloader = pooch.HTTPDownloader(timeout=timeout, headers={"Accept-Encoding": "identity"})

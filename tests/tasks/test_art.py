@@ -91,7 +91,7 @@ def test_a_fine_tuner_is_an_attack_of_art(victim: LeNet5) -> None:
     assert attack.fooling_rate == pytest.approx(float((predicted != y.numpy()).mean()), abs=1e-6)
     assert attack.fooling_rate > 0.5
     ours = universal(victim, x / 255, y, steps=40)
-    # The same float32 operations but for the scaling by 255 to and fro, over 40 steps.
+    # The same float32 operations but for the scaling by 255 and back, over 40 steps.
     np.testing.assert_allclose(attack.noise[0] / 255, ours.numpy(), atol=1e-3)
     attack.set_params(steps=1)
     unlabelled = attack.generate(x.numpy())
