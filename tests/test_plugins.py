@@ -150,7 +150,7 @@ WRONG = {
     "name taken": ("methods: ['good.py:TAKEN']", "there is another method 'lft'"),
     "no family": ("tasks: ['good.py:METHOD']", "a task family is a subclass of FamilySettings"),
     "module taken": ("methods: ['json.py:METHOD']", "has the name of the module"),
-    "unknown group": ("metods: []", "unknown key 'metods'; did you mean 'methods'?"),
+    "unknown group": ("method: []", "unknown key 'method'; did you mean 'methods'?"),
 }
 GOOD = """
 from lft.methods import Method
