@@ -5,7 +5,7 @@ PROFILE ?= quick
 CORES ?= $(shell nproc)
 BIN := .venv/bin
 
-.PHONY: reproduce report test test-cluster lint format benchmark clean
+.PHONY: reproduce report test test-cluster lint format docs benchmark clean
 
 reproduce: .venv/ready
 	$(BIN)/snakemake --cores $(CORES) --config profile=$(PROFILE) --keep-going -- reproduce all
@@ -27,6 +27,10 @@ format: .venv/ready
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 	$(BIN)/snakefmt workflow
+
+docs: .venv/ready
+	$(BIN)/sphinx-build -q -W --keep-going -b html docs build/docs
+	@echo "Documentation: build/docs/index.html"
 
 benchmark: .venv/ready
 	$(BIN)/pytest tests/benchmarks --override-ini "addopts=-q" --benchmark-only

@@ -37,10 +37,15 @@ from lft.errors import NotApplicable, UsageError, suggestion
 from lft.methods import METHODS, Method, get_method
 from lft.paths import shipped
 
+#: An integer of at least 1.
 Positive = Annotated[int, Field(ge=1, strict=True)]
+#: A number above 0, at most 100.
 Rate = Annotated[float, Field(gt=0, le=100)]
+#: A number between 0 and 1, both excluded.
 Fraction = Annotated[float, Field(gt=0, lt=1)]
+#: A word of lower-case letters, digits and hyphens.
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
+#: Names of families, joined by ``+``.
 Mixture = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*(\+[a-z0-9][a-z0-9-]*)*$")]
 Order = Literal["first", "zeroth"]
 
@@ -70,12 +75,13 @@ class Source(Settings):
     """Where images come from. Every kind ends in the same checked array file."""
 
     kind: Literal["embedded", "torchvision", "folder"]
-    name: str  # mnist5k or photos; a torchvision class; free text for a folder
-    label: str  # shown in tables and figures
-    shape: tuple[Positive, Positive, Positive]  # channels, height, width (pixels)
-    path: Path | None = None  # folder: directory or tar; torchvision: download folder
-    stands_in_for: str | None = None  # the paper's data set that this one replaces
-    note: str | None = None  # shown with every result, e.g. how the pixels were obtained
+    name: str  #: mnist5k or photos; a torchvision class; free text for a folder
+    label: str  #: shown in tables and figures
+    shape: tuple[Positive, Positive, Positive]  #: channels, height, width (pixels)
+    #: directory or tar of a folder source; download folder of a torchvision one
+    path: Path | None = None
+    stands_in_for: str | None = None  #: the paper's data set that this one replaces
+    note: str | None = None  #: shown with every result, e.g. how the pixels were obtained
 
     @model_validator(mode="after")
     def _folder_has_path(self) -> Source:
@@ -117,11 +123,11 @@ class SineFamily(FamilySettings):
     primary = "mse"
     kind: Literal["sine"] = "sine"
     label: str = "sine"
-    support: Positive  # points
-    query: Positive  # points
+    support: Positive  #: points
+    query: Positive  #: points
     amplitude: tuple[float, float] = (0.1, 5.0)
-    phase: tuple[float, float] = (0.0, 3.141592653589793)  # radians
-    hidden: tuple[Positive, ...] = (40, 40)  # MLP widths
+    phase: tuple[float, float] = (0.0, 3.141592653589793)  #: radians
+    hidden: tuple[Positive, ...] = (40, 40)  #: MLP widths
 
     def optimizee(self, image: tuple[int, int, int] | None) -> str:
         return f"an MLP of widths 1-{'-'.join(map(str, self.hidden))}-1"
@@ -134,13 +140,12 @@ class ClassificationFamily(FamilySettings):
     kind: Literal["classification"] = "classification"
     source: Name
     net: Literal["mlp", "cnn"]
-    ways: Annotated[int, Field(ge=2)] = 2  # classes per task
-    support: Positive = 5  # images per class
-    query: Positive = 15  # images per class
-    outputs: Literal["classes", "ways"] = (
-        "classes"  # one output per class of the source, or per way
-    )
-    widths: tuple[Positive, ...]  # mlp: hidden widths; cnn: channels of the conv layers
+    ways: Annotated[int, Field(ge=2)] = 2  #: classes per task
+    support: Positive = 5  #: images per class
+    query: Positive = 15  #: images per class
+    #: one output per class of the source, or per way
+    outputs: Literal["classes", "ways"] = "classes"
+    widths: tuple[Positive, ...]  #: hidden widths of the mlp, channels of the cnn's conv layers
 
     def optimizee(self, image: tuple[int, int, int] | None) -> str:
         widths = "-".join(map(str, self.widths))
@@ -150,10 +155,10 @@ class ClassificationFamily(FamilySettings):
 class AttackLoss(Settings):
     """What a universal perturbation minimises (eq. 12), and where it starts."""
 
-    distortion_weight: Annotated[float, Field(ge=0)] = 1.0  # lambda of eq. 12, on the mean |delta|
+    distortion_weight: Annotated[float, Field(ge=0)] = 1.0  #: lambda of eq. 12, on mean |delta|
     margin: Literal["probability", "log_probability", "logit"] = "log_probability"
-    clip: bool = True  # keep x + delta in [0, 1]
-    init_scale: Annotated[float, Field(ge=0)] = 0.01  # standard deviation of the random delta(0)
+    clip: bool = True  #: keep x + delta in [0, 1]
+    init_scale: Annotated[float, Field(ge=0)] = 0.01  #: standard deviation of the random delta(0)
 
 
 class AttackFamily(FamilySettings, AttackLoss):
@@ -162,10 +167,10 @@ class AttackFamily(FamilySettings, AttackLoss):
     primary = "asr"
     kind: Literal["attack"] = "attack"
     source: Name
-    classes: Positive = 2  # image classes per task
-    support: Positive = 2  # images per class
-    query: Positive = 2  # images per class
-    only_correct: bool = True  # attack only images that the victim classifies correctly
+    classes: Positive = 2  #: image classes per task
+    support: Positive = 2  #: images per class
+    query: Positive = 2  #: images per class
+    only_correct: bool = True  #: attack only images that the victim classifies correctly
 
     def optimizee(self, image: tuple[int, int, int] | None) -> str:
         return f"a perturbation of {_size(image)} pixels"
@@ -221,37 +226,36 @@ class LSTMSettings(Settings):
 
     layers: Annotated[int, Field(ge=1, le=2)] = 1
     hidden: Positive = 10
-    preprocess_p: Annotated[float, Field(gt=0, le=80)] = (
-        10.0  # log-magnitude range (Andrychowicz et al.)
-    )
-    output_scale: Rate = 0.1  # multiplies the output, in units of the optimizee
+    #: log-magnitude range (Andrychowicz et al.)
+    preprocess_p: Annotated[float, Field(gt=0, le=80)] = 10.0
+    output_scale: Rate = 0.1  #: multiplies the output, in units of the optimizee
 
 
 class ZerothOrderSettings(Settings):
     """The gradient estimate of eq. 6."""
 
-    mu: Rate = 1e-3  # smoothing, in units of the optimizee
-    directions: Positive = 20  # q
-    shared_directions: bool = False  # the same u_j for every task of a batch
+    mu: Rate = 1e-3  #: smoothing, in units of the optimizee
+    directions: Positive = 20  #: q
+    shared_directions: bool = False  #: the same u_j for every task of a batch
 
 
 class Validation(Settings):
-    tasks: Positive  # meta-validation tasks, per family
-    rounds: Positive  # equally spaced validations during meta-training
+    tasks: Positive  #: meta-validation tasks, per family
+    rounds: Positive  #: equally spaced validations during meta-training
 
 
 class Training(Settings):
     """Meta-training of L2O and LFT fine-tuners; what MAML-like methods share of it."""
 
-    tasks: Positive  # distinct training tasks
-    epochs: Positive = 1  # passes over them
-    meta_batch: Positive  # tasks per meta-batch
-    steps: Positive  # fine-tuning steps per task
-    segment: Positive  # steps per truncated segment; each segment gives one meta-update
-    step_weights: Literal["uniform", "linear", "final"] = "uniform"  # w_k of eq. 4, in a segment
-    second_order: Literal["exact", "dropped"] = "dropped"  # the term with dg/dtheta of eq. 8
-    learning_rate: Rate  # Adam on phi, decayed to 0 along a cosine
-    clip: Annotated[float, Field(gt=0)] = 1.0  # largest norm of the meta-gradient
+    tasks: Positive  #: distinct training tasks
+    epochs: Positive = 1  #: passes over them
+    meta_batch: Positive  #: tasks per meta-batch
+    steps: Positive  #: fine-tuning steps per task
+    segment: Positive  #: steps per truncated segment; each segment gives one meta-update
+    step_weights: Literal["uniform", "linear", "final"] = "uniform"  #: w_k of eq. 4, in a segment
+    second_order: Literal["exact", "dropped"] = "dropped"  #: the term with dg/dtheta of eq. 8
+    learning_rate: Rate  #: Adam on phi, decayed to 0 along a cosine
+    clip: Annotated[float, Field(gt=0)] = 1.0  #: largest norm of the meta-gradient
     validation: Validation
 
     @model_validator(mode="after")
@@ -272,10 +276,10 @@ class Training(Settings):
 class MamlSettings(Settings):
     """Inner gradient descent of MAML, FOMAML and Reptile (eq. 2)."""
 
-    epochs: Positive  # passes over the training tasks
-    steps: Positive  # K during meta-training
-    step_size: dict[Order, Rate]  # alpha, for first- and zeroth-order gradients
-    learning_rate: Rate  # Adam on theta(0), decayed to 0 along a cosine
+    epochs: Positive  #: passes over the training tasks
+    steps: Positive  #: K during meta-training
+    step_size: dict[Order, Rate]  #: alpha, for first- and zeroth-order gradients
+    learning_rate: Rate  #: Adam on theta(0), decayed to 0 along a cosine
 
 
 class StepSizes(Settings):
@@ -286,9 +290,9 @@ class StepSizes(Settings):
 
 
 class Testing(Settings):
-    tasks: Positive  # meta-test tasks per family
-    steps: Positive  # fine-tuning steps
-    every: Positive = 1  # steps between those whose metrics are written
+    tasks: Positive  #: meta-test tasks per family
+    steps: Positive  #: fine-tuning steps
+    every: Positive = 1  #: steps between those whose metrics are written
 
     @model_validator(mode="after")
     def _whole_strides(self) -> Testing:
@@ -306,7 +310,7 @@ class Variant(Settings):
 
     method: str
     label: str
-    set: dict[str, Any]  # dotted key of the experiment, e.g. training.second_order -> value
+    set: dict[str, Any]  #: dotted key of the experiment, e.g. training.second_order -> value
 
 
 class Experiment(Settings):
@@ -316,7 +320,7 @@ class Experiment(Settings):
     test_on: Annotated[tuple[Mixture, ...], Field(min_length=1)]
     methods: tuple[str, ...] = ()
     variants: dict[Name, Variant] = {}
-    search: dict[str, dict[str, list[Any]]] = {}  # method -> dotted key -> values to try
+    search: dict[str, dict[str, list[Any]]] = {}  #: method -> dotted key -> values to try
     orders: Annotated[tuple[Order, ...], Field(min_length=1)] = ("first",)
     finetuner: LSTMSettings
     zeroth_order: ZerothOrderSettings = ZerothOrderSettings()
@@ -432,13 +436,12 @@ class GapSettings(Settings):
     """Measurement of Theorem 1's gradient gap (:mod:`lft.theory`)."""
 
     experiments: tuple[Name, ...]
-    sizes: Annotated[
-        tuple[Positive, ...], Field(min_length=2)
-    ]  # |D_tr| and |D_val|, examples per class
-    fixed_size: Positive  # size of the other set while one varies
-    steps: Annotated[tuple[Positive, ...], Field(min_length=1)]  # fine-tuning steps K
-    tasks: Positive  # tasks per point
-    draws: Annotated[int, Field(ge=2, le=100, strict=True)] = 3  # of each task's data
+    #: |D_tr| and |D_val|, examples per class
+    sizes: Annotated[tuple[Positive, ...], Field(min_length=2)]
+    fixed_size: Positive  #: size of the other set while one varies
+    steps: Annotated[tuple[Positive, ...], Field(min_length=1)]  #: fine-tuning steps K
+    tasks: Positive  #: tasks per point
+    draws: Annotated[int, Field(ge=2, le=100, strict=True)] = 3  #: of each task's data
 
 
 class VanishingSettings(Settings):
@@ -459,26 +462,26 @@ class VictimSettings(Settings):
 
     epochs: Positive
     batch: Positive = 128
-    learning_rate: Rate = 1e-3  # Adam, decayed to 0 along a cosine
+    learning_rate: Rate = 1e-3  #: Adam, decayed to 0 along a cosine
 
 
 class Plugins(Settings):
     """Methods, task families and figures from outside the package, each ``module:name``."""
 
-    methods: tuple[str, ...] = ()  # instances of lft.methods.Method
-    tasks: tuple[str, ...] = ()  # subclasses of FamilySettings
-    figures: tuple[str, ...] = ()  # functions like those of lft.report.figures
+    methods: tuple[str, ...] = ()  #: instances of lft.methods.Method
+    tasks: tuple[str, ...] = ()  #: subclasses of FamilySettings
+    figures: tuple[str, ...] = ()  #: functions like those of lft.report.figures
 
 
 class Profile(Settings):
     name: Name
     title: str
     seeds: Annotated[tuple[Annotated[int, Field(ge=0, strict=True)], ...], Field(min_length=1)]
-    device: str = "cpu"  # cpu, cuda or cuda:N; never chosen silently
-    threads: Annotated[int, Field(ge=1, le=1024, strict=True)] = 1  # per job
-    kernel: Literal["auto", "fused", "torch"] = "auto"  # native kernels or PyTorch
+    device: str = "cpu"  #: cpu, cuda or ``cuda:N``; never chosen silently
+    threads: Annotated[int, Field(ge=1, le=1024, strict=True)] = 1  #: per job
+    kernel: Literal["auto", "fused", "torch"] = "auto"  #: native kernels or PyTorch
     partition: Literal["disjoint", "paper"] = "disjoint"
-    validation_share: Fraction = 0.2  # of the training images, for meta-validation (disjoint)
+    validation_share: Fraction = 0.2  #: of the training images, for meta-validation (disjoint)
     checkpoint_seconds: Annotated[float, Field(gt=0)] = 60.0
     sources: dict[Name, Source]
     victim: VictimSettings

@@ -26,6 +26,7 @@ class LearnedOptimizer(Optimizer):
 
     >>> import torch
     >>> from lft.finetuners.gradient_descent import SGD
+    >>> from lft.optimizer import LearnedOptimizer
     >>> theta = torch.nn.Parameter(torch.tensor([4.0]))
     >>> optimizer = LearnedOptimizer([theta], SGD(0.25))
     >>> (theta**2).sum().backward()

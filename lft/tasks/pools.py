@@ -24,7 +24,7 @@ class Pool(NamedTuple):
     members: tuple[Tensor, ...]
 
     def take(self, indices: Tensor) -> Tensor:
-        """Images in [0, 1], (*indices.shape, C, H, W)."""
+        """Images in [0, 1], ``(*indices.shape, C, H, W)``."""
         return self.images[indices].to(torch.get_default_dtype()) / 255
 
 
