@@ -22,8 +22,7 @@ from platformdirs import user_cache_path
 Kernel = Literal["auto", "fused", "torch"]
 """``torch`` is plain PyTorch; ``fused`` and ``auto`` are the native kernels where they apply."""
 
-_PACKAGE = Path(__file__).parent
-_SOURCES = (_PACKAGE / "finetuners" / "fused.cpp", _PACKAGE / "tasks" / "fused_cnn.cpp")
+_SOURCES = tuple(sorted(Path(__file__).parent.glob("*/*.cpp")))
 _FLAGS = ("-O3", "-fopenmp", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math")
 _SIMD_FLAGS = {
     "AVX2": ("-mavx2", "-mfma"),

@@ -11,6 +11,7 @@ from lft.config import AttackFamily, ClassificationFamily, Experiment, Profile, 
 from lft.data import ImageSet, load
 from lft.device import use_device
 from lft.errors import UsageError
+from lft.native import Kernel
 from lft.paths import data_path, victim_path
 from lft.plugins import load_object
 from lft.records import manifest, write_json
@@ -52,7 +53,7 @@ def _build(
             return Classification(family, images, pools, profile.kernel)
         made = load_object(family.tasks)(family, images, pools)
         return made
-    victim = load_victim(results, family.source, images).to(device)
+    victim = load_victim(results, family.source, images, profile.kernel).to(device)
     keep = None
     if family.only_correct:
         keep = (
@@ -89,7 +90,7 @@ def make_victim(profile: Profile, source: str, results: Path) -> None:
     )
 
 
-def load_victim(results: Path, source: str, images: ImageSet) -> LeNet5:
+def load_victim(results: Path, source: str, images: ImageSet, kernel: Kernel = "auto") -> LeNet5:
     """A trained victim for images of this shape; its weights are constants.
 
     Raises:
@@ -98,7 +99,7 @@ def load_victim(results: Path, source: str, images: ImageSet) -> LeNet5:
     path = victim_path(results, source)
     tensors, _ = load_tensors(path)
     channels, height, width = images.train_images.shape[1:]
-    victim = LeNet5((channels, height, width), len(images.classes))
+    victim = LeNet5((channels, height, width), len(images.classes), kernel)
     try:
         victim.load_state_dict(tensors)
     except RuntimeError:

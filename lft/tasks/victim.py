@@ -8,10 +8,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from lft import native
 from lft.config import VictimSettings
 from lft.data import ImageSet
 from lft.errors import UsageError
+from lft.native import Kernel
 from lft.seeding import generator, seed_from
+from lft.tasks import fused_lenet
 
 
 def pooled_convolution(x: Tensor, layer: nn.Conv2d) -> Tensor:
@@ -40,13 +43,18 @@ class LeNet5(nn.Module):
     Args:
         shape: channels, height and width.
         n_classes: outputs.
+        kernel: ``torch`` is the plain path, else :mod:`lft.tasks.fused_lenet` where it applies,
+            which is where the convolutions' weights are constants.
 
     Raises:
         UsageError: images of another size.
     """
 
-    def __init__(self, shape: tuple[int, int, int], n_classes: int) -> None:
+    def __init__(
+        self, shape: tuple[int, int, int], n_classes: int, kernel: Kernel = "auto"
+    ) -> None:
         super().__init__()
+        self.kernel = kernel
         channels, height, width = shape
         if height != width or height not in (28, 32):
             raise UsageError(
@@ -61,11 +69,22 @@ class LeNet5(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (n, classes) for images (n, C, H, W)."""
-        x = pooled_convolution(images, self.conv1).relu()
-        x = pooled_convolution(x, self.conv2).relu()
-        x = self.fc1(x.flatten(1)).relu()
+        x = self.fc1(self.features(images)).relu()
         logits: Tensor = self.fc3(self.fc2(x).relu())
         return logits
+
+    def features(self, images: Tensor) -> Tensor:
+        """What the convolutions make of images (n, C, H, W), (n, 400)."""
+        weights: list[Tensor] = [*self.conv1.parameters(), *self.conv2.parameters()]
+        constant = not any(weight.requires_grad for weight in weights)
+        if self.kernel != "torch" and constant and native.available(images.device, images.dtype):
+            return fused_lenet.features(weights, images, self._plain_features)
+        return self._plain_features(images)
+
+    def _plain_features(self, images: Tensor) -> Tensor:
+        for layer in (self.conv1, self.conv2):
+            images = pooled_convolution(images, layer).relu()
+        return images.flatten(1)
 
     def initialise(self, seed: int) -> None:
         """Weights uniform in ±1/√fan_in, as torch's default, from a generator of its own."""

@@ -1,0 +1,350 @@
+// The convolutions of LeNet-5 for float32 on CPU; lft/tasks/fused_lenet.py states the mathematics.
+//
+// One image at a time goes forward, or its gradient back, while activations stay in cache. All four
+// passes are correlations of planes with 5x5 kernels; neighbouring pixels of a row lie in the lanes.
+
+#include <ATen/Parallel.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/empty.h>
+#include <torch/library.h>
+
+#include <algorithm>
+#include <array>
+#include <cstdint>
+#include <cstring>
+#include <tuple>
+#include <utility>
+#include <vector>
+
+namespace {
+
+// Register blocks are sized for 32 registers of 16 lanes, or 16 registers of at most 8.
+#if defined(__AVX512F__)
+constexpr int LANES = 16, VECTORS = 2, SUMS = 24;
+#elif defined(__AVX__)
+constexpr int LANES = 8, VECTORS = 1, SUMS = 12;
+#else
+constexpr int LANES = 4, VECTORS = 1, SUMS = 12;
+#endif
+constexpr int MAX_OUT = 8;  // output planes of one register block
+constexpr int K = 5;
+
+typedef float vec __attribute__((vector_size(LANES * sizeof(float)), may_alias, aligned(4)));
+
+typedef int32_t ivec
+    __attribute__((vector_size(LANES * sizeof(int32_t)), may_alias, aligned(4)));
+
+inline vec& vec_at(float* p) { return *reinterpret_cast<vec*>(p); }
+inline vec vec_at(const float* p) { return *reinterpret_cast<const vec*>(p); }
+
+inline ivec& ivec_at(int32_t* p) { return *reinterpret_cast<ivec*>(p); }
+
+// Planes of rows of `stride` floats, with room for a vector that begins in the last row.
+struct Planes {
+  int64_t count, height, stride;
+  std::vector<float> memory;
+
+  Planes(int64_t count, int64_t height, int64_t stride)
+      : count(count), height(height), stride(stride), memory(count * height * stride + 64) {}
+  float* row(int64_t plane, int64_t y) { return &memory[(plane * height + y) * stride]; }
+  const float* row(int64_t plane, int64_t y) const {
+    return &memory[(plane * height + y) * stride];
+  }
+};
+
+// Kernels in the order of use, (in, 5, 5, out), and a bias for each output plane.
+struct Kernels {
+  int64_t in, out;
+  std::vector<float> weights, bias;
+
+  Kernels(int64_t in, int64_t out) : in(in), out(out), weights(in * K * K * out), bias(out) {}
+  float& at(int64_t c, int64_t i, int64_t j, int64_t o) {
+    return weights[((c * K + i) * K + j) * out + o];
+  }
+
+  // From a layer's weight (out, in, 5, 5) and bias.
+  static Kernels of(const at::Tensor& weight, const at::Tensor& bias) {
+    Kernels result(weight.size(1), weight.size(0));
+    for_each(weight, [&](int64_t o, int64_t c, int64_t i, int64_t j, float w) {
+      result.at(c, i, j, o) = w;
+    });
+    std::copy_n(bias.const_data_ptr<float>(), result.out, result.bias.begin());
+    return result;
+  }
+
+  // Those that take the gradient of a layer's output, with a margin of 4, to that of its input.
+  static Kernels transposed(const at::Tensor& weight) {
+    Kernels result(weight.size(0), weight.size(1));
+    for_each(weight, [&](int64_t o, int64_t c, int64_t i, int64_t j, float w) {
+      result.at(o, K - 1 - i, K - 1 - j, c) = w;
+    });
+    return result;
+  }
+
+ private:
+  template <class F>
+  static void for_each(const at::Tensor& weight, const F& f) {
+    const float* w = weight.const_data_ptr<float>();
+    for (int64_t o = 0; o < weight.size(0); ++o)
+      for (int64_t c = 0; c < weight.size(1); ++c)
+        for (int64_t i = 0; i < K; ++i)
+          for (int64_t j = 0; j < K; ++j) f(o, c, i, j, *w++);
+  }
+};
+
+// OUT planes, ROWS rows and V vectors of the correlation, from (o, y, x) on.
+template <int OUT, int ROWS, int V>
+void block(const Kernels& kernels, const Planes& in, Planes& out, int64_t o, int64_t y, int64_t x) {
+  vec sum[OUT][ROWS][V];
+  for (int n = 0; n < OUT; ++n)
+    for (int r = 0; r < ROWS; ++r)
+      for (int v = 0; v < V; ++v) sum[n][r][v] = kernels.bias[o + n] - vec{};
+  const float* w = &kernels.weights[o];
+  for (int64_t c = 0; c < kernels.in; ++c)
+    for (int i = 0; i < K; ++i) {
+      const float* from = in.row(c, y + i) + x;
+      for (int j = 0; j < K; ++j, w += kernels.out)
+        for (int r = 0; r < ROWS; ++r)
+          for (int v = 0; v < V; ++v) {
+            const vec pixels = vec_at(from + r * in.stride + j + v * LANES);
+            for (int n = 0; n < OUT; ++n) sum[n][r][v] += w[n] * pixels;
+          }
+    }
+  for (int n = 0; n < OUT; ++n)
+    for (int r = 0; r < ROWS; ++r)
+      for (int v = 0; v < V; ++v) vec_at(out.row(o + n, y + r) + x + v * LANES) = sum[n][r][v];
+}
+
+// out(o, y, x) = bias(o) + sum over c, i, j of kernel(o, c, i, j) in(c, y + i, x + j) for the first
+// rows and columns; lanes beyond the last column hold anything.
+void correlate(const Kernels& kernels, const Planes& in, Planes& out, int64_t rows,
+               int64_t columns) {
+  const auto planes = [&]<int OUT>(int64_t o) {
+    int64_t x = 0;
+    const auto vectors = [&]<int V>() {
+      constexpr int ROWS = std::clamp(SUMS / (OUT * V), 1, 4);
+      for (; x + (V - 1) * LANES < columns; x += V * LANES) {
+        int64_t y = 0;
+        for (; y + ROWS <= rows; y += ROWS) block<OUT, ROWS, V>(kernels, in, out, o, y, x);
+        for (; y < rows; ++y) block<OUT, 1, V>(kernels, in, out, o, y, x);
+      }
+    };
+    vectors.template operator()<VECTORS>();
+    vectors.template operator()<1>();
+  };
+  const int64_t blocks = (kernels.out + MAX_OUT - 1) / MAX_OUT;
+  for (int64_t b = 0, o = 0; b < blocks; ++b) {
+    const int64_t n = (kernels.out - o + blocks - b - 1) / (blocks - b);
+    [&]<int... I>(std::integer_sequence<int, I...>) {
+      ((n == I + 1 ? planes.template operator()<I + 1>(o) : void()), ...);
+    }(std::make_integer_sequence<int, MAX_OUT>());
+    o += n;
+  }
+}
+
+// ---- pooling
+
+constexpr int rounded_up(int n) { return (n + LANES - 1) / LANES * LANES; }
+
+inline vec larger(vec a, vec b) { return (b > a) | (b != b) ? b : a; }  // NaN stays
+
+// relu(max) of the 2x2 pixels of two rows. A code tells which of the four (bits 0-3) are the
+// largest, 0 where ReLU lets no gradient through. Windows at odd columns are computed and left out.
+template <int COLUMNS>
+void pool(const float* upper, const float* lower, float* out, uint8_t* codes) {
+  float most[rounded_up(2 * COLUMNS)];
+  int32_t code[rounded_up(2 * COLUMNS)];
+  for (int x = 0; x < 2 * COLUMNS; x += LANES) {
+    const vec a = vec_at(upper + x), b = vec_at(upper + x + 1), c = vec_at(lower + x),
+              d = vec_at(lower + x + 1);
+    const vec m = larger(larger(a, b), larger(c, d));
+    const ivec equal = ((a == m) & 1) | ((b == m) & 2) | ((c == m) & 4) | ((d == m) & 8);
+    vec_at(most + x) = m < 0.0f ? vec{} : m;
+    ivec_at(code + x) = m <= 0.0f ? ivec{} : equal;
+  }
+  for (int x = 0; x < COLUMNS; ++x) out[x] = most[2 * x];
+  for (int x = 0; x < COLUMNS; ++x) codes[x] = code[2 * x];
+}
+
+// The gradient of the pixels; those of a window that are equally large share it.
+template <int COLUMNS>
+void unpool(const float* grad, const uint8_t* codes, float* upper, float* lower) {
+  constexpr float THIRD = 1 / 3.0f;
+  constexpr float SHARE[] = {0, 1, 1, .5, 1, .5, .5, THIRD, 1, .5, .5, THIRD, .5, THIRD, THIRD, .25};
+  float share[rounded_up(2 * COLUMNS)];
+  int32_t code[rounded_up(2 * COLUMNS)] = {};  // zeros are written beyond the last column
+  for (int x = 0; x < COLUMNS; ++x) share[2 * x] = share[2 * x + 1] = grad[x] * SHARE[codes[x]];
+  for (int x = 0; x < COLUMNS; ++x) code[2 * x] = codes[x], code[2 * x + 1] = codes[x] >> 1;
+  for (int x = 0; x < 2 * COLUMNS; x += LANES) {
+    const ivec here = ivec_at(code + x);
+    vec_at(upper + x) = (here & 1) != 0 ? vec_at(share + x) : vec{};
+    vec_at(lower + x) = (here & 4) != 0 ? vec_at(share + x) : vec{};
+  }
+}
+
+// ---- the two layers
+
+constexpr int64_t SIDE = 32, MARGIN = K - 1;  // side of the padded images
+constexpr int64_t SIDE1 = SIDE - MARGIN, POOLED1 = SIDE1 / 2;
+constexpr int64_t SIDE2 = POOLED1 - MARGIN, POOLED2 = SIDE2 / 2;
+
+struct Shape {
+  int64_t channels, side, out1, out2;
+
+  int64_t pixels() const { return channels * side * side; }
+  int64_t padding() const { return (SIDE - side) / 2; }
+  int64_t features() const { return out2 * POOLED2 * POOLED2; }
+  int64_t codes1() const { return out1 * POOLED1 * POOLED1; }
+  int64_t codes() const { return codes1() + features(); }
+};
+
+class Forward {
+ public:
+  Forward(const Shape& shape, const Kernels& first, const Kernels& second)
+      : shape_(shape),
+        first_(first),
+        second_(second),
+        image_(shape.channels, SIDE, SIDE),
+        layer1_(shape.out1, SIDE1, SIDE),
+        pooled1_(shape.out1, POOLED1, LANES_FOR_POOLED),
+        layer2_(shape.out2, SIDE2, LANES_FOR_POOLED) {}
+
+  void operator()(const float* image, float* features, uint8_t* codes) {
+    const int64_t padding = shape_.padding();
+    for (int64_t c = 0; c < shape_.channels; ++c)
+      for (int64_t y = 0; y < shape_.side; ++y, image += shape_.side)
+        std::memcpy(image_.row(c, y + padding) + padding, image, shape_.side * sizeof(float));
+    correlate(first_, image_, layer1_, SIDE1, SIDE1);
+    for (int64_t o = 0; o < shape_.out1; ++o)
+      for (int64_t y = 0; y < POOLED1; ++y, codes += POOLED1)
+        pool<POOLED1>(layer1_.row(o, 2 * y), layer1_.row(o, 2 * y + 1), pooled1_.row(o, y), codes);
+    correlate(second_, pooled1_, layer2_, SIDE2, SIDE2);
+    for (int64_t o = 0; o < shape_.out2; ++o)
+      for (int64_t y = 0; y < POOLED2; ++y, codes += POOLED2, features += POOLED2)
+        pool<POOLED2>(layer2_.row(o, 2 * y), layer2_.row(o, 2 * y + 1), features, codes);
+  }
+
+ private:
+  static constexpr int64_t LANES_FOR_POOLED = 16;
+  const Shape& shape_;
+  const Kernels &first_, &second_;
+  Planes image_, layer1_, pooled1_, layer2_;
+};
+
+class Backward {
+ public:
+  Backward(const Shape& shape, const Kernels& first, const Kernels& second)
+      : shape_(shape),
+        first_(first),
+        second_(second),
+        d_layer2_(shape.out2, SIDE2 + 2 * MARGIN, SIDE2 + 2 * MARGIN),
+        d_pooled1_(shape.out1, POOLED1, 16),
+        d_layer1_(shape.out1, SIDE1 + 2 * MARGIN, SIDE1 + 2 * MARGIN),
+        d_image_(shape.channels, SIDE, SIDE) {}
+
+  void operator()(const float* d_features, const uint8_t* codes, float* d_image) {
+    const uint8_t* codes2 = codes + shape_.codes1();
+    for (int64_t o = 0; o < shape_.out2; ++o)
+      for (int64_t y = 0; y < POOLED2; ++y, d_features += POOLED2, codes2 += POOLED2)
+        unpool<POOLED2>(d_features, codes2, d_layer2_.row(o, MARGIN + 2 * y) + MARGIN,
+                        d_layer2_.row(o, MARGIN + 2 * y + 1) + MARGIN);
+    correlate(second_, d_layer2_, d_pooled1_, POOLED1, POOLED1);
+    for (int64_t o = 0; o < shape_.out1; ++o)
+      for (int64_t y = 0; y < POOLED1; ++y, codes += POOLED1)
+        unpool<POOLED1>(d_pooled1_.row(o, y), codes, d_layer1_.row(o, MARGIN + 2 * y) + MARGIN,
+                        d_layer1_.row(o, MARGIN + 2 * y + 1) + MARGIN);
+    correlate(first_, d_layer1_, d_image_, SIDE, SIDE);
+    const int64_t padding = shape_.padding();
+    for (int64_t c = 0; c < shape_.channels; ++c)
+      for (int64_t y = 0; y < shape_.side; ++y, d_image += shape_.side)
+        std::memcpy(d_image, d_image_.row(c, y + padding) + padding, shape_.side * sizeof(float));
+  }
+
+ private:
+  const Shape& shape_;
+  const Kernels &first_, &second_;
+  Planes d_layer2_, d_pooled1_, d_layer1_, d_image_;
+};
+
+// ---- operators
+
+void check(const at::Tensor& tensor, at::IntArrayRef shape, at::ScalarType type, const char* name) {
+  TORCH_CHECK(tensor.scalar_type() == type && tensor.device().is_cpu() && tensor.is_contiguous() &&
+                  tensor.sizes() == shape,
+              "fused LeNet: ", name, " must be contiguous ", type, " of shape ", shape,
+              " on the CPU, not ", tensor.scalar_type(), " of shape ", tensor.sizes(), " on ",
+              tensor.device());
+}
+
+// weights: conv1 (out1, C, 5, 5) and its bias, conv2 (out2, out1, 5, 5) and its bias.
+Shape check_network(const std::vector<at::Tensor>& weights, int64_t side) {
+  TORCH_CHECK(weights.size() == 4 && weights[0].dim() == 4 && weights[2].dim() == 4 &&
+                  (side == 28 || side == 32),
+              "fused LeNet: weight and bias of two layers and images of 28x28 or 32x32 are needed");
+  const Shape shape{weights[0].size(1), side, weights[0].size(0), weights[2].size(0)};
+  check(weights[0], {shape.out1, shape.channels, K, K}, at::kFloat, "conv1.weight");
+  check(weights[1], {shape.out1}, at::kFloat, "conv1.bias");
+  check(weights[2], {shape.out2, shape.out1, K, K}, at::kFloat, "conv2.weight");
+  check(weights[3], {shape.out2}, at::kFloat, "conv2.bias");
+  return shape;
+}
+
+// Features (n, out2 * 25) of images (n, C, S, S), and the codes of all poolings (n, codes).
+std::tuple<at::Tensor, at::Tensor> forward(const std::vector<at::Tensor>& weights,
+                                           const at::Tensor& images) {
+  TORCH_CHECK(images.dim() == 4, "fused LeNet: images must be (n, C, S, S)");
+  const Shape shape = check_network(weights, images.size(3));
+  const int64_t n = images.size(0);
+  check(images, {n, shape.channels, shape.side, shape.side}, at::kFloat, "images");
+  const Kernels first = Kernels::of(weights[0], weights[1]);
+  const Kernels second = Kernels::of(weights[2], weights[3]);
+  at::Tensor features = at::empty({n, shape.features()}, images.options());
+  at::Tensor codes = at::empty({n, shape.codes()}, images.options().dtype(at::kByte));
+  at::parallel_for(0, n, 1, [&](int64_t begin, int64_t end) {
+    Forward run(shape, first, second);
+    for (int64_t k = begin; k < end; ++k)
+      run(images.const_data_ptr<float>() + k * shape.pixels(),
+          features.mutable_data_ptr<float>() + k * shape.features(),
+          codes.mutable_data_ptr<uint8_t>() + k * shape.codes());
+  });
+  return {features, codes};
+}
+
+// Gradient of <d_features, features> in the images of side S.
+at::Tensor backward(const std::vector<at::Tensor>& weights, const at::Tensor& codes,
+                    const at::Tensor& d_features, int64_t side) {
+  const Shape shape = check_network(weights, side);
+  const int64_t n = codes.size(0);
+  check(codes, {n, shape.codes()}, at::kByte, "codes");
+  check(d_features, {n, shape.features()}, at::kFloat, "d_features");
+  const Kernels first = Kernels::transposed(weights[0]);
+  const Kernels second = Kernels::transposed(weights[2]);
+  at::Tensor d_images = at::empty({n, shape.channels, side, side}, d_features.options());
+  at::parallel_for(0, n, 1, [&](int64_t begin, int64_t end) {
+    Backward run(shape, first, second);
+    for (int64_t k = begin; k < end; ++k)
+      run(d_features.const_data_ptr<float>() + k * shape.features(),
+          codes.const_data_ptr<uint8_t>() + k * shape.codes(),
+          d_images.mutable_data_ptr<float>() + k * shape.pixels());
+  });
+  return d_images;
+}
+
+}  // namespace
+
+TORCH_LIBRARY_FRAGMENT(lft, library) {
+  library.def("lenet_forward(Tensor[] weights, Tensor images) -> (Tensor, Tensor)");
+  library.def(
+      "lenet_backward(Tensor[] weights, Tensor codes, Tensor d_features, int side) -> Tensor");
+}
+
+TORCH_LIBRARY_IMPL(lft, CPU, library) {
+  library.impl("lenet_forward", forward);
+  library.impl("lenet_backward", backward);
+}
+
+// Not differentiable: lenet_backward is the derivative, called by hand.
+TORCH_LIBRARY_IMPL(lft, Autograd, library) {
+  library.impl("lenet_forward", torch::CppFunction::makeFallthrough());
+  library.impl("lenet_backward", torch::CppFunction::makeFallthrough());
+}
