@@ -9,7 +9,7 @@ A result folder ``results/<profile>/`` holds::
         history.csv                        meta-training: HISTORY_COLUMNS
         run.json                           manifest; status "ok" or "diverged"
     runs/<experiment>/<trained_on>/<method>-<order>/
-        measurements.csv                   test tasks of all seeds
+        measurements.csv                   test tasks of all seeds; may be gzipped (.csv.gz)
         examples.safetensors               attacks only: pictures for the report
     theory/<experiment>.csv                rows of THEORY_COLUMNS
     measurements.csv                       all measurements.csv, joined
@@ -22,10 +22,12 @@ A result folder ``results/<profile>/`` holds::
 from __future__ import annotations
 
 import csv
+import gzip
 import json
 import os
 import shutil
 import tempfile
+import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -296,8 +298,22 @@ def _fits(column: str, text: str) -> bool:
     return kind is None or ("_" not in text and (kind == "float64" or abs(number) < 2**63))
 
 
+def _content(part: Path) -> bytes:
+    """A file's bytes, decompressed if its name ends in .gz."""
+    try:
+        if part.suffix == ".gz":
+            with gzip.open(part) as file:
+                return file.read()
+        return part.read_bytes()
+    except (OSError, EOFError, zlib.error) as error:
+        reason = getattr(error, "strerror", None) or "it is damaged"
+        raise UsageError(f"cannot read {part}: {reason}; run the workflow again") from None
+
+
 def join_csv(path: Path | str, columns: Sequence[str], parts: Iterable[Path]) -> None:
     """Concatenate CSV files with the same header into one, without parsing their rows.
+
+    Parts whose names end in .gz are decompressed.
 
     Raises:
         UsageError: a part cannot be read, has other columns or ends in the middle of a line.
@@ -306,12 +322,7 @@ def join_csv(path: Path | str, columns: Sequence[str], parts: Iterable[Path]) ->
     with atomic_path(path) as temporary, temporary.open("wb") as joined:
         joined.write(header)
         for part in parts:
-            try:
-                content = part.read_bytes()
-            except OSError as error:
-                raise UsageError(
-                    f"cannot read {part}: {error.strerror}; run the workflow again"
-                ) from None
+            content = _content(part)
             if not (content.startswith(header) and content.endswith(b"\n")):
                 raise UsageError(
                     f"{part}: expected the columns {','.join(columns)} and a complete last line; "

@@ -32,7 +32,9 @@ def aggregate(profile: Profile, results: Path) -> None:
     """
     cells = list(profile.cells())
     folders = dict.fromkeys(results / cell.run.evaluation_folder for cell in cells)
-    parts = [path for folder in folders if (path := folder / "measurements.csv").is_file()]
+    names = ("measurements.csv", "measurements.csv.gz")
+    found = [[path for name in names if (path := folder / name).is_file()] for folder in folders]
+    parts = [paths[0] for paths in found if paths]
     if not parts:
         raise UsageError(
             f"nothing has been measured in {results} yet; run snakemake reproduce first"

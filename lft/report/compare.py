@@ -10,8 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from lft.errors import UsageError
-from lft.records import Measurement, read_rows
-from lft.report.aggregate import summarise
+from lft.records import SUMMARY_COLUMNS, read_rows
 from lft.report.statistics import Interval, holm, mean_interval, unpaired
 
 KEYS = ["experiment", "trained_on", "tested_on", "method", "order", "metric"]
@@ -36,7 +35,7 @@ def compare(a: Path, b: Path) -> pd.DataFrame:
         - only in A, only in B.
 
     Raises:
-        UsageError: a folder has no measurements.csv, or the two have no cell in common.
+        UsageError: a folder has no summary.csv, or the two have no cell in common.
     """
     first, second = _cells(a), _cells(b)
     if not first.keys() & second.keys():
@@ -75,14 +74,14 @@ def as_table(frame: pd.DataFrame) -> Table:
 
 
 def _cells(folder: Path) -> dict[tuple[str, ...], pd.DataFrame]:
-    summary = summarise(read_rows(folder / "measurements.csv", Measurement._fields))
+    summary = read_rows(folder / "summary.csv", SUMMARY_COLUMNS)
     return {tuple(map(str, key)): rows for key, rows in summary.groupby(KEYS, observed=True)}
 
 
 def _row(a: pd.DataFrame | None, b: pd.DataFrame | None) -> dict[str, object]:
     """One cell's numbers; ``verdict`` is empty where the p-value decides."""
-    last = [int(rows["step"].max()) for rows in (a, b) if rows is not None]
-    step = min(last)
+    steps = [set(rows["step"]) for rows in (a, b) if rows is not None]
+    step = int(max(set.intersection(*steps) or {0}))
     of_a, of_b = _at(a, step), _at(b, step)
     test = unpaired(of_a, of_b, unit="seeds")
     verdict = ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -144,3 +145,20 @@ def test_a_damaged_manifest_is_named(sine: Profile, tmp_path: Path) -> None:
     (tmp_path / run("lft", 0).folder / "run.json").write_text("{")
     with pytest.raises(UsageError, match=r"lft-first/seed0/run.json is not valid JSON"):
         aggregate(sine, tmp_path)
+
+
+def test_compressed_measurements_are_as_good(sine: Profile, make: Make) -> None:
+    results = make(sine)
+    names = ("measurements.csv", "summary.csv", "cells.csv")
+    aggregate(sine, results)
+    before = [(results / name).read_bytes() for name in names]
+    for path in results.glob("runs/**/measurements.csv"):
+        with gzip.open(path.with_name("measurements.csv.gz"), "wb") as file:
+            file.write(path.read_bytes())
+        path.unlink()
+    aggregate(sine, results)
+    assert [(results / name).read_bytes() for name in names] == before
+    packed = next(results.glob("runs/**/measurements.csv.gz"))
+    packed.write_bytes(packed.read_bytes()[:-40])
+    with pytest.raises(UsageError, match=r"measurements.csv.gz: it is damaged"):
+        aggregate(sine, results)
