@@ -320,6 +320,8 @@ class Experiment(Settings):
     test_on: Annotated[tuple[Mixture, ...], Field(min_length=1)]
     methods: tuple[str, ...] = ()
     variants: dict[Name, Variant] = {}
+    #: method -> dotted key of the experiment -> value where it differs from the others'
+    overrides: dict[str, dict[str, Any]] = {}
     search: dict[str, dict[str, list[Any]]] = {}  #: method -> dotted key -> values to try
     orders: Annotated[tuple[Order, ...], Field(min_length=1)] = ("first",)
     finetuner: LSTMSettings
@@ -390,13 +392,15 @@ class Experiment(Settings):
             for name in names:
                 if name not in self.families:
                     raise ValueError(f"unknown family {name!r}{suggestion(name, self.families)}")
-        for name in (*self.methods, *(variant.method for variant in self.variants.values())):
+        used = (*self.methods, *(variant.method for variant in self.variants.values()))
+        for name in (*used, *self.overrides):
             if name not in METHODS:
                 raise ValueError(f"unknown method {name!r}{suggestion(name, METHODS)}")
         for name in self.variants:
             if name in METHODS:
                 raise ValueError(f"variant {name!r} has the name of a method; choose another")
-            self.with_variant(name)
+        for name in (*self.variants, *self.overrides):
+            self.for_method(name)
         return self
 
     def base_method(self, name: str) -> Method:
@@ -406,30 +410,34 @@ class Experiment(Settings):
     def label(self, name: str) -> str:
         return self.variants[name].label if name in self.variants else get_method(name).label
 
-    def with_variant(self, name: str) -> Experiment:
+    def for_method(self, name: str) -> Experiment:
         """The experiment as a method or variant sees it, its overrides applied and validated.
 
         Raises:
             ValueError: an override has an unknown key or a value that does not fit.
         """
-        if name not in self.variants:
+        method = self.variants[name].method if name in self.variants else name
+        changes = dict(self.overrides.get(method, {}))
+        if name in self.variants:
+            changes |= self.variants[name].set
+        if not changes:
             return self
-        values = self.model_dump()
-        values |= {"variants": {}, "search": {}}
-        values["methods"] = self.methods or (self.variants[name].method,)
-        for dotted, value in self.variants[name].set.items():
+        what = f"variant {name!r}" if name in self.variants else f"overrides of {name!r}"
+        values = self.model_dump() | {"variants": {}, "overrides": {}, "search": {}}
+        values["methods"] = self.methods or (method,)
+        for dotted, value in changes.items():
             *parents, last = dotted.split(".")
             target: Any = values
             for key in (*parents, last):
                 if not isinstance(target, dict) or key not in target:
                     hint = suggestion(key, target) if isinstance(target, dict) else ""
-                    raise ValueError(f"variant {name!r} sets unknown key {dotted!r}{hint}")
+                    raise ValueError(f"{what}: unknown key {dotted!r}{hint}")
                 parent, target = target, target[key]
             parent[last] = value
         try:
             return Experiment.model_validate(values)
         except ValidationError as error:
-            raise ValueError(f"variant {name!r}: {explain(error, Experiment)}") from None
+            raise ValueError(f"{what}: {explain(error, Experiment)}") from None
 
 
 class GapSettings(Settings):
@@ -537,7 +545,7 @@ class Profile(Settings):
 
     def training_inputs(self, run: Run) -> dict[str, Any]:
         """Every setting that the outcome of a meta-training depends on, and nothing else."""
-        experiment = self.experiment(run.experiment).with_variant(run.method)
+        experiment = self.experiment(run.experiment).for_method(run.method)
         method = self.experiment(run.experiment).base_method(run.method)
         used: dict[str, Any] = {
             "training": {"tasks", "meta_batch", "steps", "clip", "validation"},
@@ -559,7 +567,7 @@ class Profile(Settings):
 
     def evaluation_inputs(self, run: Run) -> dict[str, Any]:
         """Every setting that an evaluation depends on beside the trained weights."""
-        experiment = self.experiment(run.experiment).with_variant(run.method)
+        experiment = self.experiment(run.experiment).for_method(run.method)
         return {
             "families": self._families(experiment, list(experiment.families)),
             **experiment.model_dump(mode="json", include={"testing", "test_on", "zeroth_order"}),
@@ -623,7 +631,7 @@ class Profile(Settings):
 
     def theory_inputs(self, experiment: str) -> dict[str, Any]:
         """Every setting that the theory measurements depend on beside the trained weights."""
-        used = self.experiment(experiment)
+        used = self.experiment(experiment).for_method("lft")
         return {
             "theory": self.theory.model_dump(mode="json"),
             "families": self._families(used, self.theory_families(experiment)),

@@ -39,7 +39,7 @@ def evaluate(profile: Profile, run: Run, results: Path) -> None:
     experiment = profile.experiment(run.experiment)
     mixtures = [m for m in experiment.test_on if profile.why_not(run, m) is None]
     names = profile.tested_families(run)
-    families = build_families(profile, experiment.with_variant(run.method), names, results)
+    families = build_families(profile, experiment.for_method(run.method), names, results)
     rows: list[Measurement] = []
     examples: dict[str, Tensor] = {}
     for seed in profile.seeds:

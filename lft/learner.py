@@ -56,7 +56,7 @@ class Learner:
         experiment = profile.experiment(run.experiment)
         return cls(
             experiment.base_method(run.method),
-            experiment.with_variant(run.method),
+            experiment.for_method(run.method),
             run.order,
             profile.kernel,
         )

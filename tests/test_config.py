@@ -188,11 +188,11 @@ def test_a_missing_key_is_named(tmp_path: Path) -> None:
 BAD_OVERRIDES = {
     "training.second_ordr": (
         "exact",
-        " sets unknown key 'training.second_ordr'; did you mean 'second_order'?",
+        ": unknown key 'training.second_ordr'; did you mean 'second_order'?",
     ),
-    "trainin.steps": (4, " sets unknown key 'trainin.steps'; did you mean 'training'?"),
-    "training.steps.more": (4, " sets unknown key 'training.steps.more'"),
-    "title.0": ("x", " sets unknown key 'title.0'"),
+    "trainin.steps": (4, ": unknown key 'trainin.steps'; did you mean 'training'?"),
+    "training.steps.more": (4, ": unknown key 'training.steps.more'"),
+    "title.0": ("x", ": unknown key 'title.0'"),
     "training.steps": (3, ": training: steps (3) must be a multiple of segment (2)"),
     "training.second_order": (
         "exakt",
@@ -222,7 +222,7 @@ def test_a_variant_changes_what_it_says_and_nothing_else() -> None:
     changes = {"training.second_order": "exact", "families.sine.support": 9}
     variant = {"method": "lft", "label": "Bold", "set": changes}
     experiment = tiny_profile(experiments__sine__variants={"bold": variant}).experiment("sine")
-    bold = experiment.with_variant("bold")
+    bold = experiment.for_method("bold")
     assert bold.training.second_order == "exact"
     assert bold.families["sine"].support == 9
     assert experiment.base_method("bold") is METHODS["lft"]
@@ -233,7 +233,41 @@ def test_a_variant_changes_what_it_says_and_nothing_else() -> None:
         variants=experiment.model_dump()["variants"],
     )
     assert restored == experiment.model_dump()
-    assert experiment.with_variant("lft") is experiment
+    assert experiment.for_method("lft") is experiment
+
+
+def test_an_override_is_seen_by_its_method_and_the_variants_of_it() -> None:
+    variants = {
+        "linear": {"method": "lft", "label": "x", "set": {"training.step_weights": "linear"}},
+        "other": {"method": "lft", "label": "y", "set": {"training.segment": 1}},
+    }
+    profile = tiny_profile(
+        experiments__sine__variants=variants,
+        experiments__sine__overrides={"lft": {"training.segment": 4}},
+    )
+    experiment = profile.experiment("sine")
+    segments = {name: experiment.for_method(name).training.segment for name in METHODS}
+    assert segments == {name: 4 if name == "lft" else 2 for name in METHODS}
+    assert experiment.for_method("linear").training.segment == 4
+    assert experiment.for_method("linear").training.step_weights == "linear"
+    assert experiment.for_method("other").training.segment == 1
+    before, run = tiny_profile(), Run("sine", "sine", "lft", "first", 0)
+    assert profile.training_inputs(run) != before.training_inputs(run)
+    assert profile.theory_inputs("sine") != before.theory_inputs("sine")
+    run = run._replace(method="l2o")
+    assert profile.training_inputs(run) == before.training_inputs(run)
+
+
+@pytest.mark.parametrize(
+    "overrides, expected",
+    [
+        ({"lfd": {}}, "unknown method 'lfd'; did you mean 'lft'?"),
+        ({"lft": {"training.setps": 1}}, "overrides of 'lft': unknown key 'training.setps'"),
+    ],
+)
+def test_bad_overrides_are_refused(overrides: Any, expected: str, tmp_path: Path) -> None:
+    values = changed(profile_values(), experiments__sine__overrides=overrides)
+    assert expected in refusal(yaml.safe_dump(values), tmp_path)
 
 
 BAD_YAML = {

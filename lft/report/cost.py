@@ -152,7 +152,7 @@ def jobs(profile: Profile) -> Iterator[Job]:
 
 
 def _training_work(profile: Profile, run: Run) -> float:
-    experiment = profile.experiment(run.experiment).with_variant(run.method)
+    experiment = profile.experiment(run.experiment).for_method(run.method)
     method = profile.experiment(run.experiment).base_method(run.method)
     training, names = experiment.training, run.trained_on.split("+")
     validation = training.validation.tasks * training.steps * len(names)
@@ -170,7 +170,7 @@ def _training_work(profile: Profile, run: Run) -> float:
 
 
 def _evaluation_work(profile: Profile, run: Run) -> float:
-    experiment = profile.experiment(run.experiment).with_variant(run.method)
+    experiment = profile.experiment(run.experiment).for_method(run.method)
     size = sum(
         _coordinates(profile, experiment.families[name]) for name in profile.tested_families(run)
     )

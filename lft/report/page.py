@@ -248,7 +248,7 @@ def _open_questions(profile: Profile, summary: pd.DataFrame) -> Iterator[dict[st
         for name, experiment in profile.experiments.items():
             found = _lookup(experiment, entry["choice"])
             if found is not None:
-                choices[name] = found
+                choices[name] = "".join([found, *_exceptions(experiment, entry["choice"])])
             tried += [
                 _effect(experiment, name, variant, summary)
                 for variant, settings in experiment.variants.items()
@@ -261,6 +261,13 @@ def _open_questions(profile: Profile, summary: pd.DataFrame) -> Iterator[dict[st
             "note": entry["note"],
             "tried": tried,
         }
+
+
+def _exceptions(experiment: Experiment, choice: str) -> Iterator[str]:
+    """The methods for which a choice is another."""
+    for method, changes in experiment.overrides.items():
+        if choice in changes:
+            yield f" ({experiment.label(method)}: {changes[choice]})"
 
 
 def _agreed(choices: dict[str, str]) -> str:

@@ -43,7 +43,7 @@ def test_a_search_tries_every_combination_and_nothing_else() -> None:
     tried = {
         (changed.training.learning_rate, changed.finetuner.output_scale)
         for name in ("lft-1", "lft-2", "lft-3", "lft-4")
-        for changed in [experiment.with_variant(name)]
+        for changed in [experiment.for_method(name)]
     }
     assert tried == {(0.1, 1.0), (0.1, 2.0), (0.2, 1.0), (0.2, 2.0)}
 
