@@ -15,6 +15,10 @@ __version__ = "0.1.0"
 __all__ = ["__version__", "attacks", "load"]
 
 
+def __dir__() -> list[str]:
+    return __all__
+
+
 def __getattr__(name: str) -> Any:
     """Import what needs torch when it is first used: the command line stays fast without."""
     if name == "load":

@@ -140,7 +140,7 @@ def measure(
     delta: Params = {"delta": perturbation[None].to(images)}
     with evaluating(model):
         metrics = family.metrics(delta, batch)
-    return Success(float(metrics["asr"]), float(metrics["distortion"]))
+    return Success(*(round(float(metrics[name]), 6) for name in Success._fields))
 
 
 @contextmanager

@@ -223,6 +223,14 @@ def card(
 
 
 @app.command()
+def workflow() -> None:
+    """Print where the Snakefile is: snakemake --snakefile "$(lft workflow)" --cores 2 reproduce."""
+    from lft.paths import shipped
+
+    typer.echo(shipped("workflow", "Snakefile"))
+
+
+@app.command()
 def new(
     kind: Literal["method", "task", "figure"],
     name: Annotated[str, typer.Argument(help="Small letters, digits and hyphens.")],

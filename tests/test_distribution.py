@@ -92,3 +92,15 @@ def test_commands_work_in_an_empty_folder(installed: Path, tmp_path: Path) -> No
     assert (tmp_path / "results/smoke/tables/table-sine.csv").is_file()
     manifest = (tmp_path / "results/smoke/runs/sine/sine/lft-first/seed0/run.json").read_text()
     assert yaml.safe_load(manifest)["commit"] is None
+
+
+def test_the_workflow_runs_from_the_wheel(installed: Path, tmp_path: Path) -> None:
+    run(installed / "lft", "new", "method", "momentum", cwd=tmp_path)
+    snakefile = run(installed / "lft", "workflow", cwd=tmp_path).strip()
+    assert snakefile.startswith(str(installed.parent))
+    snakemake = (installed / "python", "-m", "snakemake", "--snakefile", snakefile, "--cores", 1)
+    plan = run(*snakemake, "-n", "reproduce", "--config", "profile=smoke", cwd=tmp_path)
+    assert "lft/share/workflow/reference/paper.csv" in plan
+    table = "results/momentum/claims.csv"
+    run(*snakemake, table, "--config", "profile=momentum/profile.yaml", cwd=tmp_path)
+    assert "momentum" in (tmp_path / "results/momentum/tables/table-demo.csv").read_text()

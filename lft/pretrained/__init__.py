@@ -43,8 +43,8 @@ class Card(Settings):
     finetuner: LSTMSettings
     zeroth_order: ZerothOrderSettings | None = None
     experiment: str
-    trained_on: str
-    families: dict[str, dict[str, Any]]  # settings of what it was trained on, by name
+    trained_on: str  # names of the families, as the profile has them
+    families: dict[str, dict[str, Any]]  # their settings; "images" says which images those were
     training: dict[str, Any]  # settings of the meta-training
     seed: int
     scores: dict[str, dict[str, float]]  # test mixture -> metric -> mean over test tasks

@@ -1,8 +1,7 @@
 # What the rules share: the jobs of a profile, and the sources and settings that each depends on.
-import os
-
 from lft import plugins
 from lft.config import AttackFamily, Run
+from lft.paths import PACKAGE
 
 RUNS = [run for name in PROFILE.experiments for run in PROFILE.runs(name)]
 EVALUATIONS = sorted(
@@ -22,8 +21,8 @@ wildcard_constraints:
 
 def code(*parts):
     """Source files that a job's outcome depends on; Snakemake does not see edits in a package."""
-    files = [path for part in parts for path in Path(CHECKOUT, "lft").glob(part)]
-    return [str(path.relative_to(CHECKOUT)) for path in sorted(files)]
+    files = [path for part in parts for path in PACKAGE.glob(part)]
+    return [os.path.relpath(path) for path in sorted(files)]
 
 
 def plugin_code(*groups):

@@ -1,9 +1,9 @@
 REFERENCE = [
-    str(path.relative_to(CHECKOUT))
+    os.path.relpath(path)
     for path in sorted(Path(CHECKOUT, "workflow/reference").glob("*"))
 ]
 TEMPLATES = [
-    str(path.relative_to(CHECKOUT))
+    os.path.relpath(path)
     for path in sorted(Path(CHECKOUT, "report_templates").glob("*"))
 ]
 CODE_REPORT = code("report/*.py", "records.py", "methods.py") + plugin_code("figures")
