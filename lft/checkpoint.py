@@ -13,7 +13,8 @@ from typing import Any
 
 from torch import Tensor
 
-from lft.errors import UsageError
+from lft.errors import Damaged, UsageError
+from lft.records import remove_orphans
 from lft.weights import load_tensors, save_tensors
 
 log = logging.getLogger(__name__)
@@ -36,20 +37,19 @@ class Checkpoints:
         path = self.folder / f"step-{step:08d}.safetensors"
         save_tensors(path, tensors, {**info, "step": step, "settings": self.settings_hash})
         for old in self._paths()[:-2]:
-            old.unlink()
+            old.unlink(missing_ok=True)
 
     def load(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
         """The newest intact checkpoint, or None. Damaged ones are named in the log and removed.
 
         Raises:
-            UsageError: the checkpoint was made under other settings.
+            UsageError: the checkpoint was made under other settings, or cannot be read now.
         """
-        for orphan in self.folder.glob(".step-*"):
-            orphan.unlink()
+        remove_orphans(self.folder, ".step-*")
         for path in reversed(self._paths()):
             try:
                 tensors, info = load_tensors(path)
-            except UsageError as error:
+            except Damaged as error:
                 log.warning("checkpoint passed over: %s", error)
                 path.unlink()
                 continue

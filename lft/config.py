@@ -225,7 +225,8 @@ class LSTMSettings(Settings):
     """The coordinate-wise LSTM fine-tuner m_phi (eq. 3)."""
 
     layers: Annotated[int, Field(ge=1, le=2)] = 1
-    hidden: Positive = 10
+    #: cells per layer
+    hidden: Annotated[int, Field(ge=1, le=1024, strict=True)] = 10
     #: log-magnitude range (Andrychowicz et al.)
     preprocess_p: Annotated[float, Field(gt=0, le=80)] = 10.0
     output_scale: Rate = 0.1  #: multiplies the output, in units of the optimizee

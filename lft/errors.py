@@ -10,6 +10,10 @@ class UsageError(Exception):
     """Something outside the program has to be changed; the message says what."""
 
 
+class Damaged(UsageError):
+    """A file that was read but does not hold what was written to it."""
+
+
 class NotApplicable(UsageError):
     """A method that cannot be used on the tasks asked for, by its definition."""
 

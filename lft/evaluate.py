@@ -45,7 +45,7 @@ def evaluate(profile: Profile, run: Run, results: Path) -> None:
     for seed in profile.seeds:
         seeded = run._replace(seed=seed)
         folder = results / seeded.folder
-        if read_json(folder / "run.json")["status"] != "ok":
+        if read_json(folder / "run.json", status=str)["status"] != "ok":
             log.warning("%s diverged and is left out", folder)
             continue
         learner = Learner.of(profile, seeded)

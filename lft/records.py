@@ -22,6 +22,8 @@ A result folder ``results/<profile>/`` holds::
 from __future__ import annotations
 
 import csv
+import fcntl
+import glob
 import gzip
 import json
 import os
@@ -29,7 +31,7 @@ import shutil
 import tempfile
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -131,18 +133,22 @@ halfway or best; ``support`` and ``query`` are |D_tr| and |D_val|; ``steps`` is 
 def atomic_path(path: Path | str) -> Iterator[Path]:
     """A temporary path beside ``path`` that replaces it when the block ends without an error.
 
+    What earlier writers of ``path`` left when they were killed is removed.
+
     Raises:
         UsageError: the folder cannot be written or the disk is full; nothing half-written stays.
     """
     path = Path(path)
     temporary: Path | None = None
+    handle = -1
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        remove_orphans(path.parent, f".{glob.escape(path.stem)}.????????{path.suffix}")
         handle, name = tempfile.mkstemp(
             prefix=f".{path.stem}.", suffix=path.suffix, dir=path.parent
         )
-        os.close(handle)
         temporary = Path(name)
+        _claim(handle)
         yield temporary
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
@@ -153,6 +159,7 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+            os.close(handle)
 
 
 @contextmanager
@@ -165,7 +172,10 @@ def atomic_folder(path: Path | str) -> Iterator[Path]:
     path = Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        remove_orphans(path.parent, f".{glob.escape(path.name)}.????????")
         temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+        handle = os.open(temporary, os.O_RDONLY)
+        _claim(handle)
     except OSError as error:
         raise UsageError(f"cannot write {path}: {error.strerror or error}") from error
     try:
@@ -177,6 +187,35 @@ def atomic_folder(path: Path | str) -> Iterator[Path]:
         raise UsageError(f"cannot write {path}: {error.strerror or error}") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+        os.close(handle)
+
+
+def _claim(handle: int) -> bool:
+    """Lock an open file or folder until it is closed or the process ends, however it ends.
+
+    Returns:
+        Whether it is locked now: no other process has it, and the file system has locks.
+    """
+    with suppress(OSError):
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return True
+    return False
+
+
+def remove_orphans(folder: Path, pattern: str) -> None:
+    """Remove temporary files and folders whose process was killed; those being written stay."""
+    for orphan in folder.glob(pattern):
+        with suppress(OSError):
+            handle = os.open(orphan, os.O_RDONLY if orphan.is_dir() else os.O_RDWR)
+            try:
+                if not _claim(handle):
+                    continue
+                if orphan.is_dir():
+                    shutil.rmtree(orphan)
+                else:
+                    orphan.unlink()
+            finally:
+                os.close(handle)
 
 
 def _umask() -> int:
@@ -196,11 +235,14 @@ def write_json(path: Path | str, content: Mapping[str, Any]) -> None:
     write_text(path, json.dumps(content, indent=2) + "\n")
 
 
-def read_json(path: Path | str) -> dict[str, Any]:
+def read_json(path: Path | str, **needed: type) -> dict[str, Any]:
     """Read a JSON object.
 
+    Args:
+        needed: keys that it must have, with the type of their values; an int passes for a float.
+
     Raises:
-        UsageError: the file is missing or holds no JSON object.
+        UsageError: the file is missing, holds no JSON object or lacks what is needed.
     """
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8"))
@@ -210,6 +252,13 @@ def read_json(path: Path | str) -> dict[str, Any]:
         raise UsageError(f"{path} is not valid JSON: {error}") from None
     if not isinstance(content, dict):
         raise UsageError(f"{path} does not hold a JSON object")
+    for key, kind in needed.items():
+        expected = (float, int) if kind is float else kind
+        if key not in content or not isinstance(content[key], expected):
+            raise UsageError(
+                f"{path}: {key!r} is missing or no {kind.__name__}; delete the file and run the "
+                "workflow again"
+            )
     return content
 
 
@@ -225,7 +274,7 @@ def write_rows(path: Path | str, columns: Sequence[str], rows: Iterable[Sequence
 
 def read_rows(path: Path | str, columns: Sequence[str]) -> pd.DataFrame:
     """Read a CSV file that :func:`write_rows` wrote; column ``value`` as float, ``seed``, ``step``
-    and ``steps`` as integers, the rest as text.
+    and ``steps`` as integers, the rest as text. An empty ``validation`` is NaN.
 
     Raises:
         UsageError: the file is missing, has other columns or a malformed row; the message names
@@ -237,12 +286,14 @@ def read_rows(path: Path | str, columns: Sequence[str]) -> pd.DataFrame:
     text = pa.dictionary(pa.int32(), pa.string())
     types = {name: _NUMBERS.get(name, text) for name in columns}
     try:
-        # No word stands for a missing value: an empty number is a damaged one, "NA" is a text.
-        options = arrow_csv.ConvertOptions(column_types=types, null_values=[])
+        # No word stands for a missing value, "NA" is a text; an empty number is a damaged one.
+        options = arrow_csv.ConvertOptions(column_types=types, null_values=[""])
         with Path(path).open("rb") as file:
             table = arrow_csv.read_csv(file, convert_options=options)
         if table.column_names != list(columns):
             raise ValueError("unexpected columns")
+        if any(table[name].null_count for name in columns if name not in _MAY_BE_EMPTY):
+            raise ValueError("an empty number")
     except ValueError as error:  # pyarrow.ArrowInvalid and UnicodeDecodeError are kinds of it
         raise UsageError(_locate_bad_row(Path(path), columns, error)) from None
     except OSError as error:
@@ -251,7 +302,10 @@ def read_rows(path: Path | str, columns: Sequence[str]) -> pd.DataFrame:
     return frame
 
 
+_MAY_BE_EMPTY = {"validation"}
 _NUMBERS = {
+    "loss": "float64",
+    "validation": "float64",
     "value": "float64",
     "mean": "float64",
     "std": "float64",
@@ -260,6 +314,7 @@ _NUMBERS = {
     "high": "float64",
     "p": "float64",
     "seconds": "float64",
+    "meta_step": "int64",
     "n_seeds": "int64",
     "seed": "int64",
     "step": "int64",
@@ -291,6 +346,8 @@ def _locate_bad_row(path: Path, columns: Sequence[str], error: Exception) -> str
 def _fits(column: str, text: str) -> bool:
     """Whether a text can stand in a column."""
     kind = _NUMBERS.get(column)
+    if column in _MAY_BE_EMPTY and not text:
+        return True
     try:
         number = {"float64": float, "int64": int}[kind](text) if kind else 0
     except ValueError:

@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from lft.errors import UsageError
+from lft.errors import Damaged, UsageError
 from lft.records import atomic_path
 
 
@@ -39,7 +39,8 @@ def load_tensors(
     """Read what :func:`save_tensors` wrote: tensors and description.
 
     Raises:
-        UsageError: the file is missing, is no safetensors file or was altered.
+        Damaged: the file is no safetensors file or was altered.
+        UsageError: the file is missing or cannot be read.
     """
     try:
         with safe_open(path, framework="pt") as file:
@@ -51,9 +52,11 @@ def load_tensors(
         info = json.loads(text)
     except FileNotFoundError:
         raise UsageError(f"{path} is missing; run the step that writes it") from None
-    except (SafetensorError, OSError, KeyError, ValueError) as error:
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror or error}") from None
+    except (SafetensorError, KeyError, ValueError) as error:
         reason = "it is no file of this program" if isinstance(error, KeyError) else error
-        raise UsageError(f"{path} is damaged ({reason}); delete it and run again") from None
+        raise Damaged(f"{path} is damaged ({reason}); delete it and run again") from None
     return {name: leaf.to(device) for name, leaf in tensors.items()}, info
 
 

@@ -96,6 +96,21 @@ def test_an_orphan_has_the_name_that_is_looked_for(
     assert names(tmp_path) == ["step-00000001.safetensors"]
 
 
+def test_what_cannot_be_read_now_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A network file system that fails for a moment must not cost a checkpoint."""
+    checkpoints = saved(tmp_path, 1, 2)
+
+    def fail(*arguments: object, **options: object) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr("lft.weights.safe_open", fail)
+    with pytest.raises(UsageError, match=r"cannot read .*step-00000002.*: Input/output error"):
+        checkpoints.load()
+    monkeypatch.undo()
+    assert len(names(tmp_path)) == 2
+    assert checkpoints.load() is not None
+
+
 def test_other_settings_are_refused_and_the_checkpoint_stays(tmp_path: Path) -> None:
     saved(tmp_path, 1, 2)
     with pytest.raises(UsageError, match="was made under other settings; restore them, or delete"):

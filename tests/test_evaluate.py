@@ -250,6 +250,9 @@ def test_absent_and_damaged_weights_are_one_line(results: Path, tmp_path: Path) 
     weights.unlink()
     with pytest.raises(UsageError, match=r"weights\.safetensors is missing"):
         evaluate(profile, SINE, tmp_path)
+    weights.with_name("run.json").write_text("{}")
+    with pytest.raises(UsageError, match=r"run\.json: 'status' is missing"):
+        evaluate(profile, SINE, tmp_path)
     assert not (tmp_path / SINE.evaluation_folder / "measurements.csv").exists()
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from safetensors.torch import save_file
 from tiny import tiny_profile, write_images
 
@@ -152,6 +155,51 @@ def test_files_that_hold_something_else_are_refused(exported: Pretrained, tmp_pa
     save(path, Pretrained(exported.card.model_copy(update={"method": "ltf"}), exported.weights))
     with pytest.raises(UsageError, match="unknown method 'ltf'; did you mean 'lft'"):
         lft.load(path)
+
+
+ANYTHING = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-10, 10**12)
+    | st.floats()
+    | st.sampled_from(["attack", "maml", "sgd", "lft", "zeroth", "x\ny"]),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=4), inner),
+    max_leaves=4,
+)
+
+
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_a_card_with_anything_anywhere_is_read_or_refused_in_one_line(
+    exported: Pretrained, tmp_path: Path, data: st.DataObject
+) -> None:
+    card = exported.card.model_dump(mode="json")
+    where, *rest = data.draw(st.sampled_from(list(_places(card))))
+    target = card
+    for key in rest:
+        target, where = target[where], key
+    if data.draw(st.booleans()):
+        del target[where]
+    else:
+        target[where] = data.draw(ANYTHING)
+    path = tmp_path / "file.safetensors"
+    save_tensors(path, exported.weights, card)
+    try:
+        tuner = lft.load(path)
+    except UsageError as error:
+        assert "\n" not in str(error)
+    else:
+        params = {"x": torch.ones(1, 3)}
+        tuner.step(tuner.start(params), params, params)
+        assert tuner.card.attack_loss
+
+
+def _places(value: object, *path: str) -> Iterator[tuple[str, ...]]:
+    """Paths of all keys, nested ones too."""
+    if isinstance(value, dict):
+        for key, below_it in value.items():
+            yield (*path, key)
+            yield from _places(below_it, *path, key)
 
 
 def test_a_changed_file_is_refused(exported: Pretrained, tmp_path: Path) -> None:

@@ -6,7 +6,9 @@ import json
 import math
 import os
 import stat
-from collections.abc import Callable
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -18,8 +20,10 @@ from hypothesis import strategies as st
 from lft.errors import UsageError
 from lft.records import (
     CELL_COLUMNS,
+    HISTORY_COLUMNS,
     THEORY_COLUMNS,
     Measurement,
+    atomic_folder,
     atomic_path,
     join_csv,
     manifest,
@@ -81,6 +85,66 @@ def test_rows_that_fail_half_way_leave_nothing(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError):
         write_rows(tmp_path / "rows.csv", COLUMNS, rows())
     assert names(tmp_path) == []
+
+
+WRITER = """
+import os, signal, sys
+from lft.records import atomic_folder, atomic_path
+with {block}(sys.argv[1]) as temporary:
+    print(temporary, flush=True)
+    signal.pause()
+"""
+
+
+@pytest.mark.parametrize("block", [atomic_path, atomic_folder])
+def test_what_a_killed_process_left_is_removed_and_what_is_written_now_is_not(
+    block: Callable[[Path], AbstractContextManager[Path]], tmp_path: Path
+) -> None:
+    path = tmp_path / "table[1].csv"
+    script = [sys.executable, "-c", WRITER.format(block=block.__name__), str(path)]
+    with subprocess.Popen(script, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        left = Path(process.stdout.readline().strip())
+        with block(path):  # another process writes the same
+            pass
+        assert left.exists()
+        process.kill()
+    other = tmp_path / ".table[1].backup.csv"
+    other.write_text("not ours")
+    assert left.exists()
+    with block(path):
+        assert not left.exists()
+    assert set(names(tmp_path)) == {other.name, path.name}
+
+
+@pytest.fixture
+def mounted(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
+    """A file system in memory with the options of mount given."""
+    folder = tmp_path / "mounted"
+    folder.mkdir()
+
+    def mount(options: str) -> Path:
+        done = subprocess.run(["mount", "-t", "tmpfs", "-o", options, "lft-test", folder])
+        if done.returncode:
+            pytest.skip("mounting needs root")
+        return folder
+
+    yield mount
+    subprocess.run(["umount", folder], stderr=subprocess.DEVNULL)
+
+
+def test_a_disk_that_is_really_full(mounted: Callable[[str], Path]) -> None:
+    folder = mounted("size=32k")
+    with pytest.raises(UsageError, match=r"cannot write .*rows\.csv: No space left on device"):
+        write_rows(folder / "rows.csv", COLUMNS, [measurement()] * 10000)
+    assert names(folder) == []
+
+
+def test_a_folder_that_is_really_read_only(mounted: Callable[[str], Path]) -> None:
+    folder = mounted("ro")
+    for write in (write_text, lambda path, _: atomic_folder(path).__enter__()):
+        with pytest.raises(UsageError, match=r"cannot write .*: Read-only file system"):
+            write(folder / "output", "x")
 
 
 def test_a_full_disk_is_one_line_and_leaves_no_half_file(
@@ -284,3 +348,25 @@ def test_a_manifest_holds_facts_settings_and_provenance() -> None:
     assert content["versions"]["torch"]
     assert content["machine"]["cores"] == os.cpu_count()
     json.dumps(content)
+
+
+def test_a_key_that_is_needed_and_missing_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "run.json"
+    write_json(path, {"status": "ok", "seconds": 3, "commit": None})
+    assert read_json(path, status=str, seconds=float, commit=object)["seconds"] == 3
+    for needed in ({"reason": str}, {"status": float}, {"machine": object}):
+        (key,) = needed
+        with pytest.raises(UsageError, match=rf"run\.json: '{key}' is missing or no .*; delete"):
+            read_json(path, **needed)
+
+
+def test_validation_alone_may_be_empty(tmp_path: Path) -> None:
+    path = tmp_path / "history.csv"
+    write_rows(path, HISTORY_COLUMNS, [(1, "a", math.nan, ""), (2, "a+b", 0.5, 0.25)])
+    frame = read_rows(path, HISTORY_COLUMNS)
+    assert list(frame["meta_step"]) == [1, 2]
+    assert [str(value) for value in frame["validation"]] == ["nan", "0.25"]
+    for row in ("3,a,,1\n", ",a,1,1\n", "3,a,1,x\n"):
+        path.write_text(f"{','.join(HISTORY_COLUMNS)}\n1,a,1,\n{row}")
+        with pytest.raises(UsageError, match=r"history\.csv line 3: .* not a number"):
+            read_rows(path, HISTORY_COLUMNS)

@@ -59,7 +59,7 @@ class Card(Settings):
         fields = AttackLoss.model_fields
         for family in self.families.values():
             if family.get("kind") == "attack":
-                return AttackLoss(**{key: family[key] for key in fields})
+                return AttackLoss(**{key: family[key] for key in fields if key in family})
         return AttackLoss()
 
 
@@ -150,6 +150,7 @@ def load(name: str | Path) -> Pretrained:
     weights, info = load_tensors(path)
     try:
         card = Card.model_validate(info)
+        _ = card.attack_loss  # what it was trained on must be valid, too
         register_installed()
         rule = learned_tuner(get_method(card.method))
     except ValidationError as error:

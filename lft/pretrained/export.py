@@ -27,7 +27,7 @@ def from_run(results: Path, run: Run, *, name: str | None = None, licence: str) 
             no fine-tuner that serves parameters of any shape.
     """
     folder = results / run.folder
-    manifest = read_json(folder / "run.json")
+    manifest = read_json(folder / "run.json", status=str, settings=dict)
     if manifest["status"] != "ok":
         raise UsageError(f"{folder} diverged; export another run")
     settings = manifest["settings"]

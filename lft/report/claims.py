@@ -372,4 +372,6 @@ def _training_seconds(claim: CellClaim, profile: Profile, results: Path) -> floa
 
 
 def _seconds(manifests: Iterable[Path]) -> float:
-    return sum(float(read_json(path)["seconds"]) for path in manifests if path.is_file())
+    return sum(
+        float(read_json(path, seconds=float)["seconds"]) for path in manifests if path.is_file()
+    )

@@ -674,10 +674,9 @@ def _validations(measured: Measured) -> pd.DataFrame:
             path = measured.results / run.folder / "history.csv"
             method = measured.profile.experiment(name).base_method(run.method)
             if method.learns != "step_size" and path.is_file():
-                frame = pd.read_csv(path)
-                if tuple(frame.columns) == HISTORY_COLUMNS:
-                    share = frame["meta_step"] / frame["meta_step"].max()
-                    frames.append(frame.assign(share=share, **run._asdict()))
+                frame = read_rows(path, HISTORY_COLUMNS)
+                share = frame["meta_step"] / frame["meta_step"].max()
+                frames.append(frame.assign(share=share, **run._asdict()))
     if not frames:
         return pd.DataFrame()
     columns = [*run._fields, "meta_step", "share", "validation"]

@@ -52,6 +52,11 @@ START_CURVES = """
 vegaEmbed("#curves", JSON.parse(document.getElementById("curves-data").textContent),
   {mode: "vega-lite", renderer: "svg", actions: false, ast: true});
 """
+MANIFEST = {
+    "run": dict, "status": str, "seconds": float, "device": str, "kernel": str, "commit": object,
+    "modified": object, "machine": dict, "python": str, "versions": dict,
+}  # fmt: skip
+"""What the page takes from a run.json."""
 SYMBOLS = {
     "reproduced": "✓",
     "direction only": "≈",
@@ -231,7 +236,7 @@ def _victims(profile: Profile, results: Path) -> Iterator[tuple[str, str, str]]:
     for name, source in profile.sources.items():
         path = results / "victims" / f"{name}.json"
         if path.is_file():
-            content = read_json(path)
+            content = read_json(path, accuracy_train=float, accuracy_test=float)
             train, test = content["accuracy_train"], content["accuracy_test"]
             yield source.label, f"{train:.1%}", f"{test:.1%}"
 
@@ -339,7 +344,7 @@ def _manifests(profile: Profile, results: Path) -> Iterator[dict[str, Any]]:
         for run in profile.runs(name):
             path = results / run.folder / "run.json"
             if path.is_file():
-                yield read_json(path)
+                yield read_json(path, **MANIFEST)
 
 
 def _times(profile: Profile, manifests: list[dict[str, Any]]) -> Iterator[tuple[str, int, str]]:

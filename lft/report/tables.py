@@ -277,7 +277,9 @@ class _Builder:
             for run in runs
             if (run.trained_on, run.method, run.order) == wanted
         ]
-        values = [float(read_json(path)["seconds"]) for path in paths if path.is_file()]
+        values = [
+            float(read_json(path, seconds=float)["seconds"]) for path in paths if path.is_file()
+        ]
         interval, key = mean_interval(values), key._replace(metric="seconds")
         note = _note(len(values), len(paths), 0)
         if not values:

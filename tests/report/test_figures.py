@@ -242,6 +242,15 @@ def test_what_was_not_measured_is_not_drawn(profile: Profile, make: Callable[...
     assert [line for line in last.get_lines() if line.get_label() == "LFT"]
 
 
+def test_a_damaged_history_is_named(profile: Profile, make: Callable[..., Path]) -> None:
+    results = make(profile)
+    run = next(run for run in profile.runs("sine") if run.method == "lft")
+    history = results / run.folder / "history.csv"
+    history.write_text(history.read_text().replace("\n2,", "\ntwo,"))
+    with pytest.raises(UsageError, match=r"history\.csv line 3: meta_step is 'two', not a number"):
+        list(build_figures(profile, results))
+
+
 def test_a_diverged_cell_has_a_gap_in_its_line(profile: Profile, make: Callable[..., Path]) -> None:
     def level(run: object, tested_on: str) -> float:
         return math.nan if getattr(run, "method", "") == "l2o" else paper_level(run, tested_on)

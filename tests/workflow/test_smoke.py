@@ -7,7 +7,10 @@ import hashlib
 import os
 import re
 import shutil
+import signal
 import subprocess
+import textwrap
+import time
 from pathlib import Path
 
 import pytest
@@ -136,6 +139,33 @@ def test_bad_setting_stops_before_the_dag(copied: Path, old: str, new: str, mess
     assert done.returncode != 0
     assert message in done.stdout
     assert "Traceback" not in done.stdout
+
+
+def test_a_second_run_in_the_directory_is_refused(copied: Path) -> None:
+    """The first is one that was killed, or that still runs: Snakemake cannot tell them apart."""
+    (copied / RESULTS / "report.html").unlink()
+    holder = textwrap.dedent("""
+        rule hold:
+            output: "results/smoke/report.html"
+            shell: "touch held; sleep 600"
+    """)
+    (copied / "hold.smk").write_text(holder)
+    command = [SNAKEMAKE, "--snakefile", "hold.smk", "--cores", "1", "--workflow-profile", "none"]
+    with subprocess.Popen(command, cwd=copied, start_new_session=True) as first:
+        try:
+            deadline = time.monotonic() + 60
+            while not (copied / "held").exists():
+                assert time.monotonic() < deadline
+                time.sleep(0.1)
+            second = snakemake(copied, "--", "reproduce")
+            assert second.returncode != 0
+            assert "Directory cannot be locked" in second.stdout
+        finally:
+            os.killpg(first.pid, signal.SIGKILL)
+    assert "--unlock" in snakemake(copied, "--", "reproduce").stdout
+    assert snakemake(copied, "--unlock").returncode == 0
+    done = snakemake(copied, "--", "reproduce")
+    assert done.returncode == 0, done.stdout[-5000:]
 
 
 def test_same_numbers_from_another_job_order(finished: Path, tmp_path: Path) -> None:
