@@ -26,7 +26,7 @@ lint: .venv/ready
 format: .venv/ready
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
-	$(BIN)/snakefmt workflow
+	$(BIN)/snakefmt Snakefile workflow
 
 docs: .venv/ready
 	$(BIN)/sphinx-build -q -W --keep-going -b html docs build/docs
