@@ -25,6 +25,7 @@ import csv
 import fcntl
 import glob
 import gzip
+import io
 import json
 import os
 import shutil
@@ -33,7 +34,7 @@ import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, cast
 
 from lft.errors import UsageError
 from lft.paths import CHECKOUT
@@ -288,7 +289,7 @@ def read_rows(path: Path | str, columns: Sequence[str]) -> pd.DataFrame:
     try:
         # No word stands for a missing value, "NA" is a text; an empty number is a damaged one.
         options = arrow_csv.ConvertOptions(column_types=types, null_values=[""])
-        with Path(path).open("rb") as file:
+        with _opened(Path(path)) as file:
             table = arrow_csv.read_csv(file, convert_options=options)
         if table.column_names != list(columns):
             raise ValueError("unexpected columns")
@@ -296,8 +297,8 @@ def read_rows(path: Path | str, columns: Sequence[str]) -> pd.DataFrame:
             raise ValueError("an empty number")
     except ValueError as error:  # pyarrow.ArrowInvalid and UnicodeDecodeError are kinds of it
         raise UsageError(_locate_bad_row(Path(path), columns, error)) from None
-    except OSError as error:
-        raise UsageError(f"cannot read {path}: {error.strerror}") from None
+    except _UNREADABLE as error:
+        raise UsageError(f"cannot read {path}: {_why(error)}") from None
     frame: pd.DataFrame = table.to_pandas()
     return frame
 
@@ -327,7 +328,7 @@ def _locate_bad_row(path: Path, columns: Sequence[str], error: Exception) -> str
     """Name the first line of a CSV file that does not have the columns or types it should."""
     advice = "delete the file and run the workflow again"
     try:
-        with path.open(newline="", encoding="utf-8") as file:
+        with io.TextIOWrapper(_opened(path), encoding="utf-8", newline="") as file:
             reader = csv.reader(file)
             if tuple(next(reader, ())) != tuple(columns):
                 return f"{path} line 1: expected the columns {','.join(columns)}; {advice}"
@@ -355,16 +356,23 @@ def _fits(column: str, text: str) -> bool:
     return kind is None or ("_" not in text and (kind == "float64" or abs(number) < 2**63))
 
 
-def _content(part: Path) -> bytes:
-    """A file's bytes, decompressed if its name ends in .gz."""
-    try:
-        if part.suffix == ".gz":
-            with gzip.open(part) as file:
-                return file.read()
-        return part.read_bytes()
-    except (OSError, EOFError, zlib.error) as error:
-        reason = getattr(error, "strerror", None) or "it is damaged"
-        raise UsageError(f"cannot read {part}: {reason}; run the workflow again") from None
+def stored(path: Path) -> Path:
+    """The file, or where there is none the gzipped one that a kept run has instead."""
+    packed = path.with_name(f"{path.name}.gz")
+    return packed if packed.is_file() and not path.is_file() else path
+
+
+def _opened(path: Path) -> BinaryIO:
+    """A file for reading bytes, decompressed if its name ends in .gz."""
+    return cast(BinaryIO, gzip.open(path)) if path.suffix == ".gz" else path.open("rb")
+
+
+_UNREADABLE = (OSError, EOFError, zlib.error)
+"""What reading a plain or gzipped file raises."""
+
+
+def _why(error: Exception) -> str:
+    return getattr(error, "strerror", None) or "it is damaged"
 
 
 def join_csv(path: Path | str, columns: Sequence[str], parts: Iterable[Path]) -> None:
@@ -379,7 +387,13 @@ def join_csv(path: Path | str, columns: Sequence[str], parts: Iterable[Path]) ->
     with atomic_path(path) as temporary, temporary.open("wb") as joined:
         joined.write(header)
         for part in parts:
-            content = _content(part)
+            try:
+                with _opened(part) as file:
+                    content = file.read()
+            except _UNREADABLE as error:
+                raise UsageError(
+                    f"cannot read {part}: {_why(error)}; run the workflow again"
+                ) from None
             if not (content.startswith(header) and content.endswith(b"\n")):
                 raise UsageError(
                     f"{part}: expected the columns {','.join(columns)} and a complete last line; "

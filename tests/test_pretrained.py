@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -91,6 +93,18 @@ def test_zeroth_order_is_carried_on(results: Path) -> None:
     assert tuner.card.zeroth_order == PROFILE.experiments["sine"].zeroth_order
     assert tuner.optimizer([torch.zeros(2)]).zeroth_order == tuner.card.zeroth_order
     assert from_run(results, ZEROTH, name="mine", licence="MIT").card.name == "mine"
+
+
+def test_a_kept_run_is_exported_too(results: Path, exported: Pretrained, tmp_path: Path) -> None:
+    shutil.copytree(results, tmp_path, dirs_exist_ok=True)
+    measured = tmp_path / ATTACK.evaluation_folder / "measurements.csv"
+    packed = gzip.compress(measured.read_bytes())
+    measured.with_name("measurements.csv.gz").write_bytes(packed)
+    measured.unlink()
+    assert from_run(tmp_path, ATTACK, licence="MIT").card == exported.card
+    measured.with_name("measurements.csv.gz").write_bytes(packed[:-30])
+    with pytest.raises(UsageError, match=r"measurements.csv.gz: it is damaged"):
+        from_run(tmp_path, ATTACK, licence="MIT")
 
 
 def test_what_cannot_be_exported_is_said(results: Path, tmp_path: Path) -> None:

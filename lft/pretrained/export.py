@@ -9,7 +9,7 @@ from lft.config import Run
 from lft.errors import UsageError
 from lft.methods import get_method
 from lft.pretrained import Card, Pretrained
-from lft.records import Measurement, read_json, read_rows
+from lft.records import Measurement, read_json, read_rows, stored
 from lft.weights import below, load_tensors
 
 
@@ -39,7 +39,7 @@ def from_run(results: Path, run: Run, *, name: str | None = None, licence: str) 
         )
     weights, _ = load_tensors(folder / "weights.safetensors")
     families = {key: _family(value) for key, value in settings["families"].items()}
-    scores, steps = _scores(results / run.evaluation_folder / "measurements.csv", run)
+    scores, steps = _scores(stored(results / run.evaluation_folder / "measurements.csv"), run)
     card = Card(
         name=name or _name(run, families),
         method=method.name,

@@ -18,6 +18,7 @@ from lft.records import (
     join_csv,
     read_json,
     read_rows,
+    stored,
     write_rows,
 )
 
@@ -32,9 +33,7 @@ def aggregate(profile: Profile, results: Path) -> None:
     """
     cells = list(profile.cells())
     folders = dict.fromkeys(results / cell.run.evaluation_folder for cell in cells)
-    names = ("measurements.csv", "measurements.csv.gz")
-    found = [[path for name in names if (path := folder / name).is_file()] for folder in folders]
-    parts = [paths[0] for paths in found if paths]
+    parts = [path for folder in folders if (path := stored(folder / "measurements.csv")).is_file()]
     if not parts:
         raise UsageError(
             f"nothing has been measured in {results} yet; run snakemake reproduce first"
