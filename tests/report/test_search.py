@@ -10,11 +10,12 @@ import pytest
 from pydantic import ValidationError
 from tiny import tiny_profile
 
-from lft.config import Profile
+from lft.config import Profile, load_profile
 from lft.errors import UsageError
 from lft.records import write_json
 from lft.report.search import write_search
 
+ROOT = Path(__file__).resolve().parents[2]
 GRID = {"training.learning_rate": [0.1, 0.2], "finetuner.output_scale": [1.0, 2.0]}
 
 
@@ -95,3 +96,25 @@ def test_an_untrained_combination_is_named(tmp_path: Path) -> None:
 def test_a_profile_that_searches_nothing_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="searches nothing"):
         write_search(tiny_profile(), tmp_path)
+
+
+@pytest.mark.parametrize("name", ["paper", "quick"])
+def test_the_shipped_profiles_take_what_the_kept_search_chose(name: str) -> None:
+    search = load_profile(ROOT / "workflow/config/search.yaml")
+    taken = load_profile(ROOT / f"workflow/config/{name}.yaml")
+    with (ROOT / "results/search/search.csv").open() as file:
+        chosen = [row for row in csv.DictReader(file) if row["chosen"] == "True"]
+    assert len(chosen) == 9  # three methods in three experiments
+    for row in chosen:
+        experiment = search.experiments[row["experiment"]]
+        (variant,) = [
+            variant
+            for variant in experiment.variants.values()
+            if (variant.method, variant.label) == (row["method"], row["settings"])
+        ]
+        values = taken.experiments[row["experiment"]].for_method(row["method"]).model_dump()
+        for dotted, value in variant.set.items():
+            found = values
+            for key in dotted.split("."):
+                found = found[key]
+            assert found == value, (row["experiment"], row["method"], dotted)
