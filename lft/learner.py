@@ -42,7 +42,7 @@ class Learner:
         method: row of the method table.
         experiment: settings, a variant's overrides applied.
         order: what the fine-tuner is fed.
-        kernel: path of the coordinate-wise LSTM.
+        kernel: native kernels or PyTorch, for the coordinate-wise LSTM.
     """
 
     method: Method
@@ -105,11 +105,6 @@ class Learner:
             else self.experiment.maml.step_size[self.order]
         )
         return SGD(step_size) if self.method.tuner == "sgd" else Adam(step_size)
-
-    def kernel_used(self, meta: Params) -> str:
-        """The path that the coordinate-wise LSTM takes where no graph is kept, for the record."""
-        tuner = self.tuner(meta)
-        return tuner.kernel_used() if isinstance(tuner, CoordinateLSTM) else "none"
 
     def gradient(self, generator: Generator, *, create_graph: bool = False) -> Gradient:
         """What the fine-tuner is fed; ``generator`` draws zeroth-order directions."""

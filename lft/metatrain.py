@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lft import native
 from lft.adapt import adapt, parts
 from lft.checkpoint import Checkpoints, watch_for_stop
 from lft.config import Profile, Run, digest
@@ -137,7 +138,7 @@ def train(profile: Profile, run: Run, results: Path) -> None:
             seconds=round(time.perf_counter() - began, 3),
             device=profile.device,
             threads=profile.threads,
-            kernel=learner.kernel_used(state.meta),
+            kernel=native.used(profile.kernel, profile.device),
             meta_batches=state.step,
             best_meta_batch=state.best_step,
             validation_score=state.best_score if math.isfinite(state.best_score) else None,

@@ -39,6 +39,12 @@ def available(device: torch.device, dtype: torch.dtype) -> bool:
     return device.type == "cpu" and dtype == torch.float32 and _loaded()
 
 
+def used(kernel: Kernel, device: str) -> Kernel:
+    """``fused`` or ``torch``: what a setting comes to on a device, for the record."""
+    applies = kernel != "torch" and available(torch.device(device), torch.float32)
+    return "fused" if applies else "torch"
+
+
 @functools.cache
 def _loaded() -> bool:
     """Load the library into the process, building it first if need be."""

@@ -24,6 +24,12 @@ def test_only_float32_on_cpu() -> None:
     assert not native.available(torch.device("cuda"), torch.float32)
 
 
+def test_what_is_used_follows_setting_and_device() -> None:
+    fused = "fused" if native.available(torch.device("cpu"), torch.float32) else "torch"
+    assert native.used("auto", "cpu") == native.used("fused", "cpu") == fused
+    assert native.used("torch", "cpu") == native.used("auto", "cuda") == "torch"
+
+
 _FIRST_USE = """
 import torch
 from lft import native

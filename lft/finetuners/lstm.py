@@ -124,11 +124,6 @@ class CoordinateLSTM:
                 scale=self.settings.output_scale,
             )
 
-    def kernel_used(self) -> str:
-        """``fused`` or ``torch``: the path taken where no derivative is recorded."""
-        with torch.no_grad():
-            return "fused" if self._use_fused(self.weights["out.w"]) else "torch"
-
     def _use_fused(self, gradient: Tensor) -> bool:
         if self.kernel == "torch" or torch.is_grad_enabled():
             return False
