@@ -243,6 +243,27 @@ def new(
 
 
 @app.command()
+def crate(
+    results: Annotated[Path, typer.Argument(help="Result folder, e.g. results/quick.")],
+    profile: Annotated[
+        Path | None,
+        typer.Option("--profile", "-p", help="Its profile; that of the folder's name by default."),
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="File; <results>.crate.zip by default.")
+    ] = None,
+) -> None:
+    """Pack a finished run with its provenance as a Workflow Run RO-Crate."""
+    from lft.config import load_profile
+    from lft.crate import write_crate
+
+    settings = load_profile(profile or Path(results.resolve().name))
+    path = output or results.resolve().with_name(f"{results.resolve().name}.crate.zip")
+    write_crate(settings, results, path)
+    typer.echo(path)
+
+
+@app.command()
 def compare(
     a: Annotated[Path, typer.Argument(help="Result folder, e.g. results/reference.")],
     b: Annotated[Path, typer.Argument(help="Result folder, e.g. results/quick.")],

@@ -27,7 +27,7 @@ LAYERS = (
     {"lft.art", "lft"},
     {"lft.learner"},
     {"lft.metagradient", "lft.checkpoint", "lft.world"},
-    {"lft.metatrain", "lft.evaluate", "lft.theory", "lft.report"},
+    {"lft.metatrain", "lft.evaluate", "lft.theory", "lft.report", "lft.crate"},
     {"lft.scaffold"},
     {"lft.cli"},
 )

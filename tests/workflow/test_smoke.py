@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import json
 import os
 import re
 import shutil
@@ -11,15 +12,25 @@ import signal
 import subprocess
 import textwrap
 import time
+import zipfile
 from pathlib import Path
 
 import pytest
+import requests
+import rocrate
+import yaml
 from checkout import SNAKEMAKE, copy_checkout
+from rocrate_validator.models import Severity, ValidationSettings
+from rocrate_validator.services import validate
+from rocrate_validator.utils.http import HttpRequester
 
-from lft.config import load_profile
+from lft.config import Profile, load_profile
+from lft.crate import write_crate
+from lft.errors import UsageError
 from lft.report.cost import jobs, measured
 
 RESULTS = Path("results/smoke")
+SMOKE = "workflow/config/smoke.yaml"
 
 
 def snakemake(checkout: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -114,6 +125,65 @@ def test_report_never_trains(copied: Path) -> None:
     done = snakemake(copied, "--", "report")
     assert done.returncode == 0, done.stdout
     assert (copied / RESULTS / "report.html").is_file()
+
+
+def test_a_finished_run_becomes_a_valid_crate(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Valid by all that the Workflow Run Crate profile and those below it require."""
+    output = tmp_path / "smoke.crate.zip"
+    write_crate(load_profile(finished / SMOKE), finished / RESULTS, output)
+    monkeypatch.setattr(HttpRequester, "get", context_1_1, raising=False)
+    result = validate(
+        ValidationSettings(
+            rocrate_uri=str(output),
+            profile_identifier="workflow-run-crate",
+            requirement_severity=Severity.REQUIRED,
+        )
+    )
+    assert not [issue.message for issue in result.get_issues()]
+    with zipfile.ZipFile(output) as archive:
+        packed = set(archive.namelist())
+        settings = yaml.safe_load(archive.read("profile.yaml"))
+    assert Profile.model_validate(settings) == load_profile(finished / SMOKE)
+    assert {"report.html", "runs/sine/sine/lft-first/seed0/run.json"} <= packed
+    assert not [name for name in packed if name.startswith(("data/", "logs/"))]
+
+
+def context_1_1(self: HttpRequester, url: str, **options: object) -> requests.Response:
+    """The JSON-LD context of RO-Crate 1.1, without a network: the rocrate package ships that of
+    1.3, in which these four terms have other addresses."""
+    assert url == "https://w3id.org/ro/crate/1.1/context"
+    content = json.loads((Path(rocrate.__file__).parent / "data/ro-crate.jsonld").read_text())
+    workflow = "https://bioschemas.org/ComputationalWorkflow"
+    content["@context"] |= {
+        "ComputationalWorkflow": workflow,
+        "FormalParameter": "https://bioschemas.org/FormalParameter",
+        "input": f"{workflow}#input",
+        "output": f"{workflow}#output",
+    }
+    response = requests.Response()
+    response.status_code = 200
+    response.headers["Content-Type"] = "application/ld+json"
+    response._content = json.dumps(content).encode()
+    return response
+
+
+def test_an_unfinished_run_becomes_no_crate(copied: Path, tmp_path: Path) -> None:
+    output = tmp_path / "smoke.crate.zip"
+    profile = load_profile(copied / SMOKE)
+    cells = copied / RESULTS / "cells.csv"
+    complete = cells.read_text()
+    cells.write_text(complete.replace(",ok,", ",missing,", 1))
+    with pytest.raises(UsageError, match=r"1 of \d+ cells .* are missing, the first is maml"):
+        write_crate(profile, copied / RESULTS, output)
+    cells.write_text(complete)
+    with pytest.raises(UsageError, match="not a run of the profile smoke as it is now"):
+        write_crate(profile.model_copy(update={"seeds": (0, 1)}), copied / RESULTS, output)
+    (copied / RESULTS / "report.html").unlink()
+    with pytest.raises(UsageError, match=r"report\.html is missing: the run is incomplete"):
+        write_crate(profile, copied / RESULTS, output)
+    assert not list(tmp_path.glob("*crate*"))
 
 
 def test_report_shows_what_is_missing(copied: Path) -> None:
