@@ -486,7 +486,7 @@ class Profile(Settings):
     name: Name
     title: str
     seeds: Annotated[tuple[Annotated[int, Field(ge=0, strict=True)], ...], Field(min_length=1)]
-    device: str = "cpu"  #: cpu, cuda or ``cuda:N``; never chosen silently
+    device: str = "cpu"  #: cpu, cuda (a free GPU) or ``cuda:N``; never silently another
     threads: Annotated[int, Field(ge=1, le=1024, strict=True)] = 1  #: per job
     kernel: Literal["auto", "fused", "torch"] = "auto"  #: native kernels or PyTorch
     partition: Literal["disjoint", "paper"] = "disjoint"

@@ -60,7 +60,7 @@ def test_every_key_of_a_profile_has_an_entry(site: Path) -> None:
     page = (site / "reference/settings.html").read_text()
     for key in Profile.model_fields:
         assert f'id="lft.config.Profile.{key}"' in page
-    assert "never chosen silently" in page
+    assert "never silently another" in page
     assert "Default: <code" in page
 
 
