@@ -89,12 +89,16 @@ def train(
     seed: int = 0,
     profile: ProfileFile = QUICK,
     results: Results = None,
+    tensorboard: Annotated[
+        Path | None, typer.Option(help="Folder for TensorBoard: outer loss, meta-validation.")
+    ] = None,
 ) -> None:
     """Meta-train a method on a mixture of families, e.g. lft train attack mnist+cifar10 lft."""
     from lft.metatrain import train as meta_train
 
     settings, folder = _load(profile, results)
-    meta_train(settings, _run(settings, experiment, trained_on, method, order, seed), folder)
+    run = _run(settings, experiment, trained_on, method, order, seed)
+    meta_train(settings, run, folder, tensorboard)
 
 
 @app.command()

@@ -20,7 +20,7 @@ from lft.errors import Diverged, Interrupted, UsageError
 from lft.finetuners.gradient_descent import Adam, AdamState
 from lft.learner import Learner
 from lft.metagradient import meta_gradient
-from lft.progress import track
+from lft.progress import scalars, track
 from lft.records import HISTORY_COLUMNS, manifest, write_json, write_rows
 from lft.seeding import generator
 from lft.tasks.base import TaskFamily
@@ -90,11 +90,14 @@ class TrainingState:
         )
 
 
-def train(profile: Profile, run: Run, results: Path) -> None:
+def train(profile: Profile, run: Run, results: Path, tensorboard: Path | None = None) -> None:
     """Meta-train one run and write its weights, history and manifest.
 
     A training that diverges is a result: it is recorded with status ``diverged``, together with
     the best meta-parameters until then.
+
+    Args:
+        tensorboard: folder for TensorBoard's event files, one folder below it for each run.
 
     Raises:
         UsageError: the method does not apply to these tasks, or files are missing.
@@ -120,7 +123,10 @@ def train(profile: Profile, run: Run, results: Path) -> None:
             saved = checkpoints.load()
             if saved:
                 state = TrainingState.restored(*saved, like=state.meta)
-            _meta_train(learner, run, families, state, checkpoints, profile.checkpoint_seconds)
+            events = tensorboard and tensorboard / run.folder
+            _meta_train(
+                learner, run, families, state, checkpoints, profile.checkpoint_seconds, events
+            )
     except Diverged as divergence:
         status, reason = "diverged", str(divergence)
         log.warning("diverged: %s", reason)
@@ -154,6 +160,7 @@ def _meta_train(
     state: TrainingState,
     checkpoints: Checkpoints,
     checkpoint_seconds: float,
+    events: Path | None,
 ) -> None:
     """Run the outer loop from ``state`` to its end, changing ``state``."""
     training, plan = learner.experiment.training, learner.plan
@@ -164,7 +171,11 @@ def _meta_train(
     }
     saved_at = time.monotonic()
     names = list(families)
-    with watch_for_stop() as stop, track(total, state.step, describe(run)) as progress:
+    with (
+        watch_for_stop() as stop,
+        track(total, state.step, describe(run)) as progress,
+        scalars(events, state.step) as show,
+    ):
         while state.step < total:
             name = names[state.step % len(names)]
             loss = _meta_batch(learner, run, name, families[name], state, total)
@@ -179,6 +190,7 @@ def _meta_train(
                     state.stages["best"] = state.meta
             state.history.append([state.step, name, loss, "" if math.isnan(score) else score])
             progress.advance(loss, state.best_score)
+            show(state.step, {f"outer loss/{name}": loss, "meta-validation": score})
             if stop.received or time.monotonic() - saved_at > checkpoint_seconds:
                 checkpoints.save(state.step, state.tensors(), state.info())
                 saved_at = time.monotonic()

@@ -1,14 +1,18 @@
-"""Progress of a long job: a bar on a terminal, a line now and then in a log."""
+"""Progress of a long job: a bar on a terminal, a line now and then in a log, curves elsewhere."""
 
 from __future__ import annotations
 
 import logging
+import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from lft.errors import UsageError
 
 log = logging.getLogger(__name__)
 LOG_SECONDS = 10.0
@@ -54,3 +58,35 @@ def track(total: int, done: int, title: str) -> Iterator[Tracker]:
     )
     with Progress(*columns, console=console) as bar:
         yield Tracker(total, done, title, bar)
+
+
+@contextmanager
+def scalars(folder: Path | None, done: int) -> Iterator[Callable[[int, Mapping[str, float]], None]]:
+    """A function that adds named values of a step to TensorBoard's event files.
+
+    Args:
+        folder: where the event files go; without, the function does nothing.
+        done: steps done before; what was recorded of later ones is dropped.
+
+    Raises:
+        UsageError: TensorBoard is not installed, or the folder cannot be written.
+    """
+    if folder is None:
+        yield lambda step, values: None
+        return
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+
+        writer = SummaryWriter(str(folder), purge_step=done + 1)
+    except ModuleNotFoundError as error:
+        raise UsageError(f"this needs {error.name}; pip install 'lft[tensorboard]'") from None
+    except OSError as error:
+        raise UsageError(f"cannot write {folder}: {error.strerror}") from None
+
+    def add(step: int, values: Mapping[str, float]) -> None:
+        for name, value in values.items():
+            if not math.isnan(value):
+                writer.add_scalar(name, value, step)
+
+    with writer:
+        yield add

@@ -14,8 +14,8 @@ import lft
 ROOT = Path(lft.__file__).parent
 
 LAYERS = (
-    {"lft.errors", "lft.paths", "lft.progress", "lft.seeding"},
-    {"lft.records", "lft.methods", "lft.plugins"},
+    {"lft.errors", "lft.paths", "lft.seeding"},
+    {"lft.records", "lft.methods", "lft.plugins", "lft.progress"},
     {"lft.config", "lft.weights"},
     {"lft.types", "lft.device", "lft.native"},
     {"lft.data"},

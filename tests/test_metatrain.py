@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tiny import changed, profile_values, tiny_profile, write_images
 
 import lft.metatrain
@@ -481,3 +482,37 @@ def test_classifiers_are_selected_by_their_errors_and_other_tasks_by_their_loss(
     sine = Sine(profile.experiments["sine"].families["sine"])
     params, tasks = sine.init(2, generator("a")), sine.sample(2, generator("b"), "test")
     assert torch.equal(score(sine, params, tasks.query), sine.loss(params, tasks.query))
+
+
+def test_tensorboard_shows_the_history_once_also_after_a_stop(
+    tmp_path: Path, stop_at: Callable[[int], None]
+) -> None:
+    profile, run, events = tiny_profile(), sine_run(), tmp_path / "events"
+    stop_at(3)
+    with pytest.raises(Interrupted):
+        train(profile, run, tmp_path, events)
+    train(profile, run, tmp_path, events)
+    shown = EventAccumulator(str(events / run.folder)).Reload()
+    steps = {
+        name: [(point.step, point.value) for point in shown.Scalars(name)]
+        for name in shown.Tags()["scalars"]
+    }
+    rows = history(tmp_path, run)
+    assert steps == {  # event files hold float32
+        "outer loss/sine": [(int(row[0]), pytest.approx(float(row[2]), rel=1e-6)) for row in rows],
+        "meta-validation": [
+            (int(row[0]), pytest.approx(float(row[3]), rel=1e-6)) for row in rows if row[3]
+        ],
+    }
+
+
+def test_without_tensorboard_one_line_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in [name for name in sys.modules if name.startswith("torch.utils.tensorboard")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "tensorboard", None)
+    train(tiny_profile(), sine_run(), tmp_path)
+    with pytest.raises(UsageError, match=r"this needs tensorboard.*lft\[tensorboard\]"):
+        train(tiny_profile(), sine_run(), tmp_path, tmp_path / "events")
+    assert not (tmp_path / "events").exists()
