@@ -19,6 +19,7 @@ from lft.config import Profile, Run, digest
 from lft.errors import Diverged, Interrupted, UsageError
 from lft.finetuners.gradient_descent import Adam, AdamState
 from lft.learner import Learner
+from lft.memory import MemoryMeter
 from lft.metagradient import meta_gradient
 from lft.progress import scalars, track
 from lft.records import HISTORY_COLUMNS, manifest, write_json, write_rows
@@ -112,7 +113,7 @@ def train(profile: Profile, run: Run, results: Path, tensorboard: Path | None = 
     folder = results / run.folder
     settings = profile.training_inputs(run)
     checkpoints = Checkpoints(folder / "checkpoints", digest(settings))
-    began = time.perf_counter()
+    began, cpu_began, memory = time.perf_counter(), time.process_time(), MemoryMeter()
     first = next(iter(families.values()))
     state = TrainingState.fresh(learner.initial(first, generator("meta", run.experiment, run.seed)))
     status, reason = "ok", ""
@@ -142,6 +143,8 @@ def train(profile: Profile, run: Run, results: Path, tensorboard: Path | None = 
             status=status,
             reason=reason,
             seconds=round(time.perf_counter() - began, 3),
+            cpu_seconds=round(time.process_time() - cpu_began, 3),
+            memory_mb=memory.peak_mb(),
             device=profile.device,
             threads=profile.threads,
             kernel=native.used(profile.kernel, profile.device),

@@ -67,6 +67,10 @@ class Method:
     def learns_finetuner(self) -> bool:
         return self.learns in ("finetuner", "both")
 
+    def differs_only_in_meta_gradient(self, other: Method) -> bool:
+        """Whether both meta-learn the same by the same fine-tuner on the same data."""
+        return (self.learns, self.tuner, self.outer) == (other.learns, other.tuner, other.outer)
+
     def check_applicable(self, optimizees: dict[str, str]) -> None:
         """Refuse tasks whose parameters cannot share a meta-learned initialisation.
 

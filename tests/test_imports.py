@@ -14,7 +14,7 @@ import lft
 ROOT = Path(lft.__file__).parent
 
 LAYERS = (
-    {"lft.errors", "lft.paths", "lft.seeding"},
+    {"lft.errors", "lft.memory", "lft.paths", "lft.seeding"},
     {"lft.records", "lft.methods", "lft.plugins", "lft.progress"},
     {"lft.config", "lft.weights"},
     {"lft.types", "lft.device", "lft.native"},

@@ -37,7 +37,7 @@ META_TRAINED = {"maml", "fomaml", "reptile", "l2o", "lft", "lft-init"}
 
 
 def outputs(results: Path, run: Run) -> dict[str, Any]:
-    """All that a run leaves behind, but for the seconds that it took."""
+    """All that a run leaves behind, but for the seconds and the memory that it took."""
     folder = results / run.folder
     assert sorted(path.name for path in folder.iterdir()) == [
         "history.csv",
@@ -47,7 +47,8 @@ def outputs(results: Path, run: Run) -> dict[str, Any]:
     return {
         "weights.safetensors": (folder / "weights.safetensors").read_bytes(),
         "history.csv": (folder / "history.csv").read_bytes(),
-        "run.json": {**read_json(folder / "run.json"), "seconds": None},
+        "run.json": read_json(folder / "run.json")
+        | dict.fromkeys(("seconds", "cpu_seconds", "memory_mb")),
     }
 
 

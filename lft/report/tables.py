@@ -9,7 +9,8 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from lft.config import Profile
+from lft.config import Experiment, Profile
+from lft.methods import get_method
 from lft.records import (
     CELL_COLUMNS,
     SUMMARY_COLUMNS,
@@ -41,7 +42,8 @@ METRICS = {
     "first_full": Metric("first step with ASR 100 %", 1, 0),
     "accuracy": Metric("accuracy", 100, 1, " %"),
     "mse": Metric("MSE", 1, 2),
-    "seconds": Metric("seconds of meta-training", 1, 1, " s"),
+    "cpu_seconds": Metric("CPU time of meta-training", 1, 1, " s"),
+    "memory_mb": Metric("memory added by meta-training", 1, 0, " MB"),
 }
 
 
@@ -153,7 +155,7 @@ def build_tables(profile: Profile, results: Path) -> list[Table]:
         if name not in ("attack", "classification", "sine"):
             table = builder.table(f"table-{name}", experiment.title, name, [experiment.primary])
             tables.append(table)
-    if any(experiment.variants for experiment in profile.experiments.values()):
+    if any(map(_ablated, profile.experiments.values())):
         tables.append(builder.ablations())
     return tables
 
@@ -218,19 +220,28 @@ class _Builder:
         )
 
     def ablations(self) -> Table:
-        """Every variant beside the method that it changes: outcome and cost."""
+        """Every variant beside the method that it changes: outcome, change and cost."""
+        costs = ("cpu_seconds", "memory_mb")
         rows, cells = [], []
         for name, experiment in self.profile.experiments.items():
-            metric = experiment.primary
-            trained_on, tested_on = experiment.train_on[0], experiment.test_on[0]
-            bases = {variant.method for variant in experiment.variants.values()}
-            for method in [m for m in experiment.methods if m in bases] + [*experiment.variants]:
+            first = experiment.train_on[0], experiment.test_on[0]
+            where = Key(name, *first, "", "", experiment.primary)
+            for method, base in _ablated(experiment).items():
                 for order in experiment.orders:
-                    key = Key(name, trained_on, tested_on, method, order, metric)
+                    key = where._replace(method=method, order=order)
                     rows.append(f"{name}, {experiment.label(method)}, {ORDERS[order]}")
-                    cells.append([self.cell(key), self.seconds(key)])
-        columns = ["outcome (primary metric on the first test mixture)", METRICS["seconds"].header]
-        caption = "Ablations: variants beside the method that they change"
+                    change = self.change(key, key._replace(method=base))
+                    cells.append([self.cell(key), change, *(self.cost(key, c) for c in costs)])
+        columns = [
+            "outcome (primary metric)",
+            "change by the variant",
+            *(METRICS[cost].header for cost in costs),
+        ]
+        caption = (
+            "Ablations: methods and variants that differ in the meta-gradient or in settings "
+            "alone, on the first mixtures; changes are paired by seed, ± is half a 95 % t interval "
+            "over seeds"
+        )
         return Table("table-ablations", caption, "experiment, variant", columns, rows, cells)
 
     def cell(self, key: Key) -> TableCell:
@@ -268,8 +279,28 @@ class _Builder:
             note += ", test tasks diverged"
         return TableCell(key, ours, worst, note, interval, printed, value, step)
 
-    def seconds(self, key: Key) -> TableCell:
-        """Time of the meta-trainings behind a cell."""
+    def change(self, key: Key, base: Key) -> TableCell:
+        """A number minus that of the method it changes, paired by seed."""
+        metric, named = _metric(key.metric), key._replace(metric=f"{key.metric}_change")
+        if key == base:
+            return TableCell(named, "–", "ok", "")
+        step = self.cell(key).step
+        means = [
+            rows[rows["step"] == step].set_index("seed")["mean"]
+            for rows in (self.summary.get(key), self.summary.get(base))
+            if rows is not None
+        ]
+        difference = (means[0] - means[1]).dropna() if len(means) == 2 else pd.Series(dtype=float)
+        note = _note(len(difference), len(self.planned[key[:-1]]), 0)
+        interval = mean_interval(difference)
+        if not np.isfinite(interval.mean):
+            word = "missing" if difference.empty else "diverged"
+            return TableCell(named, word, word, note)
+        sign = "+" if interval.mean > 0 else ""
+        return TableCell(named, sign + _number(interval, metric), "ok", note, interval, step=step)
+
+    def cost(self, key: Key, quantity: str) -> TableCell:
+        """What the meta-trainings behind a cell took, from their manifests."""
         wanted = (key.trained_on, key.method, key.order)
         runs = self.profile.runs(key.experiment)
         paths = [
@@ -277,14 +308,13 @@ class _Builder:
             for run in runs
             if (run.trained_on, run.method, run.order) == wanted
         ]
-        values = [
-            float(read_json(path, seconds=float)["seconds"]) for path in paths if path.is_file()
-        ]
-        interval, key = mean_interval(values), key._replace(metric="seconds")
+        found = (read_json(path).get(quantity) for path in paths if path.is_file())
+        values = [float(value) for value in found if isinstance(value, int | float)]
+        interval, key = mean_interval(values), key._replace(metric=quantity)
         note = _note(len(values), len(paths), 0)
         if not values:
             return TableCell(key, "missing", "missing", note)
-        return TableCell(key, _number(interval, METRICS["seconds"]), "ok", note, interval)
+        return TableCell(key, _number(interval, METRICS[quantity]), "ok", note, interval)
 
     def _printed(self, key: Key) -> tuple[str, float]:
         """The paper's number, as printed and as a number. The paper's tables are first-order."""
@@ -293,6 +323,23 @@ class _Builder:
             return "–", np.nan
         row = self.paper[where]
         return row["printed"] + ("†" if row["note"] else ""), float(row["value"])
+
+
+def _ablated(experiment: Experiment) -> dict[str, str]:
+    """Methods that differ in the meta-gradient alone, and variants, with the method that each
+    changes: the first of its kind, which comes before them with itself."""
+    bases: dict[str, str] = {}
+    for name in experiment.methods:
+        method = experiment.base_method(name)
+        bases[name] = next(
+            base
+            for base in experiment.methods
+            if method.differs_only_in_meta_gradient(get_method(base))
+        )
+    bases |= {name: variant.method for name, variant in experiment.variants.items()}
+    changed = {base for name, base in bases.items() if name != base}
+    kinds = [base for base in dict.fromkeys(bases.values()) if base in changed]
+    return {name: base for base in kinds for name in bases if bases[name] == base}
 
 
 def _number(interval: Interval, metric: Metric) -> str:
@@ -308,5 +355,6 @@ def _note(n: int, planned: int, diverged: int) -> str:
 
 
 def _text(cell: TableCell) -> str:
-    ours = cell.ours if cell.status == "not applicable" else f"{cell.ours} ({cell.note})"
+    explained = cell.note and cell.status != "not applicable"
+    ours = f"{cell.ours} ({cell.note})" if explained else cell.ours
     return ours if cell.paper == "–" else f"{ours} [paper: {cell.paper}]"

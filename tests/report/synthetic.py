@@ -222,6 +222,8 @@ def _write_run(
         "status": "diverged" if failed else "ok",
         "reason": "outer loss nan at meta-batch 3, segment 1" if failed else "",
         "seconds": 2.0 + run.seed,
+        "cpu_seconds": 1.5 + run.seed,
+        "memory_mb": 500.0,
         "device": "cpu",
         "threads": 1,
         "kernel": "torch",

@@ -156,9 +156,52 @@ def test_ablations_stand_beside_their_method_with_their_cost(
         f"sine, {NASTY}, first order",
         f"sine, {NASTY}, zeroth order",
     ]
-    # Synthetic runs took 2, 3 and 4 seconds.
-    assert found.cells[0][1].ours == f"3.0 ± {stats.t.ppf(0.975, 2) / np.sqrt(3):.1f} s"
-    assert found.cells[0][0].interval == cell(table(profile, results, "table-sine"), *SINE).interval
+    lft, variant = found.cells[0], found.cells[2]
+    assert lft[0].interval == cell(table(profile, results, "table-sine"), *SINE).interval
+    assert (lft[1].ours, variant[1].note) == ("–", "n = 3")
+    # Synthetic runs took 1.5, 2.5 and 3.5 CPU seconds, and always 500 MB.
+    assert variant[2].ours == f"2.5 ± {stats.t.ppf(0.975, 2) / np.sqrt(3):.1f} s"
+    assert variant[3].ours == "500 MB"
+
+
+def test_changes_are_paired_by_seed(sine: Profile, make: Make) -> None:
+    # The seeds differ by far more than the variant from its method.
+    levels = {0: 0.1, 1: 0.5, 2: 0.9}
+    results = make(
+        sine, level=lambda run, _: levels[run.seed] - (0.01 if run.method == "lft-nasty" else 0)
+    )
+    found = table(sine, results, "table-ablations")
+    base, variant = found.cells[0], found.cells[2]
+    assert base[0].interval.half_width > 1
+    differences = variant[0].interval.mean - base[0].interval.mean
+    assert variant[1].interval.mean == pytest.approx(differences, rel=1e-6)
+    assert variant[1].interval.half_width < 0.1
+    assert variant[1].ours.startswith("+")
+    assert variant[1].key.metric == "mse_change"
+
+
+def test_a_change_needs_the_seed_of_both(sine: Profile, make: Make) -> None:
+    lft, variant = sine_runs(sine, "lft"), sine_runs(sine, "lft-nasty")
+    results = make(sine, missing=[lft[0], variant[1]])
+    assert table(sine, results, "table-ablations").cells[2][1].note == "n = 1/3"
+
+
+def test_a_variant_without_its_method_has_no_change(sine: Profile, make: Make) -> None:
+    results = make(sine, missing=sine_runs(sine, "lft"))
+    change = table(sine, results, "table-ablations").cells[2][1]
+    assert (change.ours, change.note) == ("missing", "n = 0/3")
+
+
+def test_methods_that_differ_in_the_meta_gradient_are_ablations(make: Make) -> None:
+    values = report_profile((0, 1), "sine").model_dump()
+    methods = ["lft", "reptile", "maml", "l2o", "fomaml"]
+    values["experiments"]["sine"] |= {"methods": methods, "orders": ["first"]}
+    profile = Profile.model_validate(values)
+    found = table(profile, make(profile), "table-ablations")
+    assert [row.removeprefix("sine, ").removesuffix(", first order") for row in found.rows] == [
+        "LFT", NASTY, "Reptile", "MAML", "FOMAML",
+    ]  # fmt: skip
+    assert [row[1].ours == "–" for row in found.cells] == [True, False, True, False, False]
 
 
 class _Tags(HTMLParser):
