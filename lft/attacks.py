@@ -21,7 +21,7 @@ from lft.types import Batch, Params
 
 __all__ = ["AttackLoss", "Success", "measure", "perturbations", "universal"]
 
-DEFAULT = "lft-mnist5k+photos"
+DEFAULT = "lft-mnist+cifar10"
 """The fine-tuner that attacks use if none is given."""
 
 Network = Callable[[Tensor], Tensor]

@@ -191,6 +191,9 @@ def export(
         str | None, typer.Option(help="Name on the card; <method>-<image sources> by default.")
     ] = None,
     licence: Annotated[str, typer.Option(help="SPDX identifier of the weights' licence.")] = "MIT",
+    note: Annotated[
+        str | None, typer.Option(help="What users should know, e.g. how images were obtained.")
+    ] = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="File; <name>.safetensors by default.")
     ] = None,
@@ -202,7 +205,7 @@ def export(
     from lft.pretrained.export import from_run
 
     run = Run(experiment, trained_on, method, order, seed)
-    tuner = from_run(results, run, name=name, licence=licence)
+    tuner = from_run(results, run, name=name, licence=licence, note=note)
     path = output or Path(f"{tuner.card.name}.safetensors")
     save(path, tuner)
     typer.echo(path)

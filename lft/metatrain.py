@@ -42,6 +42,8 @@ class TrainingState:
         step: meta-batches done.
         best_score: lowest meta-validation score so far.
         history: rows of HISTORY_COLUMNS.
+        began, cpu_began: when the meta-training began, on this process's clocks, moved back by what
+            earlier processes spent on it.
     """
 
     meta: Params
@@ -51,10 +53,22 @@ class TrainingState:
     best_score: float = math.inf
     best_step: int = 0
     history: list[list[Any]] = field(default_factory=list)
+    began: float = field(default_factory=time.perf_counter)
+    cpu_began: float = field(default_factory=time.process_time)
 
     @classmethod
     def fresh(cls, meta: Params) -> TrainingState:
         return cls(meta, Adam(1.0).start(meta), {"initial": meta})
+
+    @property
+    def seconds(self) -> float:
+        """Time spent so far, over all processes that went on with it."""
+        return time.perf_counter() - self.began
+
+    @property
+    def cpu_seconds(self) -> float:
+        """CPU time spent so far, likewise."""
+        return time.process_time() - self.cpu_began
 
     def tensors(self) -> dict[str, Tensor]:
         """Everything as flat tensors, for a checkpoint."""
@@ -70,6 +84,8 @@ class TrainingState:
             "best_step": self.best_step,
             "history": self.history,
             "stages": list(self.stages),
+            "seconds": self.seconds,
+            "cpu_seconds": self.cpu_seconds,
         }
 
     @classmethod
@@ -88,6 +104,8 @@ class TrainingState:
             info["best_score"],
             info["best_step"],
             info["history"],
+            time.perf_counter() - info["seconds"],
+            time.process_time() - info["cpu_seconds"],
         )
 
 
@@ -113,7 +131,7 @@ def train(profile: Profile, run: Run, results: Path, tensorboard: Path | None = 
     folder = results / run.folder
     settings = profile.training_inputs(run)
     checkpoints = Checkpoints(folder / "checkpoints", digest(settings))
-    began, cpu_began, memory = time.perf_counter(), time.process_time(), MemoryMeter()
+    memory = MemoryMeter()
     first = next(iter(families.values()))
     state = TrainingState.fresh(learner.initial(first, generator("meta", run.experiment, run.seed)))
     status, reason = "ok", ""
@@ -142,8 +160,8 @@ def train(profile: Profile, run: Run, results: Path, tensorboard: Path | None = 
             run=run._asdict(),
             status=status,
             reason=reason,
-            seconds=round(time.perf_counter() - began, 3),
-            cpu_seconds=round(time.process_time() - cpu_began, 3),
+            seconds=round(state.seconds, 3),
+            cpu_seconds=round(state.cpu_seconds, 3),
             memory_mb=memory.peak_mb(),
             device=profile.device,
             threads=profile.threads,

@@ -46,7 +46,7 @@ def test_the_loss_is_that_of_the_attack_tasks(
     victim: LeNet5, images: tuple[Tensor, Tensor]
 ) -> None:
     """With plain gradient steps of the fine-tuner, each step shows the gradient of the loss."""
-    tuner = lft.load("lft-mnist5k+photos")
+    tuner = lft.load("lft-mnist+cifar10")
     fed: list[Tensor] = []
 
     class Recorder(Pretrained):
@@ -82,7 +82,7 @@ def test_a_module_is_left_as_it_was(images: tuple[Tensor, Tensor]) -> None:
 def test_a_zeroth_order_fine_tuner_needs_no_gradient(
     victim: LeNet5, images: tuple[Tensor, Tensor]
 ) -> None:
-    tuner = lft.load("lft-mnist5k+photos")
+    tuner = lft.load("lft-mnist+cifar10")
     settings = ZerothOrderSettings(mu=1e-2, directions=5)
     changes = {"order": "zeroth", "zeroth_order": settings}
     blind = Pretrained(tuner.card.model_copy(update=changes), tuner.weights)

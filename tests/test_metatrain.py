@@ -24,7 +24,7 @@ from lft.config import Profile, Run
 from lft.errors import Interrupted, UsageError
 from lft.learner import Learner
 from lft.metagradient import meta_gradient
-from lft.metatrain import score, train, validation_score
+from lft.metatrain import TrainingState, score, train, validation_score
 from lft.methods import METHODS
 from lft.records import HISTORY_COLUMNS, read_json
 from lft.seeding import generator
@@ -328,6 +328,23 @@ def test_stopped_and_resumed_is_uninterrupted(
     assert [path.name for path in folder.iterdir()] == ["checkpoints"]
     stop_at(0)
     assert trained(profile, run, tmp_path / "parts") == whole
+
+
+def test_time_counts_over_all_processes(
+    tmp_path: Path, stop_at: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, profile, info = sine_run(), tiny_profile(), TrainingState.info
+    spent = {"seconds": 500.0, "cpu_seconds": 300.0}
+    with monkeypatch.context() as patch:
+        patch.setattr(TrainingState, "info", lambda state: info(state) | spent)
+        stop_at(3)
+        with pytest.raises(Interrupted):
+            train(profile, run, tmp_path)
+    stop_at(0)
+    train(profile, run, tmp_path)
+    manifest = read_json(tmp_path / run.folder / "run.json")
+    assert 500 < manifest["seconds"] < 600
+    assert 300 < manifest["cpu_seconds"] < 400
 
 
 def test_stopped_again_and_again(tmp_path: Path, stop_at: Callable[[int], None]) -> None:

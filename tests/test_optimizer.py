@@ -208,7 +208,7 @@ def test_a_shipped_fine_tuner_reduces_the_loss_of_a_small_network(dtype: torch.d
             param.copy_(0.5 * torch.randn(param.shape, generator=random))
     x = torch.randn(64, 4, generator=random).to(dtype)
     y = x[:, :1] * x[:, 1:2]
-    optimizer = lft.load("lft-mnist5k+photos").optimizer(model.parameters())
+    optimizer = lft.load("lft-mnist+cifar10").optimizer(model.parameters())
     losses = []
     for _ in range(100):
         optimizer.zero_grad()

@@ -93,6 +93,7 @@ def test_zeroth_order_is_carried_on(results: Path) -> None:
     assert tuner.card.zeroth_order == PROFILE.experiments["sine"].zeroth_order
     assert tuner.optimizer([torch.zeros(2)]).zeroth_order == tuner.card.zeroth_order
     assert from_run(results, ZEROTH, name="mine", licence="MIT").card.name == "mine"
+    assert from_run(results, ZEROTH, licence="MIT", note="from JPEG").card.note == "from JPEG"
 
 
 def test_a_kept_run_is_exported_too(results: Path, exported: Pretrained, tmp_path: Path) -> None:
@@ -129,7 +130,7 @@ def test_every_shipped_fine_tuner_loads_and_is_described() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_a_loaded_fine_tuner_is_one_for_the_inner_loop(dtype: torch.dtype) -> None:
-    tuner = lft.load("lft-mnist5k+photos")
+    tuner = lft.load("lft-mnist+cifar10")
     family = Sine(SineFamily(support=5, query=5, hidden=(4,)))
     start = {k: v.to(dtype) for k, v in family.init(3, generator("start")).items()}
     support = family.sample(3, generator("tasks")).support
@@ -143,9 +144,9 @@ def test_a_loaded_fine_tuner_is_one_for_the_inner_loop(dtype: torch.dtype) -> No
 
 
 def test_an_unknown_name_is_answered_with_the_known_ones() -> None:
-    with pytest.raises(UsageError, match=r"did you mean 'lft-mnist5k\+photos'\?"):
-        lft.load("lft-mnist5k+photo")
-    with pytest.raises(UsageError, match=r"unknown fine-tuner 'x'; known are .*lft-mnist5k"):
+    with pytest.raises(UsageError, match=r"did you mean 'lft-mnist\+cifar10'\?"):
+        lft.load("lft-mnist+cifar1")
+    with pytest.raises(UsageError, match=r"unknown fine-tuner 'x'; known are .*lft-mnist"):
         lft.load("x")
 
 

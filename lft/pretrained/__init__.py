@@ -52,6 +52,7 @@ class Card(Settings):
     commit: str | None  # of the code that trained it
     versions: dict[str, str]
     licence: str
+    note: str | None = None  # what users should know, e.g. how images were obtained
 
     @property
     def attack_loss(self) -> AttackLoss:
@@ -99,7 +100,7 @@ class Pretrained:
 
         >>> import lft, torch
         >>> model = torch.nn.Linear(3, 1)
-        >>> optimizer = lft.load("lft-mnist5k+photos").optimizer(model.parameters())
+        >>> optimizer = lft.load("lft-mnist+cifar10").optimizer(model.parameters())
         >>> model(torch.ones(3)).square().backward()
         >>> optimizer.step()
 
@@ -129,7 +130,7 @@ def load(name: str | Path) -> Pretrained:
     """Load a trained fine-tuner.
 
     >>> import lft
-    >>> tuner = lft.load("lft-mnist5k+photos")
+    >>> tuner = lft.load("lft-mnist+cifar10")
     >>> tuner.card.trained_on, tuner.card.licence
     ('mnist+cifar10', 'MIT')
 

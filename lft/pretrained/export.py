@@ -13,7 +13,9 @@ from lft.records import Measurement, read_json, read_rows, stored
 from lft.weights import below, load_tensors
 
 
-def from_run(results: Path, run: Run, *, name: str | None = None, licence: str) -> Pretrained:
+def from_run(
+    results: Path, run: Run, *, name: str | None = None, licence: str, note: str | None = None
+) -> Pretrained:
     """The best φ of a run, its card filled in from the run's manifest and measurements.
 
     Args:
@@ -21,6 +23,7 @@ def from_run(results: Path, run: Run, *, name: str | None = None, licence: str) 
         run: a meta-trained and evaluated run.
         name: ``<method>-<image sources>`` by default, with ``-zeroth`` for zeroth order.
         licence: of the weights, an SPDX identifier.
+        note: what users should know, e.g. how images were obtained.
 
     Raises:
         UsageError: a file is missing or damaged, the run diverged, was not evaluated, or learns
@@ -56,6 +59,7 @@ def from_run(results: Path, run: Run, *, name: str | None = None, licence: str) 
         commit=manifest["commit"],
         versions=manifest["versions"],
         licence=licence,
+        note=note,
     )
     return Pretrained(card, below(f"best/{method.phi}", weights))
 
