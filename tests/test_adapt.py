@@ -3,23 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Literal, overload
 
 import pytest
 import torch
 from closed_forms import LeastSquares
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from tiny import tiny_images
 from torch import Tensor
 
 from lft import adapt as module
 from lft.adapt import adapt, parts
-from lft.config import LSTMSettings, SineFamily, ZerothOrderSettings
+from lft.config import (
+    AttackFamily,
+    ClassificationFamily,
+    LSTMSettings,
+    SineFamily,
+    ZerothOrderSettings,
+)
 from lft.finetuners.base import FineTuner
 from lft.finetuners.gradient_descent import SGD, Adam
 from lft.finetuners.lstm import CoordinateLSTM, init_weights
 from lft.gradients import FirstOrder, ZerothOrder
 from lft.seeding import generator
+from lft.tasks.attack import Attack
+from lft.tasks.classification import Classification
+from lft.tasks.pools import Pools
 from lft.tasks.sine import Sine
+from lft.tasks.victim import LeNet5
 from lft.types import Batch, Params
 
 LSTM = LSTMSettings(hidden=4)
@@ -34,6 +46,10 @@ def sine(hidden: tuple[int, ...] = (5, 4), support: int = 6, query: int = 3) -> 
     return Sine(SineFamily(support=support, query=query, hidden=hidden))
 
 
+@overload
+def single(tensors: Params, task: int) -> Params: ...
+@overload
+def single(tensors: Batch, task: int) -> Batch: ...
 def single(tensors: Params | Batch, task: int) -> Params | Batch:
     """One task of a batch, its axis kept."""
     if isinstance(tensors, Batch):
@@ -106,6 +122,55 @@ def test_a_batch_of_tasks_is_as_many_batches_of_one(
             torch.testing.assert_close(
                 together.params[name][task], leaf[0], rtol=tolerance, atol=tolerance
             )
+
+
+IMAGES = tiny_images(1, 28)
+
+
+def image_tasks(kind: str, classes: int, support: int) -> Classification | Attack:
+    pools = Pools(IMAGES, "disjoint", 0.2)
+    if kind == "attack":
+        victim = LeNet5((1, 28, 28), 3).requires_grad_(False)
+        settings = AttackFamily(source="x", classes=classes, support=support, query=1)
+        return Attack(settings, victim, pools)
+    net: Literal["mlp", "cnn"] = "cnn" if kind == "cnn" else "mlp"
+    widths = (3, 2) if net == "cnn" else (4,)
+    sizes = {"ways": max(2, classes), "support": support, "query": 1}
+    return Classification(
+        ClassificationFamily(source="x", net=net, widths=widths, **sizes), IMAGES, pools
+    )
+
+
+@pytest.mark.usefixtures("float64")
+@settings(max_examples=15)
+@given(
+    kind=st.sampled_from(["mlp", "cnn", "attack"]),
+    order=st.sampled_from(["first", "zeroth"]),
+    n_tasks=st.integers(1, 3),
+    steps=st.integers(1, 3),
+    classes=st.integers(1, 3),
+    support=st.integers(1, 3),
+)
+def test_image_tasks_side_by_side_are_as_many_alone(
+    kind: str, order: str, n_tasks: int, steps: int, classes: int, support: int
+) -> None:
+    family = image_tasks(kind, classes, support)
+    batch = family.sample(n_tasks, generator("tasks"), "train").support
+    start = family.init(n_tasks, generator("start"))
+
+    def end(start: Params, batch: Batch) -> Params:
+        # With directions of its own a task alone would draw others than among its like.
+        shared = ZerothOrderSettings(mu=0.1, directions=2, shared_directions=True)
+        gradient = FirstOrder() if order == "first" else ZerothOrder(shared, generator("u"))
+        rule = lstm(torch.float64)
+        *_, last = adapt(family, rule, start, batch, steps=steps, gradient=gradient)
+        return last.params
+
+    together = end(start, batch)
+    for task in range(n_tasks):
+        for name, leaf in end(single(start, task), single(batch, task)).items():
+            # float64; sums in another order, over 1/μ, and the LSTM's log|g| of a small g.
+            torch.testing.assert_close(together[name][task], leaf[0], rtol=1e-8, atol=1e-10)
 
 
 @pytest.mark.usefixtures("float64")

@@ -125,7 +125,7 @@ def test_the_first_step_of_full_success_is_that_of_the_rows(results: Path) -> No
 
 
 def test_first_full_by_hand() -> None:
-    asr = torch.tensor([[0.0, 1.0, 0.5, 0.0], [0.5, 0.0, 1.0, 0.0], [1.0, 1.0, 1.0, torch.nan]])
+    asr = torch.tensor([[0.0, 1.0, 0.5, 0.0], [0.99, 0.0, 1.0, 0.9], [1.0, 1.0, 1.0, torch.nan]])
     assert first_full(asr)[0, :3].tolist() == [2, 0, 1]
     assert math.isnan(first_full(asr)[0, 3])
     assert first_full(asr).shape == (1, 4)

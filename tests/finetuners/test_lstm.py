@@ -91,6 +91,21 @@ def test_scaling_a_small_gradient_scales_only_its_direction(
     assert float(both[1, 1]) == pytest.approx(factor * float(both[1, 0]), rel=1e-12)
 
 
+@given(steps=st.integers(1, 4), n=st.integers(1, 6), factor=st.floats(1.5, 1e3))
+def test_scaling_moves_updates_through_the_preprocessing_alone(
+    steps: int, n: int, factor: float
+) -> None:
+    """A network without weights for log|g| does not notice how large a large gradient is."""
+    rule = tuner()
+    rule.weights["layer0.w_ih"][:, 0] = 0.0
+    grads = gradients(steps, 1, n)
+    large = grads.sign() * (grads.abs() + math.exp(-8.0))  # above e⁻ᵖ
+    assert torch.equal(run(rule, large)[1], run(rule, factor * large)[1])
+    # It does notice one that becomes large.
+    small = large.sign() * math.exp(-9.0)
+    assert not torch.equal(run(rule, small)[1], run(rule, 10 * small)[1])
+
+
 @pytest.mark.parametrize("layers", [1, 2])
 @pytest.mark.parametrize("hidden", [1, 5])
 def test_matches_lstm_cells(layers: int, hidden: int) -> None:

@@ -68,6 +68,7 @@ CASES: dict[str, tuple[Batch, dict[str, Tensor], float, float, float]] = {
     "a tie is an attack": (batch((0.5, 0.5, 0), (0.5, 0.5, 1)), delta(0, 0), 0, 1, 0),
     "all attacked": (batch((0.9, 0.3, 0), (0.7, 0.6, 0)), delta(-0.6, 0.1), 0, 1, 0.35),
     "another class gets close": (batch((0.9, 0.3, 0)), delta(-0.2, 0.1), 0.3, 0, 0.15),
+    "a large δ is not cut": (batch((0.0, 0.9, 1)), delta(0.8, -0.8), 0, 1, 0.8),
     "a dark image stays at 0": (batch((0.0, 0.6, 1)), delta(-0.5, 0), 0.4, 0, 0.25),
     "a bright image stays at 1": (batch((1.0, 0.9, 0)), delta(0.5, 0.5), 0, 1, 0.5),
 }
