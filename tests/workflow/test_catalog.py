@@ -39,6 +39,18 @@ def test_the_linter_passes_without_data_or_an_installed_package(
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+def test_no_target_means_the_report() -> None:
+    done = subprocess.run(
+        [str(SNAKEMAKE), "--dry-run", "--forceall", "--quiet", "rules", "--nolock"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert {"train", "evaluate", "page"} <= set(re.findall(r"^(\w+) +\d+$", done.stdout, re.M))
+
+
 def test_the_catalog_finds_its_files() -> None:
     usage = yaml.safe_load((ROOT / ".snakemake-workflow-catalog.yml").read_text())["usage"]
     assert set(usage) == {"mandatory-flags", "software-stack-deployment", "report"}
