@@ -29,6 +29,7 @@ Results = Annotated[
     typer.Option("--results", "-r", help="Result folder; results/<profile> by default."),
 ]
 QUICK = Path("quick")
+SEEDS = [0]
 
 
 def _load(profile: Path, results: Path | None) -> tuple[Profile, Path]:
@@ -86,7 +87,7 @@ def train(
     trained_on: str,
     method: str,
     order: str = "first",
-    seed: int = 0,
+    seed: Annotated[list[int], typer.Option(help="Repeatable: one after the other.")] = SEEDS,
     profile: ProfileFile = QUICK,
     results: Results = None,
     tensorboard: Annotated[
@@ -94,11 +95,11 @@ def train(
     ] = None,
 ) -> None:
     """Meta-train a method on a mixture of families, e.g. lft train attack mnist+cifar10 lft."""
-    from lft.metatrain import train as meta_train
+    from lft.metatrain import train_seeds
 
     settings, folder = _load(profile, results)
-    run = _run(settings, experiment, trained_on, method, order, seed)
-    meta_train(settings, run, folder, tensorboard)
+    runs = [_run(settings, experiment, trained_on, method, order, number) for number in seed]
+    train_seeds(settings, runs, folder, tensorboard)
 
 
 @app.command()

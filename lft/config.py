@@ -488,6 +488,9 @@ class Profile(Settings):
     seeds: Annotated[tuple[Annotated[int, Field(ge=0, strict=True)], ...], Field(min_length=1)]
     device: str = "cpu"  #: cpu, cuda (a free GPU) or ``cuda:N``; never silently another
     threads: Annotated[int, Field(ge=1, le=1024, strict=True)] = 1  #: per job
+    #: that a training job holds: ``one`` spreads seeds over a cluster; ``all`` starts the program
+    #: once for all seeds of a cell, and trains them all again when one is added or removed
+    seeds_per_job: Literal["one", "all"] = "one"
     kernel: Literal["auto", "fused", "torch"] = "auto"  #: native kernels or PyTorch
     partition: Literal["disjoint", "paper"] = "disjoint"
     validation_share: Fraction = 0.2  #: of the training images, for meta-validation (disjoint)

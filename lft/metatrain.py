@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -122,15 +123,43 @@ def train(profile: Profile, run: Run, results: Path, tensorboard: Path | None = 
         UsageError: the method does not apply to these tasks, or files are missing.
         Interrupted: SIGTERM came; a checkpoint is saved and nothing else is written.
     """
-    refusal = profile.why_not(run)
+    train_seeds(profile, [run], results, tensorboard)
+
+
+def train_seeds(
+    profile: Profile, runs: Sequence[Run], results: Path, tensorboard: Path | None = None
+) -> None:
+    """Meta-train runs that differ in their seeds alone, one after the other; see :func:`train`.
+
+    Checkpoints are kept until all runs are done: what was trained before an interruption is not
+    trained again, even if its outputs were removed, as Snakemake does with those of a failed job.
+    """
+    refusal = profile.why_not(runs[0])
     if refusal:
         raise UsageError(refusal)
+    experiment = profile.experiment(runs[0].experiment).for_method(runs[0].method)
+    families = build_families(profile, experiment, runs[0].trained_on.split("+"), results)
+    for run in runs:
+        _train(profile, run, families, results, tensorboard)
+    for run in runs:
+        _checkpoints(profile, run, results).clear()
+
+
+def _checkpoints(profile: Profile, run: Run, results: Path) -> Checkpoints:
+    return Checkpoints(results / run.folder / "checkpoints", digest(profile.training_inputs(run)))
+
+
+def _train(
+    profile: Profile,
+    run: Run,
+    families: dict[str, TaskFamily],
+    results: Path,
+    tensorboard: Path | None,
+) -> None:
+    """Meta-train one run, going on from its checkpoint, and write its outputs."""
     learner = Learner.of(profile, run)
-    names = run.trained_on.split("+")
-    families = build_families(profile, learner.experiment, names, results)
     folder = results / run.folder
-    settings = profile.training_inputs(run)
-    checkpoints = Checkpoints(folder / "checkpoints", digest(settings))
+    checkpoints = _checkpoints(profile, run, results)
     memory = MemoryMeter()
     first = next(iter(families.values()))
     state = TrainingState.fresh(learner.initial(first, generator("meta", run.experiment, run.seed)))
@@ -156,7 +185,7 @@ def train(profile: Profile, run: Run, results: Path, tensorboard: Path | None = 
     write_json(
         folder / "run.json",
         manifest(
-            settings,
+            profile.training_inputs(run),
             run=run._asdict(),
             status=status,
             reason=reason,
@@ -171,7 +200,6 @@ def train(profile: Profile, run: Run, results: Path, tensorboard: Path | None = 
             validation_score=state.best_score if math.isfinite(state.best_score) else None,
         ),
     )
-    checkpoints.clear()
 
 
 def _meta_train(
@@ -212,7 +240,8 @@ def _meta_train(
             state.history.append([state.step, name, loss, "" if math.isnan(score) else score])
             progress.advance(loss, state.best_score)
             show(state.step, {f"outer loss/{name}": loss, "meta-validation": score})
-            if stop.received or time.monotonic() - saved_at > checkpoint_seconds:
+            due = state.step == total or time.monotonic() - saved_at > checkpoint_seconds
+            if due or stop.received:
                 checkpoints.save(state.step, state.tensors(), state.info())
                 saved_at = time.monotonic()
             if stop.received:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -24,7 +25,7 @@ from lft.config import Profile, Run
 from lft.errors import Interrupted, UsageError
 from lft.learner import Learner
 from lft.metagradient import meta_gradient
-from lft.metatrain import TrainingState, score, train, validation_score
+from lft.metatrain import TrainingState, score, train, train_seeds, validation_score
 from lft.methods import METHODS
 from lft.records import HISTORY_COLUMNS, read_json
 from lft.seeding import generator
@@ -34,6 +35,7 @@ from lft.weights import below, load_tensors
 from lft.world import build_families, make_victim
 
 META_TRAINED = {"maml", "fomaml", "reptile", "l2o", "lft", "lft-init"}
+Stopper = Callable[..., list[tuple[int, int]]]
 
 
 def outputs(results: Path, run: Run) -> dict[str, Any]:
@@ -119,6 +121,29 @@ def test_incongruous_training_takes_turns_and_repeats(experiment: str, prepared:
     one = trained(tiny_profile(), run, prepared)
     assert [row[1] for row in history(prepared, run)] == ["grey", "colour"] * 3
     assert trained(tiny_profile(), run, prepared) == one
+
+
+@pytest.mark.parametrize(
+    ("experiment", "method", "order"),
+    [
+        ("sine", "lft", "zeroth"),
+        ("sine", "maml", "first"),
+        ("sine", "adam", "first"),
+        ("attack", "lft", "first"),
+        ("classification", "l2o", "first"),
+    ],
+)
+def test_seeds_of_one_process_have_the_bits_of_processes_of_their_own(
+    experiment: str, method: str, order: Any, prepared: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(prepared, tmp_path, dirs_exist_ok=True)
+    profile = tiny_profile(kernel="auto")
+    mixture = "sine" if experiment == "sine" else "grey+colour"
+    runs = [Run(experiment, mixture, method, order, seed) for seed in (0, 1)]
+    train_seeds(profile, runs, tmp_path)
+    together = [outputs(tmp_path, run) for run in runs]
+    assert together == [trained(profile, run, tmp_path) for run in reversed(runs)][::-1]
+    assert together[0]["history.csv"] != together[1]["history.csv"]
 
 
 # ---------------------------------------------------------------- what training does
@@ -298,18 +323,26 @@ def test_absent_data_are_one_line_and_leave_nothing(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def stop_at(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
-    """Have SIGTERM arrive while a given meta-batch, counted from 1, is computed."""
+def stop_at(monkeypatch: pytest.MonkeyPatch) -> Stopper:
+    """Have SIGTERM arrive while a given meta-batch of a seed, counted from 1, is computed.
+
+    Returns:
+        Seed and step of every meta-batch from now on, as it begins.
+    """
     original = lft.metatrain._meta_batch
 
-    def arrange(number: int) -> None:
+    def arrange(number: int, seed: int = 0) -> list[tuple[int, int]]:
+        steps = []
+
         def stopping(*arguments: Any) -> float:
-            state = arguments[4]
-            if state.step + 1 == number:
+            run, state = arguments[1], arguments[4]
+            steps.append((run.seed, state.step))
+            if steps[-1] == (seed, number - 1):
                 os.kill(os.getpid(), signal.SIGTERM)
             return original(*arguments)
 
         monkeypatch.setattr(lft.metatrain, "_meta_batch", stopping)
+        return steps
 
     return arrange
 
@@ -317,7 +350,7 @@ def stop_at(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
 @pytest.mark.parametrize("method", ["lft", "maml", "lft-init"])
 @pytest.mark.parametrize("number", [1, 3, 4, 6])
 def test_stopped_and_resumed_is_uninterrupted(
-    method: str, number: int, tmp_path: Path, stop_at: Callable[[int], None]
+    method: str, number: int, tmp_path: Path, stop_at: Stopper
 ) -> None:
     run, profile = sine_run(method, "zeroth"), tiny_profile()
     whole = trained(profile, run, tmp_path / "whole")
@@ -331,7 +364,7 @@ def test_stopped_and_resumed_is_uninterrupted(
 
 
 def test_time_counts_over_all_processes(
-    tmp_path: Path, stop_at: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, stop_at: Stopper, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run, profile, info = sine_run(), tiny_profile(), TrainingState.info
     spent = {"seconds": 500.0, "cpu_seconds": 300.0}
@@ -347,7 +380,7 @@ def test_time_counts_over_all_processes(
     assert 300 < manifest["cpu_seconds"] < 400
 
 
-def test_stopped_again_and_again(tmp_path: Path, stop_at: Callable[[int], None]) -> None:
+def test_stopped_again_and_again(tmp_path: Path, stop_at: Stopper) -> None:
     run, profile = sine_run(), tiny_profile()
     whole = trained(profile, run, tmp_path / "whole")
     for number in (2, 3, 5):
@@ -358,8 +391,28 @@ def test_stopped_again_and_again(tmp_path: Path, stop_at: Callable[[int], None])
     assert trained(profile, run, tmp_path / "parts") == whole
 
 
+def test_a_seed_that_was_done_before_the_stop_is_not_trained_again(
+    tmp_path: Path, stop_at: Stopper
+) -> None:
+    """Its outputs are those of a failed job, which Snakemake removes."""
+    profile, runs = tiny_profile(), [sine_run(seed=seed) for seed in (0, 1)]
+    whole = [trained(profile, run, tmp_path / "whole") for run in runs]
+    steps = stop_at(4, seed=1)
+    with pytest.raises(Interrupted):
+        train_seeds(profile, runs, tmp_path / "parts")
+    assert steps == [(0, step) for step in range(6)] + [(1, step) for step in range(4)]
+    for path in (tmp_path / "parts" / runs[0].folder).iterdir():
+        if path.is_file():
+            path.unlink()
+
+    steps = stop_at(0)
+    train_seeds(profile, runs, tmp_path / "parts")
+    assert steps == [(1, 4), (1, 5)]
+    assert [outputs(tmp_path / "parts", run) for run in runs] == whole
+
+
 def test_a_damaged_checkpoint_costs_steps_and_changes_nothing(
-    tmp_path: Path, stop_at: Callable[[int], None], caplog: pytest.LogCaptureFixture
+    tmp_path: Path, stop_at: Stopper, caplog: pytest.LogCaptureFixture
 ) -> None:
     run, profile = sine_run(), tiny_profile()
     whole = trained(profile, run, tmp_path / "whole")
@@ -376,9 +429,7 @@ def test_a_damaged_checkpoint_costs_steps_and_changes_nothing(
     assert "resuming after meta-batch 2" in caplog.text
 
 
-def test_a_checkpoint_of_other_settings_is_refused(
-    tmp_path: Path, stop_at: Callable[[int], None]
-) -> None:
+def test_a_checkpoint_of_other_settings_is_refused(tmp_path: Path, stop_at: Stopper) -> None:
     run = sine_run()
     stop_at(3)
     with pytest.raises(Interrupted):
@@ -503,7 +554,7 @@ def test_classifiers_are_selected_by_their_errors_and_other_tasks_by_their_loss(
 
 
 def test_tensorboard_shows_the_history_once_also_after_a_stop(
-    tmp_path: Path, stop_at: Callable[[int], None]
+    tmp_path: Path, stop_at: Stopper
 ) -> None:
     profile, run, events = tiny_profile(), sine_run(), tmp_path / "events"
     stop_at(3)

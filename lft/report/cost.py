@@ -136,13 +136,17 @@ def jobs(profile: Profile) -> Iterator[Job]:
             yield Job("victim", (source,), profile.victim.epochs)
     rows = 0.0
     for name in profile.experiments:
+        trainings: dict[tuple[str, ...], float] = {}
         evaluations: dict[tuple[str, ...], float] = {}
         for run in profile.runs(name):
             cell = run.evaluation_folder.parts[1:]
-            yield Job("train", (*cell, f"seed{run.seed}"), _training_work(profile, run))
+            job = (*cell, f"seed{run.seed}") if profile.seeds_per_job == "one" else cell
+            trainings[job] = trainings.get(job, 0) + _training_work(profile, run)
             evaluations[cell] = _evaluation_work(profile, run)
             testing = profile.experiment(name).testing
             rows += testing.tasks * testing.steps * len(profile.tested_families(run))
+        for job, work in trainings.items():
+            yield Job("train", job, work)
         for cell, work in evaluations.items():
             yield Job("evaluate", cell, work)
     for name in profile.theory_experiments:

@@ -89,6 +89,15 @@ def test_seeds_multiply_trainings_and_lengthen_evaluations(base: dict[Job, Spent
     assert hours(found, "victim") == pytest.approx(hours(base, "victim"))
 
 
+def test_seeds_of_one_job_cost_what_they_do_apart(base: dict[Job, Spent]) -> None:
+    profile = tiny_profile(seeds_per_job="all")
+    assert {len(job.name) for job in of(profile, "train")} == {3}
+    assert 2 * len(of(profile, "train")) == len(of(tiny_profile(), "train"))
+    found, unknown = expected(profile, base)
+    assert not unknown
+    assert hours(found, "train") == pytest.approx(hours(base, "train"))
+
+
 def test_test_tasks_lengthen_evaluations_and_nothing_else(base: dict[Job, Spent]) -> None:
     found, _ = expected(tiny_profile(experiments__sine__testing__tasks=40), base)
     n_sine = len(of(tiny_profile(), "evaluate", "sine"))

@@ -117,6 +117,29 @@ def test_a_new_seed_trains_only_that_seed(copied: Path) -> None:
     assert planned(copied, "--", "reproduce")["train"] == before
 
 
+def test_one_job_trains_all_seeds_if_asked_to(copied: Path) -> None:
+    """A cell of two seeds for real; it needs no images."""
+    before = len(list((copied / RESULTS / "runs").glob("**/run.json")))
+    edit(copied, "seeds: [0]", "seeds: [0, 1]\nseeds_per_job: all")
+    assert planned(copied, "--", "reproduce")["train"] == before
+    cell = RESULTS / "runs/sine/sine/lft-first"
+    done = snakemake(copied, "--", str(cell / "measurements.csv"))
+    assert done.returncode == 0, done.stdout
+    assert [path.name for path in sorted((copied / cell).glob("seed*/*"))] == 2 * [
+        "history.csv",
+        "run.json",
+        "weights.safetensors",
+    ]
+    log = (copied / RESULTS / "logs/train/sine/sine/lft-first.log").read_text()
+    assert [log.count(f"seed {seed}: 4/4") for seed in (0, 1)] == [1, 1]
+    edit(copied, "seeds: [0, 1]", "seeds: [0, 1, 2]")
+    assert planned(copied, "--", str(cell / "measurements.csv"))["train"] == 1
+    profile = load_profile(copied / SMOKE)
+    assert copied / RESULTS / "benchmarks/train/sine/sine/lft-first.tsv" in {
+        copied / RESULTS / job.benchmark for job in jobs(profile)
+    }
+
+
 def test_report_never_trains(copied: Path) -> None:
     (copied / RESULTS / "report.html").unlink()
     shutil.rmtree(copied / ".snakemake" / "metadata")
