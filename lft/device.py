@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 
 def use_device(profile: Profile) -> torch.device:
-    """Set the number of threads and return the device to compute on.
+    """Set the number of threads, flush denormal numbers to zero and return the device to compute on.
 
     ``cuda`` is the first GPU that no other job of this user holds; ``cuda:N`` is GPU N.
 
@@ -27,6 +27,8 @@ def use_device(profile: Profile) -> torch.device:
         UsageError: the device is unknown, or CUDA is asked for and absent.
     """
     torch.set_num_threads(profile.threads)
+    # Arithmetic on numbers below 1e-38 takes a hundred times as long, and they make no difference.
+    torch.set_flush_denormal(True)
     try:
         device = torch.device(profile.device)
     except RuntimeError:

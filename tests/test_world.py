@@ -26,6 +26,7 @@ def settings_of_torch() -> Iterator[None]:
     yield
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(False)
+    torch.set_flush_denormal(False)
 
 
 @pytest.fixture(scope="module")
@@ -97,3 +98,11 @@ def test_unknown_devices_are_one_line(device: str) -> None:
 def test_threads_are_those_of_the_profile() -> None:
     assert use_device(tiny_profile(threads=2)).type == "cpu"
     assert torch.get_num_threads() == 2
+
+
+def test_denormal_numbers_are_flushed() -> None:
+    torch.set_flush_denormal(False)
+    small = torch.full((100,), 1e-30)
+    assert (small * 1e-10).all()
+    use_device(tiny_profile())
+    assert not (small * 1e-10).any()
