@@ -146,13 +146,15 @@ def aggregate(profile: ProfileFile = QUICK, results: Results = None) -> None:
 
 @app.command()
 def tables(profile: ProfileFile = QUICK, results: Results = None) -> None:
-    """Write the tables and claims.csv."""
+    """Write the tables, claims.csv and alternatives.csv."""
+    from lft.report.alternatives import write_alternatives
     from lft.report.claims import write_claims
     from lft.report.tables import write_tables
 
     settings, folder = _load(profile, results)
     write_tables(settings, folder)
     write_claims(settings, folder)
+    write_alternatives(settings, folder)
 
 
 @app.command()

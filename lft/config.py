@@ -138,6 +138,7 @@ class ClassificationFamily(FamilySettings):
 
     primary = "accuracy"
     kind: Literal["classification"] = "classification"
+    label: str | None = None  #: shown in tables and figures in place of the source's
     source: Name
     net: Literal["mlp", "cnn"]
     ways: Annotated[int, Field(ge=2)] = 2  #: classes per task
@@ -166,6 +167,7 @@ class AttackFamily(FamilySettings, AttackLoss):
 
     primary = "asr"
     kind: Literal["attack"] = "attack"
+    label: str | None = None  #: shown in tables and figures in place of the source's
     source: Name
     classes: Positive = 2  #: image classes per task
     support: Positive = 2  #: images per class

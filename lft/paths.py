@@ -29,3 +29,13 @@ def data_path(results: Path, source: str) -> Path:
 def victim_path(results: Path, source: str) -> Path:
     """The victim's weights; its accuracy stands in the .json beside it."""
     return results / "victims" / f"{source}.safetensors"
+
+
+def kept_alternatives(results: Path) -> dict[str, Path]:
+    """alternatives.csv of the profiles that exist to try other choices, where they were run beside
+    a result folder."""
+    paths = {
+        name: results.parent / name / "alternatives.csv"
+        for name in ("ablation", "alternatives", "supplement")
+    }
+    return {name: path for name, path in paths.items() if path.is_file()}

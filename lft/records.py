@@ -16,6 +16,8 @@ A result folder ``results/<profile>/`` holds::
     summary.csv                            means over test tasks: SUMMARY_COLUMNS
     cells.csv                              status of every cell: CELL_COLUMNS
     theory.csv                             all theory/*.csv, joined
+    claims.csv                             a verdict on every claim: CLAIM_COLUMNS
+    alternatives.csv                       what variants change: ALTERNATIVE_COLUMNS
     search.csv                             hyper-parameter searches only: SEARCH_COLUMNS
 """
 
@@ -120,6 +122,15 @@ CLAIM_COLUMNS = (
 )
 """One claim of the paper; ``low`` and ``high`` bound ``difference``, ``p`` is Holm-adjusted,
 ``seconds`` is what the meta-trainings or theory measurements that it rests on took."""
+
+ALTERNATIVE_COLUMNS = (
+    "experiment", "trained_on", "tested_on", "order", "method", "alternative", "label", "settings",
+    "metric", "step", "base", "mean", "difference", "low", "high", "interval", "n_seeds",
+)  # fmt: skip
+"""What another choice changed: ``alternative`` is a variant of ``method``, or a method that differs
+from it in the meta-gradient or in learning the initialisation, too; ``settings`` is what a variant
+sets, as JSON; ``base`` and ``mean`` are the outcomes of ``method`` and ``alternative``, means over
+tasks and seeds; ``difference``, ``low`` and ``high`` are paired by seed."""
 
 THEORY_COLUMNS = (
     "experiment", "stage", "quantity", "method", "seed",
@@ -310,6 +321,7 @@ _NUMBERS = {
     "value": "float64",
     "mean": "float64",
     "std": "float64",
+    "base": "float64",
     "difference": "float64",
     "low": "float64",
     "high": "float64",

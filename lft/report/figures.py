@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
 from lft import plugins
-from lft.config import AttackFamily, Profile
+from lft.config import AttackFamily, Experiment, Profile
 from lft.records import (
     HISTORY_COLUMNS,
     SUMMARY_COLUMNS,
@@ -30,7 +30,9 @@ from lft.records import (
     write_rows,
 )
 from lft.report.claims import load_paper
+from lft.report.statistics import mean_interval
 from lft.report.style import CAPTION_COLUMNS, INK, ORDERS, RULE, Look, Style
+from lft.report.tables import judged_by, metric_of
 from lft.report.theory_tests import bound_over_gap, gap_points, sweep
 
 mpl.use("Agg")
@@ -61,6 +63,11 @@ UNDATED = {
 }
 PAPER_STEP = 100
 """Table 1 is taken after this many fine-tuning steps."""
+PAPER_EXPERIMENTS = ("attack", "classification", "sine")
+RATES = ("asr", "accuracy")
+"""Metrics between 0 and 1."""
+MOST_PICTURES = 6
+"""Query images of a task that are shown."""
 STAGES = {"initial": "initial φ", "halfway": "half-trained φ"}
 """Stages of φ before the trained one."""
 QUANTITIES = {
@@ -108,8 +115,12 @@ class Measured:
         return Style(self.profile)
 
     @cached_property
+    def summary(self) -> pd.DataFrame:
+        return read_rows(self.results / "summary.csv", SUMMARY_COLUMNS)
+
+    @cached_property
     def curves(self) -> pd.DataFrame:
-        return curves(read_rows(self.results / "summary.csv", SUMMARY_COLUMNS))
+        return curves(self.summary)
 
     @cached_property
     def theory(self) -> pd.DataFrame:
@@ -196,16 +207,108 @@ def regression(measured: Measured) -> Iterator[Drawing]:
 
 
 def others(measured: Measured) -> Iterator[Drawing]:
-    """Experiments that are not the paper's: the primary metric, rows are training mixtures."""
+    """Experiments that are not the paper's: what they are judged by, rows are training mixtures."""
     for name, experiment in measured.profile.experiments.items():
-        if name not in ("attack", "classification", "sine"):
+        if name not in PAPER_EXPERIMENTS:
             panels = [
                 [Panel(row, column, experiment.orders[0]) for column in experiment.test_on]
                 for row in experiment.train_on
             ]
-            metric = experiment.primary
-            title = f"{experiment.title}. {metric.capitalize()}"
-            yield from grid(measured, f"figure-{name}", name, metric, title, panels)
+            for metric in judged_by(experiment):
+                id = f"figure-{name}" + f"-{metric}" * (metric != experiment.primary)
+                title = f"{experiment.title}. {metric_of(metric).header}"
+                yield from grid(measured, id, name, metric, title, panels)
+
+
+def support_sizes(measured: Measured) -> Iterator[Drawing]:
+    """Experiments whose test families differ in the support set's size alone: what is reached after
+    the paper's steps and after all, against that size."""
+    for name, experiment in measured.profile.experiments.items():
+        sizes = _support_sizes(experiment)
+        testing = experiment.testing
+        steps = list(dict.fromkeys((testing.written(PAPER_STEP), testing.steps)))
+        keys = [(row, step) for row in experiment.train_on for step in steps]
+        data = _by_size(measured.summary, name, experiment, sizes, steps)
+        if not sizes or data.empty:
+            continue
+        metrics = judged_by(experiment)
+        figure, axes = _axes(len(metrics), len(keys), share=False)
+        for line, metric in zip(axes, metrics, strict=True):
+            for axis, (trained_on, step) in zip(line, keys, strict=True):
+                where = {"trained_on": trained_on, "step": step, "metric": metric}
+                _points(axis, _where(data, where), measured.style, name)
+                axis.set_xscale("log")
+                axis.set_xticks(sorted(sizes.values()))
+                axis.xaxis.set_minor_locator(NullLocator())
+                axis.xaxis.set_major_formatter(_plain)
+                if metric in RATES:
+                    axis.set_ylim(-0.02, 1.02)
+            line[0].set_ylabel(metric_of(metric).header)
+        for axis, (trained_on, step) in zip(axes[0], keys, strict=True):
+            axis.set_title(
+                f"trained on {measured.style.mixture(name, trained_on)},\nafter {step} steps"
+            )
+        for axis in axes[-1]:
+            axis.set_xlabel("support images per class")
+        _legend(figure, axes)
+        caption = (
+            f"{experiment.title}: {' and '.join(metric_of(m).header for m in metrics)} on the "
+            "query set against the size of the support set of testing. Means over "
+            f"{testing.tasks} test tasks and seeds, bars are 95 % t intervals over seeds."
+        )
+        yield Drawing(
+            f"figure-{name}-sizes",
+            "figures",
+            _noted(caption, measured.style, name),
+            _at_sizes(data, measured.style, name, experiment.primary),
+            figure,
+            data,
+        )
+
+
+def horizons(measured: Measured) -> Iterator[Drawing]:
+    """Experiments with variants that are trained on other numbers of steps: their fine-tuning
+    curves, in the first mixtures."""
+    for name, experiment in measured.profile.experiments.items():
+        trained = _trained_steps(experiment)
+        metrics = judged_by(experiment)
+        panel = Panel(experiment.train_on[0], experiment.test_on[0], experiment.orders[0])
+        data = pd.concat(_select(measured.curves, name, m, [[panel]]) for m in metrics)
+        data = data[data["method"].isin(list(trained))]
+        if data.empty:
+            continue
+        data = data.assign(trained_steps=data["method"].astype(str).map(trained))
+        figure, axes = _axes(1, len(metrics), width=3.2, height=2.3, share=False)
+        shades = _shades(sorted(set(trained.values())))
+        for axis, metric in zip(axes[0], metrics, strict=True):
+            lines = _where(data, {"metric": metric})
+            for method, line in lines.groupby("method", sort=False, observed=True):
+                k = trained[str(method)]
+                look = measured.style.method(name, experiment.base_method(str(method)).name)
+                label = f"{look.label}, trained on {k} steps"
+                axis.plot(line["step"], line["mean"], color=shades[k], ls=look.line, label=label)
+                at = line[line["step"] == k]
+                axis.plot(at["step"], at["mean"], "o", ms=4, color=shades[k])
+            axis.set(xlabel="fine-tuning steps of testing", ylabel=metric_of(metric).header)
+            if metric in RATES:
+                axis.set_ylim(-0.02, 1.02)
+        _legend(figure, axes)
+        last = _where(data, {"metric": experiment.primary, "step": data["step"].max()})
+        ends = "; ".join(
+            f"trained on {row.trained_steps} steps {row.mean:.3g}" for row in last.itertuples()
+        )
+        caption = (
+            f"{experiment.title}: as many meta-training tasks fine-tuned for fewer or more steps. "
+            "Means over test tasks and seeds; a dot where the steps of meta-training end."
+        )
+        yield Drawing(
+            f"figure-{name}-horizons",
+            "figures",
+            _noted(caption, measured.style, name),
+            f"{metric_of(experiment.primary).header} after {data['step'].max()} steps: {ends}.",
+            figure,
+            data,
+        )
 
 
 def _attack_grid(measured: Measured, id: str, metric: str, title: str) -> Iterator[Drawing]:
@@ -263,39 +366,49 @@ def grid(
 def perturbations(measured: Measured) -> Iterator[Drawing]:
     """A test task's perturbation by every method, one figure per training mixture: δ, and the
     query images without and with δ, each with the victim's prediction."""
-    experiment = measured.profile.experiments.get("attack")
-    for trained_on in experiment.train_on if experiment else ():
-        examples = _examples(measured, trained_on)
-        shown = {family for parts in examples.values() for family in parts}
-        if not shown or experiment is None:
-            continue
-        families = [family for family in experiment.families if family in shown]
-        height = 0.55 * (1.2 + len(examples))
-        figure, axes = _axes(1, len(families), width=3.6, height=height, share=False)
-        data = pd.concat(
-            _pictures(axis, examples, family, measured.style)
-            for axis, family in zip(axes[0], families, strict=True)
-        )
-        fooled = (data["label"] != data["prediction"]).groupby(data["method"], sort=False).mean()
-        mixture = measured.style.mixture("attack", trained_on)
-        caption = (
-            f"Perturbations by methods trained on {mixture}, for the first test task: δ (scaled to "
-            "the range given), then the query images without (top) and with δ. Below each: true "
-            "class → the victim's prediction."
-        )
-        alt = "; ".join(
-            f"{measured.style.method('attack', str(method)).label} fools the victim on "
-            f"{share:.0%} of the images shown"
-            for method, share in fooled.items()
-        )
-        yield Drawing(
-            f"figure-perturbations-{trained_on.replace('+', '-')}",
-            "figures",
-            _noted(caption, measured.style, "attack"),
-            f"{alt}.",
-            figure,
-            data,
-        )
+    for name, experiment in measured.profile.experiments.items():
+        shown = (*experiment.test_on[0].split("+"), *experiment.test_on[-1].split("+"))
+        families = {family: experiment.families[family] for family in shown}
+        attacks = [f for f, settings in families.items() if isinstance(settings, AttackFamily)]
+        for trained_on in experiment.train_on if attacks else ():
+            yield from _perturbations(measured, name, trained_on, attacks)
+
+
+def _perturbations(
+    measured: Measured, name: str, trained_on: str, families: list[str]
+) -> Iterator[Drawing]:
+    examples = _examples(measured, name, trained_on, families)
+    shown = {family for parts in examples.values() for family in parts}
+    if not shown:
+        return
+    families = [family for family in families if family in shown]
+    height = 0.55 * (1.2 + len(examples))
+    figure, axes = _axes(1, len(families), width=3.6, height=height, share=False)
+    data = pd.concat(
+        _pictures(axis, examples, name, family, measured.style)
+        for axis, family in zip(axes[0], families, strict=True)
+    )
+    fooled = (data["label"] != data["prediction"]).groupby(data["method"], sort=False).mean()
+    mixture = measured.style.mixture(name, trained_on)
+    caption = (
+        f"Perturbations by methods trained on {mixture}, for the first test task: δ (scaled to "
+        "the range given), then query images without (top) and with δ. Below each: true "
+        "class → the victim's prediction."
+    )
+    alt = "; ".join(
+        f"{measured.style.method(name, str(method)).label} fools the victim on "
+        f"{share:.0%} of the images shown"
+        for method, share in fooled.items()
+    )
+    own = "" if name == "attack" else f"{name}-"
+    yield Drawing(
+        f"figure-perturbations-{own}{trained_on.replace('+', '-')}",
+        "figures",
+        _noted(caption, measured.style, name),
+        f"{alt}.",
+        figure,
+        data,
+    )
 
 
 def gaps(measured: Measured) -> Iterator[Drawing]:
@@ -436,6 +549,8 @@ BUILDERS: tuple[Callable[[Measured], Iterator[Drawing]], ...] = (
     accuracy,
     regression,
     others,
+    support_sizes,
+    horizons,
     perturbations,
     gaps,
     vanishing,
@@ -479,7 +594,7 @@ def _lines(axis: Axes, cell: pd.DataFrame, style: Style, experiment: str) -> Non
         if line["metric"].iloc[0] == "mse":
             low = low.clip(lower=line["mean"] / 10)
         axis.fill_between(line["step"], low, high, color=look.color, alpha=0.12, lw=0)
-    if not cell.empty and cell["metric"].iloc[0] in ("asr", "accuracy"):
+    if not cell.empty and cell["metric"].iloc[0] in RATES:
         axis.set_ylim(-0.02, 1.02)
 
 
@@ -569,39 +684,48 @@ def _last_values(data: pd.DataFrame, style: Style, experiment: str) -> str:
     return f"After {data['step'].max()} steps, " + "; ".join(parts) + "."
 
 
-def _examples(measured: Measured, trained_on: str) -> dict[str, dict[str, dict[str, NDArray[Any]]]]:
+def _examples(
+    measured: Measured, name: str, trained_on: str, shown: list[str]
+) -> dict[str, dict[str, dict[str, NDArray[Any]]]]:
     """Pictures of the first test task: method -> family -> tensor name -> tensor."""
     examples = {}
-    for run in measured.profile.runs("attack"):
+    for run in measured.profile.runs(name):
         path = measured.results / run.evaluation_folder / "examples.safetensors"
         if run.trained_on != trained_on or run.method in examples or not path.is_file():
             continue
         parts: dict[str, dict[str, NDArray[Any]]] = {}
-        for name, tensor in sorted(load_file(path).items()):
-            family, part = name.split("/")
-            parts.setdefault(family, {})[part] = tensor[0]
+        for key, tensor in sorted(load_file(path).items()):
+            family, part = key.split("/")
+            if family in shown:
+                parts.setdefault(family, {})[part] = tensor[0]
         examples[run.method] = parts
     return examples
 
 
 def _pictures(
-    axis: Axes, examples: dict[str, dict[str, dict[str, NDArray[Any]]]], family: str, style: Style
+    axis: Axes,
+    examples: dict[str, dict[str, dict[str, NDArray[Any]]]],
+    name: str,
+    family: str,
+    style: Style,
 ) -> pd.DataFrame:
     """Draw one family: a row of clean images, then a row per method, δ in the first column."""
-    settings = style.profile.experiment("attack").families[family]
+    settings = style.profile.experiment(name).families[family]
     clip = isinstance(settings, AttackFamily) and settings.clip
     first = next(method for method, families in examples.items() if family in families)
     rows: list[tuple[Any, ...]] = []
     for line, (method, families) in enumerate(examples.items(), start=1):
-        axis.text(-0.1, line + 0.5, style.method("attack", method).label, ha="right", va="center")
+        axis.text(-0.1, line + 0.5, style.method(name, method).label, ha="right", va="center")
         if family not in families:
             axis.text(0.1, line + 0.5, "not applicable", va="center")
             continue
         parts = families[family]
-        delta, images = parts["perturbation"], parts["images"] / 255
+        stride = -(-len(parts["images"]) // MOST_PICTURES)
+        delta, images = parts["perturbation"], parts["images"][::stride] / 255
         scale = max(float(np.abs(delta).max()), 1e-6)
         _tile(axis, line, 0, 0.5 + delta / (2 * scale), f"±{scale:.2f}")
-        predictions = zip(*(parts[name] for name in ("labels", "clean", "attacked")), strict=True)
+        classes_of = (parts[part][::stride] for part in ("labels", "clean", "attacked"))
+        predictions = zip(*classes_of, strict=True)
         for column, (image, classes) in enumerate(zip(images, predictions, strict=True), start=1):
             label, clean, seen = map(int, classes)
             attacked = (image + delta).clip(0, 1) if clip else image + delta
@@ -615,7 +739,7 @@ def _pictures(
     columns = ["family", "method", "image", "label", "clean", "prediction", "mean_abs_delta"]
     data = pd.DataFrame(rows, columns=columns)
     axis.set(xlim=(-0.8, data["image"].max() + 1), ylim=(len(examples) + 1.1, 0), aspect="equal")
-    axis.set_title(style.mixture("attack", family))
+    axis.set_title(style.mixture(name, family))
     axis.set_axis_off()
     return data
 
@@ -627,6 +751,77 @@ def _tile(axis: Axes, row: int, column: int, pixels: NDArray[np.floating], text:
         channels, extent=(column + 0.1, column + 0.9, row + 0.9, row + 0.1), interpolation="none"
     )
     axis.text(column + 0.5, row + 0.92, text, ha="center", va="top", fontsize=6)
+
+
+def _support_sizes(experiment: Experiment) -> dict[str, int]:
+    """Support sizes of the test families, if there are three and nothing else differs."""
+    families = {name: experiment.families[name] for name in experiment.test_on if "+" not in name}
+    rest = [f.model_dump(exclude={"support", "label"}) for f in families.values()]
+    sizes = {name: getattr(family, "support", 0) for name, family in families.items()}
+    alike = all(settings == rest[0] for settings in rest)
+    return sizes if alike and len(set(sizes.values())) >= 3 else {}
+
+
+def _by_size(
+    summary: pd.DataFrame,
+    name: str,
+    experiment: Experiment,
+    sizes: dict[str, int],
+    steps: list[int],
+) -> pd.DataFrame:
+    """Mean and interval over seeds by support size, of the metrics and steps that are shown."""
+    rows = _where(summary, {"experiment": name, "order": experiment.orders[0]})
+    rows = rows[rows["step"].isin(steps) & rows["metric"].isin(judged_by(experiment))]
+    rows = rows[rows["tested_on"].isin(list(sizes))].astype({"tested_on": str})
+    rows = rows.assign(support=rows["tested_on"].map(sizes).astype(int))
+    keys = ["trained_on", "method", "metric", "step", "support"]
+    intervals = [
+        (*key, interval.mean, interval.low, interval.high, interval.n)
+        for key, means in rows.groupby(keys, sort=True, observed=True)["mean"]
+        for interval in [mean_interval(means)]
+    ]
+    return pd.DataFrame(intervals, columns=[*keys, "mean", "low", "high", "seeds"])
+
+
+def _points(axis: Axes, data: pd.DataFrame, style: Style, name: str) -> None:
+    """A line per method through means with bars for their intervals."""
+    for method in style.profile.experiment(name).methods:
+        line = data[data["method"] == method]
+        look = style.method(name, method)
+        bars = [line["mean"] - line["low"], line["high"] - line["mean"]]
+        axis.errorbar(
+            line["support"], line["mean"], yerr=np.nan_to_num(np.array(bars)), fmt="o", ms=3,
+            color=look.color, ls=look.line, lw=1.4, elinewidth=0.6, capsize=1.5, label=look.label,
+        )  # fmt: skip
+
+
+def _at_sizes(data: pd.DataFrame, style: Style, name: str, metric: str) -> str:
+    """The metric with the smallest and the largest support set, as a sentence."""
+    rows = _where(data, {"metric": metric, "step": data["step"].max()})
+    ends = rows[rows["support"].isin([rows["support"].min(), rows["support"].max()])]
+    parts = [
+        f"{style.method(name, str(method)).label} trained on {style.mixture(name, str(mixture))} "
+        + " and ".join(f"{row.mean:.3g} with {row.support}" for row in lines.itertuples())
+        for (mixture, method), lines in ends.groupby(["trained_on", "method"], sort=False)
+    ]
+    return (
+        f"{metric_of(metric).header} after {data['step'].max()} steps, by support images per "
+        f"class: {'; '.join(parts)}."
+    )
+
+
+def _trained_steps(experiment: Experiment) -> dict[str, int]:
+    """Fine-tuning steps of meta-training, of variants that change them and of their methods."""
+    changed = [n for n, variant in experiment.variants.items() if "training.steps" in variant.set]
+    names = dict.fromkeys([*(experiment.variants[n].method for n in changed), *changed])
+    return {name: experiment.for_method(name).training.steps for name in names}
+
+
+def _shades(values: list[int]) -> dict[int, Any]:
+    """A colour for each value, from dark to bright."""
+    return dict(
+        zip(values, mpl.colormaps["viridis"](np.linspace(0.1, 0.8, len(values))), strict=True)
+    )
 
 
 def _sweeps(points: pd.DataFrame) -> dict[str, pd.DataFrame]:

@@ -26,6 +26,7 @@ from lft.records import (
     read_rows,
     write_text,
 )
+from lft.report.alternatives import effects, found_alternatives
 from lft.report.claims import REFERENCE
 from lft.report.interactive import curves, library, specification
 from lft.report.statistics import NOTHING, Interval, mean_interval
@@ -104,7 +105,7 @@ def context(profile: Profile, results: Path) -> dict[str, Any]:
         "scripts": [_script(text) for text in (library(), START_CURVES)] if lines else [],
         "victims": list(_victims(profile, results)),
         "problems": _problems(cells),
-        "open_questions": list(_open_questions(profile, summary)),
+        "open_questions": list(_open_questions(profile, results)),
         "differences": _differences(profile),
         "times": list(_times(profile, manifests)),
         "runs": [_run(profile, manifest) for manifest in manifests],
@@ -246,26 +247,34 @@ def _problems(cells: pd.DataFrame) -> list[dict[str, str]]:
     return _records(bad.astype(str))
 
 
-def _open_questions(profile: Profile, summary: pd.DataFrame) -> Iterator[dict[str, Any]]:
+def _open_questions(profile: Profile, results: Path) -> Iterator[dict[str, Any]]:
     entries = yaml.safe_load((REFERENCE / "open-questions.yaml").read_text(encoding="utf-8"))
+    found = found_alternatives(profile, results)
     for entry in entries:
-        choices, tried = {}, []
+        choices = {}
         for name, experiment in profile.experiments.items():
-            found = _lookup(experiment, entry["choice"])
-            if found is not None:
-                choices[name] = "".join([found, *_exceptions(experiment, entry["choice"])])
-            tried += [
-                _effect(experiment, name, variant, summary)
-                for variant, settings in experiment.variants.items()
-                if entry["choice"] in settings.set
-            ]
+            value = _lookup(experiment, entry["choice"])
+            if value is not None:
+                choices[name] = "".join([value, *_exceptions(experiment, entry["choice"])])
+        methods = entry.get("methods", [])
+        tried = {
+            name: list(effects(rows, entry["choice"], methods)) for name, rows in found.items()
+        }
         yield {
             "id": entry["id"],
             "gap": entry["gap"],
             "choice": _agreed(choices),
             "note": entry["note"],
-            "tried": tried,
+            "tried": [
+                (_report_of(name, profile, results), name, t) for name, t in tried.items() if t
+            ],
         }
+
+
+def _report_of(name: str, profile: Profile, results: Path) -> str | None:
+    """Link to the report of a run beside this one, if it is there."""
+    there = name != profile.name and (results.parent / name / "report.html").is_file()
+    return f"../{name}/report.html" if there else None
 
 
 def _exceptions(experiment: Experiment, choice: str) -> Iterator[str]:
@@ -280,26 +289,6 @@ def _agreed(choices: dict[str, str]) -> str:
     if len(set(choices.values())) == 1:
         return next(iter(choices.values()))
     return "; ".join(f"{name}: {value}" for name, value in choices.items()) or "–"
-
-
-def _effect(experiment: Experiment, name: str, variant: str, summary: pd.DataFrame) -> str:
-    """A variant's outcome beside that of its method: primary metric after the last step, in the
-    first cell."""
-    label, metric = experiment.label(variant), experiment.primary
-    cell = {
-        "experiment": name,
-        "trained_on": experiment.train_on[0],
-        "tested_on": experiment.test_on[0],
-        "order": experiment.orders[0],
-        "metric": metric,
-    }
-    rows = summary[(summary[list(cell)].astype(str) == pd.Series(cell)).all(axis=1)]
-    last = rows[rows["step"] == rows["step"].max()].astype({"method": str})
-    means = last.groupby("method")["mean"].mean()
-    method = experiment.variants[variant].method
-    if not {variant, method} <= set(means.index):
-        return f"{label}: not measured"
-    return f"{label}: {name} {metric} {means[variant]:.3g} instead of {means[method]:.3g}"
 
 
 def _lookup(experiment: Experiment, dotted: str) -> str | None:

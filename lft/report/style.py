@@ -79,10 +79,10 @@ class Style:
         source = getattr(family, "source", None)
         if source is None:
             return name
-        settings = self.profile.sources[source]
+        settings, own = self.profile.sources[source], getattr(family, "label", None)
+        label = f"{own or settings.label}{'*' if settings.stands_in_for else ''}"
         net = getattr(family, "net", None)
-        label = f"{settings.label}*" if settings.stands_in_for else settings.label
-        return label if net is None else f"{label} ({net.upper()})"
+        return label if own or net is None else f"{label} ({net.upper()})"
 
 
 def _dash(method: Method) -> tuple[int, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -10,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from lft.config import Experiment, Profile
-from lft.methods import get_method
+from lft.methods import Method
 from lft.records import (
     CELL_COLUMNS,
     SUMMARY_COLUMNS,
@@ -45,9 +46,15 @@ METRICS = {
     "cpu_seconds": Metric("CPU time of meta-training", 1, 1, " s"),
     "memory_mb": Metric("memory added by meta-training", 1, 0, " MB"),
 }
+COSTS = ("cpu_seconds", "memory_mb")
 
 
-def _metric(name: str) -> Metric:
+def judged_by(experiment: Experiment) -> tuple[str, ...]:
+    """The metrics that an experiment is judged by, the primary one first."""
+    return ("asr", "distortion") if experiment.primary == "asr" else (experiment.primary,)
+
+
+def metric_of(name: str) -> Metric:
     """How a metric is shown; those of plug-ins by their name."""
     return METRICS.get(name, Metric(name, decimals=3))
 
@@ -139,7 +146,7 @@ _LATEX = str.maketrans({"±": r"$\pm$", "†": r"\dag{}", "–": "--"})
 
 def build_tables(profile: Profile, results: Path) -> list[Table]:
     """All tables that the profile's experiments allow."""
-    builder = _Builder(profile, results)
+    builder = Builder(profile, results)
     tables = []
     if "attack" in profile.experiments:
         metrics = ["asr", "distortion", "first_full"]
@@ -153,10 +160,10 @@ def build_tables(profile: Profile, results: Path) -> list[Table]:
         tables.append(builder.table("table-sine", caption, "sine", ["mse"]))
     for name, experiment in profile.experiments.items():
         if name not in ("attack", "classification", "sine"):
-            table = builder.table(f"table-{name}", experiment.title, name, [experiment.primary])
-            tables.append(table)
-    if any(map(_ablated, profile.experiments.values())):
-        tables.append(builder.ablations())
+            tables.extend(builder.at_paper_and_last_step(name, experiment))
+    for name, experiment in profile.experiments.items():
+        if ablated(experiment):
+            tables.append(builder.ablations(name, experiment))
     return tables
 
 
@@ -172,7 +179,9 @@ def write_tables(profile: Profile, results: Path) -> None:
             (folder / f"{table.id}.html").write_text(html, encoding="utf-8")
 
 
-class _Builder:
+class Builder:
+    """Tables of one result folder, and the numbers that they hold."""
+
     def __init__(self, profile: Profile, results: Path) -> None:
         self.profile = profile
         self.results = results
@@ -184,10 +193,21 @@ class _Builder:
         self.summary = dict(list(summary.groupby(keys, observed=True)))
         self.planned = dict(list(cells.groupby(keys[:-1], observed=True)))
 
-    def table(self, id: str, caption: str, name: str, metrics: list[str]) -> Table:
+    def at_paper_and_last_step(self, name: str, experiment: Experiment) -> Iterator[Table]:
+        """The metrics of an experiment that is not the paper's, after as many steps as the paper's
+        tables and after all."""
+        testing, metrics = experiment.testing, list(judged_by(experiment))
+        for step in dict.fromkeys((testing.written(STEP), testing.steps)):
+            id = f"table-{name}" if step <= STEP else f"table-{name}-{step}"
+            yield self.table(id, experiment.title, name, metrics, step)
+
+    def table(
+        self, id: str, caption: str, name: str, metrics: list[str], step: int | None = None
+    ) -> Table:
         """Rows are training mixtures, orders and methods; columns test mixtures and metrics."""
         experiment = self.profile.experiments[name]
         testing = experiment.testing
+        step = testing.written(STEP) if step is None else step
         rows = [
             (trained_on, order, method)
             for trained_on in experiment.train_on
@@ -198,11 +218,11 @@ class _Builder:
         several = len(experiment.orders) > 1
         return Table(
             id,
-            f"{caption}, after {testing.written(STEP)} fine-tuning steps (of {testing.steps}), "
+            f"{caption}, after {step} fine-tuning steps (of {testing.steps}), "
             f"means over {testing.tasks} test tasks ± half a 95 % t interval over seeds",
             "trained on, method",
             [
-                f"{self.style.mixture(name, tested_on)}: {_metric(metric).header}"
+                f"{self.style.mixture(name, tested_on)}: {metric_of(metric).header}"
                 for tested_on, metric in columns
             ],
             [
@@ -212,40 +232,44 @@ class _Builder:
             ],
             [
                 [
-                    self.cell(Key(name, trained_on, tested_on, method, order, metric))
+                    self.cell(Key(name, trained_on, tested_on, method, order, metric), step)
                     for tested_on, metric in columns
                 ]
                 for trained_on, order, method in rows
             ],
         )
 
-    def ablations(self) -> Table:
+    def ablations(self, name: str, experiment: Experiment) -> Table:
         """Every variant beside the method that it changes: outcome, change and cost."""
-        costs = ("cpu_seconds", "memory_mb")
+        metrics = judged_by(experiment)
         rows, cells = [], []
-        for name, experiment in self.profile.experiments.items():
-            first = experiment.train_on[0], experiment.test_on[0]
-            where = Key(name, *first, "", "", experiment.primary)
-            for method, base in _ablated(experiment).items():
-                for order in experiment.orders:
-                    key = where._replace(method=method, order=order)
-                    rows.append(f"{name}, {experiment.label(method)}, {ORDERS[order]}")
-                    change = self.change(key, key._replace(method=base))
-                    cells.append([self.cell(key), change, *(self.cost(key, c) for c in costs)])
-        columns = [
-            "outcome (primary metric)",
-            "change by the variant",
-            *(METRICS[cost].header for cost in costs),
-        ]
+        for key, base in self.changes(name, experiment):
+            several = len(experiment.orders) > 1
+            rows.append(experiment.label(key.method) + f", {ORDERS[key.order]}" * several)
+            pairs = [(key._replace(metric=m), base._replace(metric=m)) for m in metrics]
+            outcomes = [cell for k, b in pairs for cell in (self.cell(k), self.change(k, b))]
+            cells.append([*outcomes, *(self.cost(key, cost) for cost in COSTS)])
+        headers = [metric_of(m).header for m in metrics]
+        columns = [text for header in headers for text in (header, f"change in {header}")]
+        columns += [METRICS[cost].header for cost in COSTS]
+        first = [self.style.mixture(name, m[0]) for m in (experiment.train_on, experiment.test_on)]
         caption = (
-            "Ablations: methods and variants that differ in the meta-gradient or in settings "
-            "alone, on the first mixtures; changes are paired by seed, ± is half a 95 % t interval "
-            "over seeds"
+            f"Ablations of {name}, trained on {first[0]}, tested on {first[1]}, after "
+            f"{experiment.testing.written(STEP)} fine-tuning steps. Changes are against the row of "
+            "the method above, paired by seed; ± is half a 95 % t interval over seeds"
         )
-        return Table("table-ablations", caption, "experiment, variant", columns, rows, cells)
+        return Table(f"table-ablations-{name}", caption, "method or variant", columns, rows, cells)
 
-    def cell(self, key: Key) -> TableCell:
-        """One number of ours over seeds, beside the paper's."""
+    def changes(self, name: str, experiment: Experiment) -> Iterator[tuple[Key, Key]]:
+        """What a variant and the method that it changes came to, in the first mixtures."""
+        where = Key(name, experiment.train_on[0], experiment.test_on[0], "", "", "")
+        for method, base in ablated(experiment).items():
+            for order in experiment.orders:
+                key = where._replace(method=method, order=order)
+                yield key, key._replace(method=base)
+
+    def cell(self, key: Key, at: int | None = None) -> TableCell:
+        """One number of ours over seeds, beside the paper's; after the paper's steps or ``at``."""
         printed, value = self._printed(key)
         planned = self.planned[key[:-1]]
         status = planned["status"].astype(str)
@@ -260,7 +284,8 @@ class _Builder:
             return TableCell(key, word, word, note, NOTHING, printed, value)
         step = int(rows["step"].max())
         if key.metric != "first_full":
-            step = self.profile.experiments[key.experiment].testing.written(STEP)
+            testing = self.profile.experiments[key.experiment].testing
+            step = testing.written(STEP) if at is None else at
         rows = rows[rows["step"] == step]
         worst = "ok" if len(rows) == len(status) else "diverged" if diverged else "missing"
         note = _note(len(rows), len(status), diverged)
@@ -273,7 +298,7 @@ class _Builder:
         if len(means) == 0:
             ours = "never"
         elif np.isfinite(interval.mean):
-            ours = _number(interval, _metric(key.metric))
+            ours = _number(interval, metric_of(key.metric))
         else:
             ours = worst = "diverged"
             note += ", test tasks diverged"
@@ -281,7 +306,7 @@ class _Builder:
 
     def change(self, key: Key, base: Key) -> TableCell:
         """A number minus that of the method it changes, paired by seed."""
-        metric, named = _metric(key.metric), key._replace(metric=f"{key.metric}_change")
+        metric, named = metric_of(key.metric), key._replace(metric=f"{key.metric}_change")
         if key == base:
             return TableCell(named, "–", "ok", "")
         step = self.cell(key).step
@@ -325,21 +350,26 @@ class _Builder:
         return row["printed"] + ("†" if row["note"] else ""), float(row["value"])
 
 
-def _ablated(experiment: Experiment) -> dict[str, str]:
-    """Methods that differ in the meta-gradient alone, and variants, with the method that each
-    changes: the first of its kind, which comes before them with itself."""
+def ablated(experiment: Experiment) -> dict[str, str]:
+    """Methods that differ in the meta-gradient or in learning the initialisation, too, and
+    variants, with the method that each changes: the first of its kind, which comes before them
+    with itself."""
     bases: dict[str, str] = {}
     for name in experiment.methods:
         method = experiment.base_method(name)
         bases[name] = next(
-            base
-            for base in experiment.methods
-            if method.differs_only_in_meta_gradient(get_method(base))
+            base for base in experiment.methods if _changes(method, experiment.base_method(base))
         )
     bases |= {name: variant.method for name, variant in experiment.variants.items()}
     changed = {base for name, base in bases.items() if name != base}
     kinds = [base for base in dict.fromkeys(bases.values()) if base in changed]
     return {name: base for base in kinds for name in bases if bases[name] == base}
+
+
+def _changes(method: Method, base: Method) -> bool:
+    learned = method.learns == "both" and base.learns == "finetuner"
+    alike = (method.tuner, method.outer) == (base.tuner, base.outer)
+    return method.differs_only_in_meta_gradient(base) or (learned and alike)
 
 
 def _number(interval: Interval, metric: Metric) -> str:

@@ -12,6 +12,7 @@ from synthetic import report_profile, write_results
 
 from lft.config import Profile
 from lft.report.aggregate import aggregate
+from lft.report.alternatives import write_alternatives
 from lft.report.claims import write_claims
 from lft.report.figures import draw_figures
 from lft.report.page import write_page
@@ -44,7 +45,7 @@ def report(profile: Profile, results: Path, tmp_path_factory: pytest.TempPathFac
     """The same with tables, claims, figures and page. Do not change it."""
     folder = tmp_path_factory.mktemp("report") / "results"
     shutil.copytree(results, folder)
-    for write in (write_tables, write_claims, draw_figures, write_page):
+    for write in (write_tables, write_claims, write_alternatives, draw_figures, write_page):
         write(profile, folder)
     return folder
 

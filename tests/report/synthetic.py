@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from tiny import profile_values
 
-from lft.config import Profile, Run
+from lft.config import AttackFamily, Profile, Run
 from lft.paths import data_path, victim_path
 from lft.records import (
     HISTORY_COLUMNS,
@@ -99,7 +99,7 @@ def write_results(
                 rows.extend(measurement_rows(profile, run, level, noise))
         for folder, rows in evaluations.items():
             write_rows(folder / "measurements.csv", Measurement._fields, rows)
-            pictures = _pictures(profile) if name == "attack" else {}
+            pictures = _pictures(profile, name)
             save_tensors(folder / "examples.safetensors", pictures, {})
     for name in profile.theory_experiments:
         rows = theory_rows(profile, name, **(theory or {}))
@@ -129,7 +129,8 @@ def measurement_rows(
             of_task = noise * draws(run.experiment, run.seed, task).standard_normal()
             own = noise / 4 * draws(*run, tested_on, task).standard_normal()
             reached = float(np.clip(level(run, tested_on) + of_seed + of_task + own, 0.01, 0.99))
-            for metric, values in curves(run.experiment, reached, testing.steps).items():
+            primary = profile.experiment(run.experiment).primary
+            for metric, values in curves(primary, reached, testing.steps).items():
                 steps = range(len(values)) if len(values) > 1 else [testing.steps]
                 for step, value in zip(steps, values, strict=True):
                     yield Measurement(
@@ -138,10 +139,10 @@ def measurement_rows(
                     )
 
 
-def curves(experiment: str, level: float, steps: int) -> dict[str, NDArray[np.float64]]:
+def curves(primary: str, level: float, steps: int) -> dict[str, NDArray[np.float64]]:
     """Each metric at steps 0 … ``steps``; a better level learns sooner and ends better."""
     learned = 1 - np.exp(-8 * level * np.arange(steps + 1) / steps)
-    if experiment == "attack":
+    if primary == "asr":
         asr = level * learned
         first = np.ceil(steps * (1.1 - level)) if level > 0.4 else np.nan
         return {
@@ -150,7 +151,7 @@ def curves(experiment: str, level: float, steps: int) -> dict[str, NDArray[np.fl
             "asr_support": (1 + asr) / 2,
             "first_full": np.array([first]),
         }
-    if experiment == "classification":
+    if primary == "accuracy":
         return {"accuracy": 0.5 + 0.5 * level * learned, "accuracy_support": 0.5 + 0.5 * learned}
     return {"mse": 4 * (1 - level * learned), "mse_support": 3 * (1 - level * learned)}
 
@@ -243,16 +244,19 @@ def _tasks(tested_on: str, n_tasks: int) -> list[str]:
     return [f"{name}-{task}" for name in names for task in range(n_tasks // len(names))]
 
 
-def _pictures(profile: Profile) -> dict[str, torch.Tensor]:
-    """Examples of three attacks on every image source, as evaluation keeps them."""
+def _pictures(profile: Profile, experiment: str) -> dict[str, torch.Tensor]:
+    """Examples of three attacks of every family, as evaluation keeps them."""
     tensors = {}
-    for name, source in profile.sources.items():
+    for name, family in profile.experiment(experiment).families.items():
+        if not isinstance(family, AttackFamily):
+            continue
+        shape = profile.sources[family.source].shape
         random = torch.Generator().manual_seed(seed_from("pictures", name))
-        images = torch.randint(0, 256, (3, 4, *source.shape), generator=random, dtype=torch.uint8)
+        images = torch.randint(0, 256, (3, 4, *shape), generator=random, dtype=torch.uint8)
         labels = torch.randint(0, 3, (3, 4), generator=random)
         tensors |= {
             f"{name}/images": images,
-            f"{name}/perturbation": 0.1 * torch.randn(3, *source.shape, generator=random),
+            f"{name}/perturbation": 0.1 * torch.randn(3, *shape, generator=random),
             f"{name}/labels": labels,
             f"{name}/clean": labels,
             f"{name}/attacked": (labels + 1) % 3,

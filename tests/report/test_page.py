@@ -23,6 +23,7 @@ from lft.errors import UsageError
 from lft.records import CLAIM_COLUMNS, read_rows, write_json
 from lft.report import figures
 from lft.report.aggregate import aggregate
+from lft.report.alternatives import write_alternatives
 from lft.report.claims import write_claims
 from lft.report.figures import draw_figures
 from lft.report.page import inline, write_page
@@ -212,9 +213,21 @@ def table(page: Page, caption: str) -> list[list[str]]:
 def test_open_questions_show_choice_and_effect(page: Page) -> None:
     rows = {attrs["id"]: text for attrs, text in page.all("tr") if "id" in attrs}
     assert len(rows) > 15
-    # The profile has one variant, of the segment's length; both train equally well.
-    assert "instead of" in rows["O5"]
-    assert "none in this profile" in rows["O1"]
+    # The profile has one variant, of the segment's length.
+    assert re.search(r"\(sine\): MSE \d\.\d\d → \d\.\d\d \([+-]\d", rows["O5"])
+    assert "measured by profile tiny" in rows["O5"]
+    assert "none measured here" in rows["O1"]
+
+
+def test_open_questions_lead_to_the_report_that_answers_them(
+    report: Path, profile: Profile, tmp_path: Path
+) -> None:
+    for name in ("tiny", "ablation"):
+        shutil.copytree(report, tmp_path / name)
+    write_page(profile, tmp_path / "tiny")
+    found = Page(tmp_path / "tiny" / "report.html")
+    assert "measured by profile ablation" in "".join(text for _, text in found.all("small"))
+    assert "../ablation/report.html" in {attrs["href"] for attrs, _ in found.all("a")}
 
 
 def test_the_page_is_the_same_bytes_again(page: Page, report: Path, profile: Profile) -> None:
@@ -251,7 +264,7 @@ def test_diverged_and_missing_runs_and_stand_ins_are_told(
     manifest = tmp_path / attack.folder / "run.json"
     write_json(manifest, json.loads(manifest.read_text()) | {"reason": f"{NASTY} reason"})
     aggregate(profile, tmp_path)
-    for write in (write_tables, write_claims, draw_figures, write_page):
+    for write in (write_tables, write_claims, write_alternatives, draw_figures, write_page):
         write(profile, tmp_path)
     page = Page(tmp_path / "report.html")
     text = "".join(t for _, t in page.all("main"))

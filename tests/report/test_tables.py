@@ -149,12 +149,12 @@ def test_full_asr_that_is_never_reached(make: Make) -> None:
 def test_ablations_stand_beside_their_method_with_their_cost(
     profile: Profile, results: Path
 ) -> None:
-    found = table(profile, results, "table-ablations")
+    found = table(profile, results, "table-ablations-sine")
     assert found.rows == [
-        "sine, LFT, first order",
-        "sine, LFT, zeroth order",
-        f"sine, {NASTY}, first order",
-        f"sine, {NASTY}, zeroth order",
+        "LFT, first order",
+        "LFT, zeroth order",
+        f"{NASTY}, first order",
+        f"{NASTY}, zeroth order",
     ]
     lft, variant = found.cells[0], found.cells[2]
     assert lft[0].interval == cell(table(profile, results, "table-sine"), *SINE).interval
@@ -170,7 +170,7 @@ def test_changes_are_paired_by_seed(sine: Profile, make: Make) -> None:
     results = make(
         sine, level=lambda run, _: levels[run.seed] - (0.01 if run.method == "lft-nasty" else 0)
     )
-    found = table(sine, results, "table-ablations")
+    found = table(sine, results, "table-ablations-sine")
     base, variant = found.cells[0], found.cells[2]
     assert base[0].interval.half_width > 1
     differences = variant[0].interval.mean - base[0].interval.mean
@@ -183,12 +183,12 @@ def test_changes_are_paired_by_seed(sine: Profile, make: Make) -> None:
 def test_a_change_needs_the_seed_of_both(sine: Profile, make: Make) -> None:
     lft, variant = sine_runs(sine, "lft"), sine_runs(sine, "lft-nasty")
     results = make(sine, missing=[lft[0], variant[1]])
-    assert table(sine, results, "table-ablations").cells[2][1].note == "n = 1/3"
+    assert table(sine, results, "table-ablations-sine").cells[2][1].note == "n = 1/3"
 
 
 def test_a_variant_without_its_method_has_no_change(sine: Profile, make: Make) -> None:
     results = make(sine, missing=sine_runs(sine, "lft"))
-    change = table(sine, results, "table-ablations").cells[2][1]
+    change = table(sine, results, "table-ablations-sine").cells[2][1]
     assert (change.ours, change.note) == ("missing", "n = 0/3")
 
 
@@ -197,11 +197,21 @@ def test_methods_that_differ_in_the_meta_gradient_are_ablations(make: Make) -> N
     methods = ["lft", "reptile", "maml", "l2o", "fomaml"]
     values["experiments"]["sine"] |= {"methods": methods, "orders": ["first"]}
     profile = Profile.model_validate(values)
-    found = table(profile, make(profile), "table-ablations")
+    found = table(profile, make(profile), "table-ablations-sine")
     assert [row.removeprefix("sine, ").removesuffix(", first order") for row in found.rows] == [
         "LFT", NASTY, "Reptile", "MAML", "FOMAML",
     ]  # fmt: skip
     assert [row[1].ours == "–" for row in found.cells] == [True, False, True, False, False]
+
+
+def test_learning_the_initialisation_too_is_an_ablation_of_the_fine_tuner(make: Make) -> None:
+    values = report_profile((0, 1), "sine").model_dump()
+    methods = ["maml", "lft", "sgd", "l2o", "lft-init"]
+    values["experiments"]["sine"] |= {"methods": methods, "orders": ["first"], "variants": {}}
+    profile = Profile.model_validate(values)
+    found = table(profile, make(profile), "table-ablations-sine")
+    assert found.rows == ["LFT", "LFT + learned init"]
+    assert [row[1].ours == "–" for row in found.cells] == [True, False]
 
 
 class _Tags(HTMLParser):
@@ -219,7 +229,7 @@ class _Tags(HTMLParser):
 
 def test_files_are_typed_escaped_and_accessible(profile: Profile, results: Path) -> None:
     write_tables(profile, results)
-    names = ("table-1", "table-2", "table-sine", "table-ablations")
+    names = ("table-1", "table-2", "table-sine", "table-ablations-sine")
     folder = results / "tables"
     assert {path.name for path in folder.iterdir()} == {
         f"{name}.{suffix}" for name in names for suffix in ("csv", "tex", "html")

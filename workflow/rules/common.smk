@@ -1,7 +1,7 @@
 # What the rules share: the jobs of a profile, and the sources and settings that each depends on.
 from lft import plugins
 from lft.config import AttackFamily, Run
-from lft.paths import PACKAGE
+from lft.paths import PACKAGE, kept_alternatives
 
 RUNS = [run for name in PROFILE.experiments for run in PROFILE.runs(name)]
 EVALUATIONS = sorted(

@@ -11,6 +11,13 @@ SUMMARY = [
     f"{RESULTS}/{name}.csv" for name in ("measurements", "summary", "cells", "theory")
 ]
 
+# What profiles that were run beside this one found of choices that the paper leaves open.
+KEPT_ALTERNATIVES = [
+    str(path)
+    for name, path in kept_alternatives(Path(RESULTS)).items()
+    if name != PROFILE.name
+]
+
 
 rule aggregate:
     input:
@@ -45,6 +52,7 @@ rule tables:
     output:
         directory(f"{RESULTS}/tables"),
         f"{RESULTS}/claims.csv",
+        f"{RESULTS}/alternatives.csv",
     log:
         f"{RESULTS}/logs/tables.log",
     benchmark:
@@ -95,6 +103,8 @@ rule page:
         f"{RESULTS}/tables",
         f"{RESULTS}/figures",
         f"{RESULTS}/claims.csv",
+        f"{RESULTS}/alternatives.csv",
+        KEPT_ALTERNATIVES,
     output:
         f"{RESULTS}/report.html",
     log:

@@ -1,0 +1,92 @@
+"""What other choices than ours change: the variants of a profile, each beside its method."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from lft.config import Experiment, Profile
+from lft.paths import kept_alternatives
+from lft.records import ALTERNATIVE_COLUMNS, read_rows, write_rows
+from lft.report.tables import Builder, Metric, judged_by, metric_of
+
+
+def write_alternatives(profile: Profile, results: Path) -> None:
+    """Write alternatives.csv; without rows where the profile has no variants."""
+    builder = Builder(profile, results)
+    rows = [
+        row
+        for name, experiment in profile.experiments.items()
+        for row in _rows(builder, name, experiment)
+    ]
+    write_rows(results / "alternatives.csv", ALTERNATIVE_COLUMNS, rows)
+
+
+def _rows(builder: Builder, name: str, experiment: Experiment) -> Iterator[tuple[Any, ...]]:
+    for key, base in builder.changes(name, experiment):
+        if key == base:
+            continue
+        variant = experiment.variants.get(key.method)
+        settings = json.dumps(variant.set if variant else {})
+        for metric in judged_by(experiment):
+            key, base = key._replace(metric=metric), base._replace(metric=metric)
+            outcome, change = builder.cell(key), builder.change(key, base)
+            yield (
+                *(name, key.trained_on, key.tested_on, key.order, base.method, key.method),
+                *(experiment.label(key.method), settings, metric, outcome.step),
+                *(builder.cell(base).interval.mean, outcome.interval.mean),
+                *(change.interval.mean, change.interval.low, change.interval.high),
+                *(change.interval.kind, change.interval.n),
+            )
+
+
+def found_alternatives(profile: Profile, results: Path) -> dict[str, pd.DataFrame]:
+    """Rows of alternatives.csv of this run, and beside it of the profiles that exist for them."""
+    own = {profile.name: results / "alternatives.csv"}
+    return {
+        name: read_rows(path, ALTERNATIVE_COLUMNS)
+        for name, path in (kept_alternatives(results) | own).items()
+    }
+
+
+def effects(rows: pd.DataFrame, choice: str, methods: list[str]) -> Iterator[str]:
+    """Sentences on the alternatives to one choice.
+
+    Args:
+        rows: of alternatives.csv.
+        choice: dotted key; a variant is an alternative to what it changes first.
+        methods: methods that are alternatives, too.
+    """
+    tried = [_tries(row, choice, methods) for row in rows.itertuples()]
+    rows = rows[np.array(tried, dtype=bool)]
+    keys = ["experiment", "order", "alternative"]
+    for _, lines in rows.groupby(keys, sort=False, observed=True):
+        changes = ", ".join(_change(row) for row in lines.itertuples())
+        first = lines.iloc[0]
+        yield f"{first['label']} ({first['experiment']}): {changes}"
+
+
+def _tries(row: Any, choice: str, methods: list[str]) -> bool:
+    settings = list(json.loads(row.settings))
+    if not settings:
+        return str(row.alternative) in methods
+    return f"{settings[0]}.".startswith(f"{choice}.")
+
+
+def _change(row: Any) -> str:
+    metric = metric_of(str(row.metric))
+    if not np.isfinite(row.difference):
+        return f"{metric.header} not measured"
+    change = f"{row.difference * metric.factor:+.{metric.decimals}f}"
+    if np.isfinite(row.low):
+        change += f" ± {(row.high - row.low) / 2 * metric.factor:.{metric.decimals}f}"
+    return f"{metric.header} {_shown(row.base, metric)} → {_shown(row.mean, metric)} ({change})"
+
+
+def _shown(value: float, metric: Metric) -> str:
+    return f"{value * metric.factor:.{metric.decimals}f}{metric.unit}"
