@@ -165,6 +165,7 @@ def _claim(row: dict[str, Any], anchors: set[str]) -> dict[str, Any]:
         "difference": interval,
         "p": f"{float(row['p']):.2g}" if np.isfinite(row["p"]) else "–",
         "linked": row["figure"] in anchors,
+        "minutes": f"{float(row['seconds']) / 60:.1f}",
     }
 
 
