@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 
 def use_device(profile: Profile) -> torch.device:
-    """Set the number of threads, flush denormal numbers to zero and return the device to compute on.
+    """Set the number of threads, flush denormal numbers to zero, return the device to compute on.
 
     ``cuda`` is the first GPU that no other job of this user holds; ``cuda:N`` is GPU N.
 

@@ -18,6 +18,8 @@ A result folder ``results/<profile>/`` holds::
     theory.csv                             all theory/*.csv, joined
     claims.csv                             a verdict on every claim: CLAIM_COLUMNS
     alternatives.csv                       what variants change: ALTERNATIVE_COLUMNS
+    tables/, figures/                      each as CSV and in forms for papers and pages
+    report.html, verdicts.md               the page, and its table of verdicts for a README
     search.csv                             hyper-parameter searches only: SEARCH_COLUMNS
 """
 

@@ -38,6 +38,8 @@ from lft.report.statistics import (
 
 REFERENCE = shipped("workflow", "reference")
 ALPHA = 0.05
+SHARES = ("asr", "accuracy")
+"""Metrics that are shown in per cent, as the paper prints them."""
 
 CellName = tuple[str, str, str, Order]
 """Trained on, tested on, method, order."""
@@ -316,11 +318,11 @@ def _test(claim: CellClaim, a: Values, b: Values, measured: _Measured) -> Findin
         if failed := measured.diverged(claim, cell):
             n_planned = len(measured.profile.seeds)
             notes.append(f"{cell[2]} diverged in {len(failed)} of {n_planned} seeds")
-    ours = f"{a.mean():.3g} vs {b.mean():.3g}"
+    ours = f"{_shown(claim, a)} vs {_shown(claim, b)}"
     if claim.early is not None:
         early_a, early_b = measured.pair(claim, claim.early)
         a, b = early_a - early_b, a - b
-        ours = f"lead {a.mean():.3g} at step {claim.early}, {b.mean():.3g} at step {last}"
+        ours = f"lead {_shown(claim, a)} at step {claim.early}, {_shown(claim, b)} at step {last}"
     of_seeds = (_by_seed(a) - _by_seed(b)).dropna()
     interval = mean_interval(of_seeds)
     if claim.tolerance is not None:
@@ -342,6 +344,11 @@ def _test(claim: CellClaim, a: Values, b: Values, measured: _Measured) -> Findin
     holds = sign * interval.mean > 0 and not (claim.kind == "wider" and sign * a.mean() <= 0)
     proven = min(sign * interval.low, sign * interval.high) > 0
     return Finding(ours, interval, holds, proven, p=test.p, note="; ".join(notes))
+
+
+def _shown(claim: CellClaim, values: Values) -> str:
+    mean = float(values.mean())
+    return f"{100 * mean:.1f} %" if claim.metric in SHARES else f"{mean:.3g}"
 
 
 def _by_seed(values: Values) -> Values:

@@ -27,7 +27,7 @@ from lft.records import (
     write_text,
 )
 from lft.report.alternatives import effects, found_alternatives
-from lft.report.claims import REFERENCE
+from lft.report.claims import REFERENCE, SHARES
 from lft.report.interactive import curves, library, specification
 from lft.report.statistics import NOTHING, Interval, mean_interval
 from lft.report.style import CAPTION_COLUMNS, Style, theme
@@ -68,13 +68,15 @@ PAPER = {"tasks": 1000, "seeds": 3, "attack": 100, "classification": 500, "sine"
 
 
 def write_page(profile: Profile, results: Path) -> None:
-    """Write report.html from claims.csv, summary.csv, cells.csv, theory.csv and figures/.
+    """Write report.html, and its first table as verdicts.md, from claims.csv, summary.csv,
+    cells.csv, theory.csv and figures/.
 
     Raises:
         UsageError: one of these files is missing or damaged.
     """
-    page = render("report.html.j2", **context(profile, results))
-    write_text(results / "report.html", page)
+    shown = context(profile, results)
+    write_text(results / "report.html", render("report.html.j2", **shown))
+    write_text(results / "verdicts.md", render("verdicts.md.j2", claims=shown["claims"]))
 
 
 def context(profile: Profile, results: Path) -> dict[str, Any]:
@@ -154,10 +156,15 @@ def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
 
 def _claim(row: dict[str, Any], anchors: set[str]) -> dict[str, Any]:
     verdict = str(row["verdict"])
-    low, high = float(row["low"]), float(row["high"])
-    interval = f"{float(row['difference']):.3g}" if np.isfinite(row["difference"]) else "–"
+    share = row["metric"] in SHARES
+    difference, low, high = (
+        float(row[name]) * (100 if share else 1) for name in ("difference", "low", "high")
+    )
+    interval = f"{difference:.3g}" if np.isfinite(difference) else "–"
     if np.isfinite(low):
         interval += f" [{low:.3g}, {high:.3g}]"
+    if share and np.isfinite(difference):
+        interval += " points"
     return {
         **{name: str(row[name]) for name in CLAIM_COLUMNS},
         "symbol": SYMBOLS[verdict],

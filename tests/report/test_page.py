@@ -167,6 +167,25 @@ def test_verdicts_are_told_in_words_and_lead_to_figures(page: Page, report: Path
     assert [link for link in links if link.startswith("#")] == [f"#{name}" for name in figures]
 
 
+def test_verdicts_md_holds_the_first_table_for_a_readme(report: Path) -> None:
+    claims = read_rows(report / "claims.csv", CLAIM_COLUMNS)
+    lines = (report / "verdicts.md").read_text().splitlines()
+    cells = [re.split(r" (?<!\\)\| ", line.strip("| ")) for line in lines if " " in line]
+    assert {len(row) for row in cells} == {5}
+    assert [row[0].replace("\\|", "|") for row in cells[1:]] == list(claims["text"])
+    assert [row[4].split(" ", 1)[1] for row in cells[1:]] == list(claims["verdict"])
+
+
+def test_shares_are_told_in_per_cent(report: Path) -> None:
+    claims = read_rows(report / "claims.csv", CLAIM_COLUMNS).set_index("claim")
+    shown = (report / "verdicts.md").read_text().splitlines()[2]
+    row = claims.loc["asr-lft-l2o"]
+    assert row["ours"].count(" %") == 2
+    assert row["ours"] in shown
+    assert f"| {100 * row['difference']:.3g} [{100 * row['low']:.3g}, " in shown
+    assert " points |" in shown
+
+
 def test_numbers_can_be_followed_to_their_runs(page: Page, profile: Profile) -> None:
     links = {attrs["href"] for attrs, _ in page.all("a")}
     assert {"measurements.csv", "theory.csv", "claims.csv", "summary.csv"} <= links

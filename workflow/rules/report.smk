@@ -107,6 +107,7 @@ rule page:
         KEPT_ALTERNATIVES,
     output:
         f"{RESULTS}/report.html",
+        f"{RESULTS}/verdicts.md",
     log:
         f"{RESULTS}/logs/page.log",
     benchmark:
