@@ -1,13 +1,19 @@
-"""The profiles that say how jobs run, read by Snakemake."""
+"""The profiles that say how jobs run, read by Snakemake, and those that exist to try choices."""
 
 from __future__ import annotations
 
 import re
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 from checkout import ROOT, SNAKEMAKE, copy_checkout
+
+from lft.config import load_profile
+
+QUESTIONS = yaml.safe_load((ROOT / "workflow/reference/open-questions.yaml").read_text())
 
 
 @pytest.mark.parametrize("site", ["slurm", "slurm-cpu"])
@@ -35,3 +41,17 @@ def test_every_shipped_cluster_profile_is_explained() -> None:
     explained = (ROOT / "docs/cluster.md").read_text()
     for profile in (ROOT / "workflow/profiles").iterdir():
         assert f"workflow/profiles/{profile.name}" in explained
+
+
+@pytest.mark.parametrize("question", QUESTIONS, ids=lambda question: question["id"])
+def test_another_choice_is_tried_for_everything_that_the_paper_leaves_open(
+    question: dict[str, Any],
+) -> None:
+    tried = [
+        variant
+        for name in ("ablation", "alternatives")
+        for experiment in load_profile(name).experiments.values()
+        for variant, settings in experiment.variants.items()
+        if f"{next(iter(settings.set))}.".startswith(f"{question['choice']}.")
+    ]
+    assert tried
