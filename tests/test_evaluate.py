@@ -12,13 +12,14 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
-from tiny import tiny_profile, write_images
+from tiny import profile_values, tiny_profile, write_images
 
 from lft.config import Profile, Run
 from lft.errors import UsageError
 from lft.evaluate import evaluate, first_full
 from lft.learner import Learner
 from lft.metatrain import train
+from lft.paths import data_path, victim_path
 from lft.records import Measurement, read_json, read_rows, write_json
 from lft.seeding import generator
 from lft.weights import below, load_tensors, save_tensors
@@ -263,6 +264,31 @@ def test_a_method_is_tested_where_it_applies(results: Path) -> None:
         train(profile, run._replace(seed=seed), results)
     evaluate(profile, run, results)
     assert set(rows(results, run).tested_on) == {"grey"}
+
+
+def test_a_source_that_nothing_was_trained_on_is_attacked_on_its_own_victim(
+    results: Path, tmp_path: Path
+) -> None:
+    values = profile_values()
+    values["sources"]["unseen"] = values["sources"]["colour"] | {"label": "unseen"}
+    attack = values["experiments"]["attack"]
+    attack["families"]["unseen"] = attack["families"]["colour"] | {"source": "unseen"}
+    attack |= {"train_on": ["grey"], "test_on": ["grey", "unseen"], "methods": ["lft"]}
+    profile, run = Profile.model_validate(values), ATTACK._replace(trained_on="grey")
+    for path in (data_path, victim_path):
+        source = path(tmp_path, "grey")
+        source.parent.mkdir()
+        shutil.copy(path(results, "grey"), source)
+    for seed in profile.seeds:
+        train(profile, run._replace(seed=seed), tmp_path)  # neither its images nor its victim exist
+    shutil.copy(data_path(results, "colour"), data_path(tmp_path, "unseen"))
+    make_victim(profile, "unseen", tmp_path)
+    evaluate(profile, run, tmp_path)
+    found = rows(tmp_path, run)
+    assert set(found["tested_on"]) == {"grey", "unseen"}
+    unseen = found[found["tested_on"] == "unseen"]
+    assert set(unseen["task"].str.removeprefix("unseen-").astype(int)) == set(range(4))
+    assert unseen.loc[unseen["metric"] == "asr", "value"].between(0, 1).all()
 
 
 def test_a_variant_is_measured_under_its_own_settings(tmp_path: Path) -> None:

@@ -90,6 +90,8 @@ def context(profile: Profile, results: Path) -> dict[str, Any]:
     figures = list(_figures(results))
     lines = list(curves(summary, style))
     anchors = {table.id for table in tables} | {figure["id"] for figure in figures} | {"theory"}
+    absent = claims["reason"].astype(str).str.contains("is not in this profile", regex=False)
+    claims = claims[~absent]
     counts = Counter(claims["verdict"].astype(str))
     manifests = list(_manifests(profile, results))
     return {
@@ -97,6 +99,7 @@ def context(profile: Profile, results: Path) -> dict[str, Any]:
         "stand_ins": [s for s in profile.sources.values() if s.stands_in_for],
         "sources": profile.sources,
         "claims": [_claim(row, anchors) for row in _records(claims)],
+        "untested": int(absent.sum()),
         "counts": [(SYMBOLS[name], name, counts.get(name, 0)) for name in SYMBOLS],
         "tables": tables,
         "figures": figures,

@@ -37,6 +37,23 @@ def test_cluster_profiles_are_understood(site: str, tmp_path: Path) -> None:
         assert asked in training[1]
 
 
+def test_no_training_needs_a_source_that_is_only_tested_on(tmp_path: Path) -> None:
+    checkout = copy_checkout(tmp_path)
+    done = subprocess.run(
+        [SNAKEMAKE, "--workflow-profile", "none", "-n", "--config", "profile=transfer"],
+        cwd=checkout,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stdout
+    inputs = re.findall(r"rule (\w+):\n\s+input: ([^\n]*)", done.stdout)
+    for source in ("fashion", "kmnist", "svhn"):
+        needed_by = {rule for rule, files in inputs if f"data/{source}.safetensors" in files}
+        assert needed_by == {"victim", "evaluate"}
+
+
 def test_every_shipped_cluster_profile_is_explained() -> None:
     explained = (ROOT / "docs/cluster.md").read_text()
     for profile in (ROOT / "workflow/profiles").iterdir():
