@@ -282,9 +282,9 @@ def horizons(measured: Measured) -> Iterator[Drawing]:
         shades = _shades(sorted(set(trained.values())))
         for axis, metric in zip(axes[0], metrics, strict=True):
             lines = _where(data, {"metric": metric})
-            for method, line in lines.groupby("method", sort=False, observed=True):
-                k = trained[str(method)]
-                look = measured.style.method(name, experiment.base_method(str(method)).name)
+            for method, k in trained.items():
+                line = _where(lines, {"method": method})
+                look = measured.style.method(name, experiment.base_method(method).name)
                 label = f"{look.label}, trained on {k} steps"
                 axis.plot(line["step"], line["mean"], color=shades[k], ls=look.line, label=label)
                 at = line[line["step"] == k]
@@ -687,11 +687,13 @@ def _last_values(data: pd.DataFrame, style: Style, experiment: str) -> str:
 def _examples(
     measured: Measured, name: str, trained_on: str, shown: list[str]
 ) -> dict[str, dict[str, dict[str, NDArray[Any]]]]:
-    """Pictures of the first test task: method -> family -> tensor name -> tensor."""
-    examples = {}
+    """Pictures of the first test task: method -> family -> tensor name -> tensor. Variants may have
+    other tasks and are left out."""
+    examples: dict[str, dict[str, dict[str, NDArray[Any]]]] = {}
     for run in measured.profile.runs(name):
         path = measured.results / run.evaluation_folder / "examples.safetensors"
-        if run.trained_on != trained_on or run.method in examples or not path.is_file():
+        variant = run.method in measured.profile.experiment(name).variants
+        if run.trained_on != trained_on or variant or run.method in examples or not path.is_file():
             continue
         parts: dict[str, dict[str, NDArray[Any]]] = {}
         for key, tensor in sorted(load_file(path).items()):
@@ -814,7 +816,8 @@ def _trained_steps(experiment: Experiment) -> dict[str, int]:
     """Fine-tuning steps of meta-training, of variants that change them and of their methods."""
     changed = [n for n, variant in experiment.variants.items() if "training.steps" in variant.set]
     names = dict.fromkeys([*(experiment.variants[n].method for n in changed), *changed])
-    return {name: experiment.for_method(name).training.steps for name in names}
+    steps = {name: experiment.for_method(name).training.steps for name in names}
+    return dict(sorted(steps.items(), key=lambda item: item[1]))
 
 
 def _shades(values: list[int]) -> dict[int, Any]:
