@@ -16,10 +16,11 @@ from torch import Generator, Tensor
 from torch.utils._pytree import tree_map_only
 
 from lft.adapt import Point, adapt
+from lft.finetuners.gradient_descent import SGD
 from lft.finetuners.lstm import CoordinateLSTM
 from lft.gradients import FirstOrder, Gradient, value_and_grad
 from lft.learner import Learner
-from lft.tasks.base import Objective, TaskFamily
+from lft.tasks.base import Descending, Objective, TaskFamily
 from lft.types import Batch, Params, TaskBatch, concatenate, flatten
 
 
@@ -78,10 +79,16 @@ def _exact(
     start: Point,
     generator: Generator,
 ) -> Segment:
-    steps = learner.plan.segment
+    steps, tuner = learner.plan.segment, learner.tuner(meta)
+    if isinstance(tuner, SGD) and learner.order == "first" and isinstance(family, Descending):
+        found = family.descend(start.params, tasks, steps, float(tuner.step_size))
+        if found is not None:
+            losses, grads, end = found
+            of_init = {f"init/{name}": leaf.mean(0) for name, leaf in grads.items()}
+            return Segment(losses.mean(), of_init, Point(end, None))
     points = adapt(
         family,
-        learner.tuner(meta),
+        tuner,
         start,
         tasks.support,
         steps=steps,

@@ -12,12 +12,14 @@ import os
 import sysconfig
 import tempfile
 import warnings
+from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from filelock import FileLock
 from platformdirs import user_cache_path
+from torch import Tensor
 
 Kernel = Literal["auto", "fused", "torch"]
 """``torch`` is plain PyTorch; ``fused`` and ``auto`` are the native kernels where they apply."""
@@ -43,6 +45,50 @@ def used(kernel: Kernel, device: str) -> Kernel:
     """``fused`` or ``torch``: what a setting comes to on a device, for the record."""
     applies = kernel != "torch" and available(torch.device(device), torch.float32)
     return "fused" if applies else "torch"
+
+
+def loss(
+    kernel: Callable[[list[Tensor], Tensor, Tensor], tuple[Tensor, Tensor, list[Tensor]]],
+    params: dict[str, Tensor],
+    x: Tensor,
+    y: Tensor,
+    plain: Callable[[dict[str, Tensor]], Tensor],
+) -> tuple[Tensor, Tensor]:
+    """The loss of each task (B,), differentiable in the parameters, and detached outputs.
+
+    Args:
+        kernel: computes both from parameters, ``x`` and ``y``, and the gradients of the losses.
+        params: in the kernel's order.
+        plain: the same loss in PyTorch; it is differentiated instead where the graph is kept
+            (``create_graph``), as second derivatives need it.
+    """
+    losses, outputs = _Loss.apply(kernel, plain, tuple(params), x, y, *params.values())
+    return losses, outputs
+
+
+class _Loss(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, kernel: Any, plain: Any, names: Any, x: Tensor, y: Tensor, *leaves: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        losses, outputs, gradients = kernel(
+            [leaf.contiguous() for leaf in leaves], x.contiguous(), y.contiguous()
+        )
+        ctx.plain, ctx.names = plain, names
+        ctx.save_for_backward(*leaves, *gradients)
+        ctx.mark_non_differentiable(outputs)
+        return losses, outputs
+
+    @staticmethod
+    def backward(ctx: Any, d_losses: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+        leaves = ctx.saved_tensors[: len(ctx.names)]
+        gradients = ctx.saved_tensors[len(ctx.names) :]
+        if torch.is_grad_enabled():
+            losses = ctx.plain(dict(zip(ctx.names, leaves, strict=True)))
+            scaled = torch.autograd.grad(losses, leaves, d_losses, create_graph=True)
+        else:
+            scaled = tuple(g * d_losses.view(-1, *[1] * (g.dim() - 1)) for g in gradients)
+        return (None, None, None, None, None, *scaled)
 
 
 @functools.cache

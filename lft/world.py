@@ -41,7 +41,7 @@ def _build(
 ) -> TaskFamily:
     family = experiment.families[name]
     if isinstance(family, SineFamily):
-        return Sine(family, device)
+        return Sine(family, device, profile.kernel)
     source = family.image_source
     if source is None:
         made: TaskFamily = load_object(family.tasks)(family, device)

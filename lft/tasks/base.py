@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 from torch import Generator, Tensor
 
@@ -35,3 +35,18 @@ class TaskFamily(Objective, Protocol):
 
     def metrics(self, params: Params, batch: Batch) -> dict[str, Tensor]:
         """What is reported for every task, each (B,)."""
+
+
+@runtime_checkable
+class Descending(Protocol):
+    """A family that differentiates gradient descent by itself, faster than autograd does."""
+
+    def descend(
+        self, params: Params, tasks: TaskBatch, steps: int, step_size: float
+    ) -> tuple[Tensor, Params, Params] | None:
+        """K steps of gradient descent on the support sets (eq. 2).
+
+        Returns:
+            f(θ⁽ᴷ⁾; query) of every task, (B,), its gradient in θ⁽⁰⁾ and θ⁽ᴷ⁾, each (B, …); None
+            where it has no fast way.
+        """

@@ -21,7 +21,7 @@ class Classification:
         settings: shots, ways and the network.
         images: the source; its pixel mean and deviation standardise the network's inputs.
         pools: images of each phase.
-        kernel: path of the CNN.
+        kernel: path of the network.
     """
 
     primary = "accuracy"
@@ -41,7 +41,7 @@ class Classification:
         shape = tuple(images.train_images.shape[1:])
         self.network: Network
         if settings.net == "mlp":
-            self.network = MLP((shape[0] * shape[1] * shape[2], *settings.widths, outputs))
+            self.network = MLP((shape[0] * shape[1] * shape[2], *settings.widths, outputs), kernel)
         else:
             self.network = CNN((shape[0], shape[1], shape[2]), settings.widths, outputs, kernel)
         sample = images.train_images[:: max(1, len(images.train_images) // 5000)].double() / 255
@@ -68,6 +68,14 @@ class Classification:
     def loss(self, params: Params, batch: Batch) -> Tensor:
         """Mean cross-entropy of each task, (B,)."""
         return self.network.cross_entropy(params, batch.x, batch.y)[0]
+
+    def descend(
+        self, params: Params, tasks: TaskBatch, steps: int, step_size: float
+    ) -> tuple[Tensor, Params, Params] | None:
+        """See :class:`lft.tasks.base.Descending`; MLPs have it."""
+        if not isinstance(self.network, MLP):
+            return None
+        return self.network.descend(params, tasks, steps, step_size)
 
     def metrics(self, params: Params, batch: Batch) -> dict[str, Tensor]:
         """``accuracy``: share of images classified correctly; NaN where outputs are not finite."""

@@ -12,8 +12,8 @@ from torch.nn import functional
 
 from lft import native
 from lft.native import Kernel
-from lft.tasks import fused_cnn
-from lft.types import Params
+from lft.tasks import fused_cnn, fused_mlp
+from lft.types import Batch, Params, TaskBatch
 
 
 class Network(Protocol):
@@ -45,10 +45,12 @@ class MLP:
 
     Args:
         widths: input, hidden and output widths.
+        kernel: ``torch`` is the plain path, else :mod:`lft.tasks.fused_mlp` where it applies.
     """
 
-    def __init__(self, widths: tuple[int, ...]) -> None:
+    def __init__(self, widths: tuple[int, ...], kernel: Kernel = "auto") -> None:
         self.widths = widths
+        self.kernel = kernel
 
     def init(self, n_tasks: int, generator: Generator) -> Params:
         params = {}
@@ -67,8 +69,40 @@ class MLP:
         return x
 
     def cross_entropy(self, params: Params, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        def plain(leaves: Params) -> Tensor:
+            return cross_entropy(self(leaves, x), y)
+
+        if self._use_fused(x) and torch.is_grad_enabled():
+            return fused_mlp.loss(self._in_order(params), x.flatten(2), y, plain)
         logits = self(params, x)
         return cross_entropy(logits, y), logits
+
+    def squared_error(self, params: Params, x: Tensor, y: Tensor) -> Tensor:
+        """Mean squared error of each task, (B,), for targets (B, n, outputs)."""
+
+        def plain(leaves: Params) -> Tensor:
+            return (self(leaves, x) - y).square().mean(dim=(1, 2))
+
+        if self._use_fused(x) and torch.is_grad_enabled():
+            return fused_mlp.loss(self._in_order(params), x.flatten(2), y, plain)[0]
+        return plain(params)
+
+    def descend(
+        self, params: Params, tasks: TaskBatch, steps: int, step_size: float
+    ) -> tuple[Tensor, Params, Params] | None:
+        """See :func:`lft.tasks.fused_mlp.descend`; None where the kernel does not apply."""
+        if not self._use_fused(tasks.support.x):
+            return None
+        flat = TaskBatch(*(Batch(part.x.flatten(2), part.y) for part in tasks))
+        return fused_mlp.descend(self._in_order(params), flat, steps, step_size)
+
+    def _in_order(self, params: Params) -> Params:
+        """As ``init`` orders them; parameters from a file come in alphabetical order."""
+        layers = range(len(self.widths) - 1)
+        return {name: params[name] for layer in layers for name in (f"w{layer}", f"b{layer}")}
+
+    def _use_fused(self, x: Tensor) -> bool:
+        return self.kernel != "torch" and native.available(x.device, x.dtype)
 
 
 class CNN:

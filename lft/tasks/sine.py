@@ -6,6 +6,7 @@ import torch
 from torch import Generator, Tensor
 
 from lft.config import SineFamily
+from lft.native import Kernel
 from lft.tasks.base import Phase
 from lft.tasks.networks import MLP
 from lft.types import Batch, Params, TaskBatch
@@ -16,10 +17,15 @@ class Sine:
 
     primary = "mse"
 
-    def __init__(self, settings: SineFamily, device: torch.device | str = "cpu") -> None:
+    def __init__(
+        self,
+        settings: SineFamily,
+        device: torch.device | str = "cpu",
+        kernel: Kernel = "auto",
+    ) -> None:
         self.settings = settings
         self.device = device
-        self.network = MLP((1, *settings.hidden, 1))
+        self.network = MLP((1, *settings.hidden, 1), kernel)
 
     def sample(self, n_tasks: int, generator: Generator, phase: Phase = "train") -> TaskBatch:
         """Support and query points (B, n, 1). Every draw is new, so the phases never overlap."""
@@ -39,7 +45,13 @@ class Sine:
 
     def loss(self, params: Params, batch: Batch) -> Tensor:
         """Mean squared error of each task, (B,)."""
-        return (self.network(params, batch.x) - batch.y).square().mean(dim=(1, 2))
+        return self.network.squared_error(params, batch.x, batch.y)
+
+    def descend(
+        self, params: Params, tasks: TaskBatch, steps: int, step_size: float
+    ) -> tuple[Tensor, Params, Params] | None:
+        """See :class:`lft.tasks.base.Descending`."""
+        return self.network.descend(params, tasks, steps, step_size)
 
     def metrics(self, params: Params, batch: Batch) -> dict[str, Tensor]:
         """``mse``: the mean squared error."""
