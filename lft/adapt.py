@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from lft.finetuners.base import FineTuner
+from lft.finetuners.base import FineTuner, InPlace
 from lft.gradients import Gradient
 from lft.tasks.base import Objective
 from lft.types import Batch, Params, State, TaskBatch
@@ -43,12 +43,15 @@ def adapt(
             points can be differentiated through it.
 
     Yields:
-        The point after each of the K steps.
+        The point after each of the K steps. The next step may overwrite its state.
     """
     params, state = start if isinstance(start, Point) else (start, tuner.start(start))
+    step = tuner.step
+    if isinstance(tuner, InPlace):
+        state, step = state.clone(), tuner.advance
     for _ in range(steps):
         grads = gradient(family, params, support)
-        state, params = tuner.step(state, params, grads)
+        state, params = step(state, params, grads)
         yield Point(params, state)
 
 

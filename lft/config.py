@@ -493,7 +493,7 @@ class Profile(Settings):
     #: that a training job holds: ``one`` spreads seeds over a cluster; ``all`` starts the program
     #: once for all seeds of a cell, and trains them all again when one is added or removed
     seeds_per_job: Literal["one", "all"] = "one"
-    kernel: Literal["auto", "fused", "torch"] = "auto"  #: native kernels or PyTorch
+    kernel: Literal["auto", "fused", "torch"] = "auto"  #: see :data:`lft.native.Kernel`
     partition: Literal["disjoint", "paper"] = "disjoint"
     validation_share: Fraction = 0.2  #: of the training images, for meta-validation (disjoint)
     checkpoint_seconds: Annotated[float, Field(gt=0)] = 60.0

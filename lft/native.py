@@ -21,8 +21,11 @@ from filelock import FileLock
 from platformdirs import user_cache_path
 from torch import Tensor
 
+from lft.errors import UsageError
+
 Kernel = Literal["auto", "fused", "torch"]
-"""``torch`` is plain PyTorch; ``fused`` and ``auto`` are the native kernels where they apply."""
+"""``torch`` is plain PyTorch; ``fused`` the native kernels, for float32 on the CPU, or an error;
+``auto`` the native kernels where they can be had."""
 
 _SOURCES = tuple(sorted(Path(__file__).parent.glob("*/*.cpp")))
 _FLAGS = ("-O3", "-fopenmp", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math")
@@ -38,13 +41,26 @@ def available(device: torch.device, dtype: torch.dtype) -> bool:
     Warns:
         RuntimeWarning: once, if they cannot be built, with the reason.
     """
-    return device.type == "cpu" and dtype == torch.float32 and _loaded()
+    return device.type == "cpu" and dtype == torch.float32 and not _problem()
+
+
+def chosen(kernel: Kernel, device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether the kernels serve tensors of this kind, under this setting.
+
+    Raises:
+        UsageError: the setting is ``fused``, and they cannot be built or do not run on the device.
+    """
+    if kernel == "torch":
+        return False
+    if kernel == "fused" and not available(device, torch.float32):
+        why = _problem() if device.type == "cpu" else f"they do not run on {device}"
+        raise UsageError(f"kernel: fused was asked for, but {why}; or set kernel: auto")
+    return available(device, dtype)
 
 
 def used(kernel: Kernel, device: str) -> Kernel:
     """``fused`` or ``torch``: what a setting comes to on a device, for the record."""
-    applies = kernel != "torch" and available(torch.device(device), torch.float32)
-    return "fused" if applies else "torch"
+    return "fused" if chosen(kernel, torch.device(device), torch.float32) else "torch"
 
 
 def loss(
@@ -92,8 +108,12 @@ class _Loss(torch.autograd.Function):
 
 
 @functools.cache
-def _loaded() -> bool:
-    """Load the library into the process, building it first if need be."""
+def _problem() -> str:
+    """Load the library into the process, building it first if need be.
+
+    Returns:
+        Why it could not be built and what to do; empty if all is well.
+    """
     flags = (*_FLAGS, *_SIMD_FLAGS.get(torch.backends.cpu.get_cpu_capability(), ()))
     library = user_cache_path("lft") / f"kernels-{_key(flags)}.so"
     try:
@@ -101,15 +121,15 @@ def _loaded() -> bool:
             _build(library, flags)
         torch.ops.load_library(library)
     except (ImportError, OSError, RuntimeError) as error:
-        warnings.warn(
-            f"the native kernels could not be built ({_reason(error)}), so plain PyTorch is used: "
-            "same results, several times slower. They need a C++20 compiler: install "
-            "g++ 11 or newer (Debian, Ubuntu: apt install g++), or name one in the variable CXX",
-            RuntimeWarning,
-            stacklevel=3,
+        problem = (
+            f"the native kernels could not be built ({_reason(error)}). They need a C++20 "
+            "compiler: install g++ 11 or newer (Debian, Ubuntu: apt install g++), or name one in "
+            "the variable CXX"
         )
-        return False
-    return True
+        slower = "plain PyTorch is used, with the same results, several times slower"
+        warnings.warn(f"{problem}; until then {slower}", RuntimeWarning, stacklevel=3)
+        return problem
+    return ""
 
 
 def _key(flags: tuple[str, ...]) -> str:

@@ -14,7 +14,7 @@ from tiny import tiny_images
 from torch import Tensor
 
 from lft import adapt as module
-from lft.adapt import adapt, parts
+from lft.adapt import Point, adapt, parts
 from lft.config import (
     AttackFamily,
     ClassificationFamily,
@@ -26,6 +26,7 @@ from lft.finetuners.base import FineTuner
 from lft.finetuners.gradient_descent import SGD, Adam
 from lft.finetuners.lstm import CoordinateLSTM, init_weights
 from lft.gradients import FirstOrder, ZerothOrder
+from lft.native import Kernel
 from lft.seeding import generator
 from lft.tasks.attack import Attack
 from lft.tasks.classification import Classification
@@ -186,6 +187,25 @@ def test_going_on_from_a_point_is_one_trajectory(tuner: FineTuner | str) -> None
     for one, other in zip(whole, first + rest, strict=True):
         # The same operations on the same numbers: equal to the last bit.
         assert all(torch.equal(one.params[name], other.params[name]) for name in start)
+
+
+@pytest.mark.parametrize("kernel", ["auto", "torch"])
+def test_steps_in_place_are_pure_ones_and_leave_the_start(kernel: Kernel) -> None:
+    family, tuner = sine(), CoordinateLSTM(init_weights(LSTM, generator("phi")), LSTM, kernel)
+    tasks, params = family.sample(2, generator("tasks")), family.init(2, generator("start"))
+    gradient = FirstOrder()
+    with torch.no_grad():
+        state = tuner.start(params)
+        for _ in range(2):
+            state, params = tuner.step(state, params, gradient(family, params, tasks.support))
+        before = state.clone()
+        start = Point(params, state)
+        *_, end = adapt(family, tuner, start, tasks.support, steps=3, gradient=gradient)
+        assert torch.equal(state, before)
+        for _ in range(3):
+            state, params = tuner.step(state, params, gradient(family, params, tasks.support))
+    assert torch.equal(end.state, state)
+    assert all(torch.equal(end.params[name], leaf) for name, leaf in params.items())
 
 
 @pytest.mark.usefixtures("float64")

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from lft import native
+from lft.errors import UsageError
 
 
 @pytest.fixture
@@ -26,15 +27,25 @@ def test_only_float32_on_cpu() -> None:
 
 def test_what_is_used_follows_setting_and_device() -> None:
     fused = "fused" if native.available(torch.device("cpu"), torch.float32) else "torch"
-    assert native.used("auto", "cpu") == native.used("fused", "cpu") == fused
+    assert native.used("auto", "cpu") == fused
     assert native.used("torch", "cpu") == native.used("auto", "cuda") == "torch"
+
+
+def test_fused_is_fused_or_an_error() -> None:
+    with pytest.raises(UsageError, match="they do not run on cuda; or set kernel: auto"):
+        native.used("fused", "cuda")
 
 
 _FIRST_USE = """
 import torch
 from lft import native
+from lft.errors import UsageError
 print(native.available(torch.device("cpu"), torch.float32))
 print(native.available(torch.device("cpu"), torch.float32))
+try:
+    print(native.chosen("fused", torch.device("cpu"), torch.float32))
+except UsageError as error:
+    print(str(error).replace(" ", "_"))
 if native.available(torch.device("cpu"), torch.float32):
     from tests.finetuners.test_fused import Case, assert_close
     case = Case(layers=2, hidden=10, n=70, steps=4)
@@ -68,14 +79,19 @@ def test_processes_that_start_together_share_one_build(tmp_path: Path) -> None:
     for process in processes:
         out, err = process.communicate(timeout=120)
         assert process.returncode == 0, err
-        assert out.split() == ["True", "True"]
+        assert out.split() == ["True", "True", "True"]
     assert len(list(folder.glob("*.so"))) == 1
     assert [path.name for path in folder.glob("build-*")] == ["build-killed"]
 
 
 def test_missing_compiler_is_one_warning(tmp_path: Path) -> None:
     out, err = first_use(tmp_path, CXX="/nonexistent").communicate(timeout=60)
-    assert out.split() == ["False", "False"]
+    *available, refusal = out.split()
+    assert available == ["False", "False"]
+    assert "kernel:_fused_was_asked_for" in refusal
+    assert "/nonexistent:_not_found" in refusal
+    assert "install_g++" in refusal
+    assert refusal.endswith("or_set_kernel:_auto")
     assert err.count("Warning") == 1
     assert "/nonexistent: not found" in err
     assert "install g++" in err

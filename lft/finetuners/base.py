@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
+
+from torch import Tensor
 
 from lft.types import Params, State
 
@@ -15,3 +17,11 @@ class FineTuner(Protocol):
 
     def step(self, state: State, params: Params, grads: Params) -> tuple[State, Params]:
         """One step. Leaves its arguments unchanged and is differentiable in all of them."""
+
+
+@runtime_checkable
+class InPlace(FineTuner, Protocol):
+    """A fine-tuner with a large state, a tensor, that steps faster where it may overwrite it."""
+
+    def advance(self, state: Tensor, params: Params, grads: Params) -> tuple[Tensor, Params]:
+        """The same as :meth:`step`, but the state given may hold the new one afterwards."""

@@ -549,14 +549,14 @@ void check_network(const std::vector<at::Tensor>& weights, const at::Tensor& sta
   check(weights.back(), {}, "out.b");
 }
 
-std::tuple<at::Tensor, at::Tensor> step(const std::vector<at::Tensor>& weights,
-                                        const at::Tensor& state, const at::Tensor& gradient,
-                                        double p, double scale) {
+// Changes the state; returns the update.
+at::Tensor step(const std::vector<at::Tensor>& weights, at::Tensor& state,
+                const at::Tensor& gradient, double p, double scale) {
   check_network(weights, state, p);
   const int64_t n = state.size(3);
   check(gradient, {n}, "gradient");
   const Network net(weights, p, scale);
-  at::Tensor update = at::empty_like(gradient), new_state = at::empty_like(state);
+  at::Tensor update = at::empty_like(gradient);
   at::parallel_for(0, (n + TILE - 1) / TILE, STEP_GRAIN, [&](int64_t begin, int64_t end) {
     Scratch frames(net, 2, TILE);
     float* line = frames.extra;
@@ -567,10 +567,10 @@ std::tuple<at::Tensor, at::Tensor> step(const std::vector<at::Tensor>& weights,
       forward(net, line, frames[0], frames[1]);
       net.output(top_h(net, frames[1]), line);
       window.store(line, update.mutable_data_ptr<float>());
-      window.store_state(new_state.mutable_data_ptr<float>(), net, frames[1]);
+      window.store_state(state.mutable_data_ptr<float>(), net, frames[1]);
     }
   });
-  return {new_state, update};
+  return update;
 }
 
 std::vector<at::Tensor> segment_vjp(const std::vector<at::Tensor>& weights, const at::Tensor& start,
@@ -620,20 +620,20 @@ std::vector<at::Tensor> segment_vjp(const std::vector<at::Tensor>& weights, cons
 
 TORCH_LIBRARY_FRAGMENT(lft, library) {
   library.def(
-      "lstm_step(Tensor[] weights, Tensor state, Tensor gradient, float p, float scale) -> "
-      "(Tensor, Tensor)");
+      "lstm_step_(Tensor[] weights, Tensor(a!) state, Tensor gradient, float p, float scale) -> "
+      "Tensor");
   library.def(
       "lstm_segment_vjp(Tensor[] weights, Tensor start, Tensor inputs, Tensor cotangents, "
       "float p, float scale) -> Tensor[]");
 }
 
 TORCH_LIBRARY_IMPL(lft, CPU, library) {
-  library.impl("lstm_step", step);
+  library.impl("lstm_step_", step);
   library.impl("lstm_segment_vjp", segment_vjp);
 }
 
 // Not differentiable: segment_vjp is the derivative, called by hand.
 TORCH_LIBRARY_IMPL(lft, Autograd, library) {
-  library.impl("lstm_step", torch::CppFunction::makeFallthrough());
+  library.impl("lstm_step_", torch::CppFunction::makeFallthrough());
   library.impl("lstm_segment_vjp", torch::CppFunction::makeFallthrough());
 }

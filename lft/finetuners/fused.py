@@ -22,29 +22,25 @@ from torch import Tensor
 from lft.types import Params
 
 
-def step(
-    weights: Params, state: Tensor, gradient: Tensor, *, p: float, scale: float
-) -> tuple[Tensor, Tensor]:
-    """One step of N coordinates; no derivative is recorded.
+def step_(weights: Params, state: Tensor, gradient: Tensor, *, p: float, scale: float) -> Tensor:
+    """One step of N coordinates, which overwrites the state; no derivative is recorded.
 
     Args:
         weights: as :func:`lft.finetuners.lstm.init_weights` names and shapes them.
-        state: (2, L, H, N), h and c of every coordinate.
+        state: (2, L, H, N), h and c of every coordinate, contiguous.
         gradient: (N,). NaN and infinity reach the update as they do in plain PyTorch.
         p: range of the preprocessing's logarithm, in (0, 80].
         scale: factor of the update, in units of the optimizee.
 
     Returns:
-        The new state, and the update Δ (N,).
+        The update Δ (N,).
 
     Raises:
         RuntimeError: a shape, dtype or p does not fit.
     """
     tensors = [weights[name].contiguous() for name in _names(weights)]
-    result: tuple[Tensor, Tensor] = torch.ops.lft.lstm_step(
-        tensors, state.contiguous(), gradient.contiguous(), p, scale
-    )
-    return result
+    update: Tensor = torch.ops.lft.lstm_step_(tensors, state, gradient.contiguous(), p, scale)
+    return update
 
 
 def segment_vjp(
@@ -55,12 +51,12 @@ def segment_vjp(
     The same numbers come out for any number of threads.
 
     Args:
-        weights: as in :func:`step`.
+        weights: as in :func:`step_`.
         start: (2, L, H, N), the state before the segment.
         inputs: (K, N), the gradients fed in.
         cotangents: (K, N), of the updates.
-        p: as in :func:`step`.
-        scale: as in :func:`step`.
+        p: as in :func:`step_`.
+        scale: as in :func:`step_`.
 
     Returns:
         A gradient for every weight, under its name.

@@ -66,7 +66,8 @@ class CoordinateLSTM:
         weights: φ, as :func:`init_weights` names and shapes them.
         settings: sizes, preprocessing and output scale.
         kernel: ``torch`` is the plain differentiable path; ``fused`` the native one, which serves
-            float32 on the CPU where no derivative is recorded; ``auto`` takes it where it can.
+            float32 on the CPU where no derivative is recorded; ``auto`` takes it where it can be
+            had.
     """
 
     def __init__(self, weights: Params, settings: LSTMSettings, kernel: Kernel = "auto") -> None:
@@ -87,9 +88,13 @@ class CoordinateLSTM:
 
     def step(self, state: Tensor, params: Params, grads: Params) -> tuple[Tensor, Params]:
         """One step; see :class:`lft.finetuners.base.FineTuner`."""
+        return self.advance(state.clone(), params, grads)
+
+    def advance(self, state: Tensor, params: Params, grads: Params) -> tuple[Tensor, Params]:
+        """See :class:`lft.finetuners.base.InPlace`."""
         gradient = flatten(grads)
         if self._use_fused(gradient):
-            state, update = fused.step(
+            update = fused.step_(
                 self.weights,
                 state,
                 gradient,
@@ -125,9 +130,9 @@ class CoordinateLSTM:
             )
 
     def _use_fused(self, gradient: Tensor) -> bool:
-        if self.kernel == "torch" or torch.is_grad_enabled():
+        if torch.is_grad_enabled():
             return False
-        return native.available(gradient.device, gradient.dtype)
+        return native.chosen(self.kernel, gradient.device, gradient.dtype)
 
     def _step(self, state: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
         """The reference path: (state, (N,) gradient) -> (state, (N,) update)."""

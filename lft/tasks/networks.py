@@ -102,7 +102,7 @@ class MLP:
         return {name: params[name] for layer in layers for name in (f"w{layer}", f"b{layer}")}
 
     def _use_fused(self, x: Tensor) -> bool:
-        return self.kernel != "torch" and native.available(x.device, x.dtype)
+        return native.chosen(self.kernel, x.device, x.dtype)
 
 
 class CNN:
@@ -164,7 +164,7 @@ class CNN:
         return {name: params[name] for name in (*names, "head", "head_bias")}
 
     def _use_fused(self, x: Tensor) -> bool:
-        return self.kernel != "torch" and native.available(x.device, x.dtype)
+        return native.chosen(self.kernel, x.device, x.dtype)
 
     def _plain(self, params: Params, x: Tensor) -> Tensor:
         n_tasks, n_images = x.shape[:2]

@@ -77,7 +77,7 @@ class LeNet5(nn.Module):
         """What the convolutions make of images (n, C, H, W), (n, 400)."""
         weights: list[Tensor] = [*self.conv1.parameters(), *self.conv2.parameters()]
         constant = not any(weight.requires_grad for weight in weights)
-        if self.kernel != "torch" and constant and native.available(images.device, images.dtype):
+        if constant and native.chosen(self.kernel, images.device, images.dtype):
             return fused_lenet.features(weights, images, self._plain_features)
         return self._plain_features(images)
 

@@ -27,7 +27,7 @@ from lft.metagradient import meta_gradient
 from lft.native import Kernel
 from lft.seeding import generator
 from lft.tasks.sine import Sine
-from lft.types import Params
+from lft.types import Batch, Params, TaskBatch
 
 TASKS, STEPS, STEP_SIZE = 25, 5, 0.01
 Result = tuple[float, Params]
@@ -75,8 +75,6 @@ def plain(case: Problem) -> Result:
 
 
 def _package(case: Problem, kernel: Kernel) -> Result:
-    from lft.types import Batch, TaskBatch
-
     tasks = TaskBatch(Batch(case.x, case.y), Batch(case.query_x, case.query_y))
     meta = {f"init/{name}": leaf for name, leaf in case.init.items()}
     segment = meta_gradient(learner(), meta, family(kernel), tasks, None, generator("unused"))

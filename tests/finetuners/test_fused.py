@@ -53,10 +53,9 @@ class Case:
 
     def fused(self) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """State after the segment, updates (K, N), weight gradients."""
-        state, updates = self.start, []
+        state, updates = self.start.clone(), []
         for gradient in self.inputs:
-            state, update = fused.step(self.weights, state, gradient, p=P, scale=SCALE)
-            updates.append(update)
+            updates.append(fused.step_(self.weights, state, gradient, p=P, scale=SCALE))
         gradients = fused.segment_vjp(
             self.weights, self.start, self.inputs, self.cotangents, p=P, scale=SCALE
         )
@@ -227,10 +226,7 @@ def test_nothing_to_do() -> None:
             case.weights, case.start, case.inputs, case.cotangents, p=P, scale=SCALE
         )
         assert all((gradient == 0).all() for gradient in gradients.values())
-    state, update = fused.step(
-        case.weights, torch.zeros(2, 1, 3, 0), torch.zeros(0), p=P, scale=SCALE
-    )
-    assert state.shape == (2, 1, 3, 0)
+    update = fused.step_(case.weights, torch.zeros(2, 1, 3, 0), torch.zeros(0), p=P, scale=SCALE)
     assert update.shape == (0,)
 
 
@@ -239,13 +235,13 @@ def test_arguments_that_do_not_fit_are_refused() -> None:
     case = Case(layers=1, hidden=3, n=9, steps=2)
     gradient = case.inputs[0]
     with pytest.raises(RuntimeError, match="gradient must be"):
-        fused.step(case.weights, case.start, gradient[:8], p=P, scale=SCALE)
+        fused.step_(case.weights, case.start, gradient[:8], p=P, scale=SCALE)
     with pytest.raises(RuntimeError, match="state must be"):
-        fused.step(case.weights, case.start.double(), gradient, p=P, scale=SCALE)
+        fused.step_(case.weights, case.start.double(), gradient, p=P, scale=SCALE)
     with pytest.raises(RuntimeError, match="cotangents must be"):
         fused.segment_vjp(case.weights, case.start, case.inputs, gradient, p=P, scale=SCALE)
     with pytest.raises(RuntimeError, match="p must"):
-        fused.step(case.weights, case.start, gradient, p=100.0, scale=SCALE)
+        fused.step_(case.weights, case.start, gradient, p=100.0, scale=SCALE)
     case.weights["layer0.b"] = torch.zeros(5)
     with pytest.raises(RuntimeError, match="b must be"):
-        fused.step(case.weights, case.start, gradient, p=P, scale=SCALE)
+        fused.step_(case.weights, case.start, gradient, p=P, scale=SCALE)
