@@ -15,6 +15,12 @@ hypothesis.settings.register_profile("suite", deadline=None, derandomize=True, m
 hypothesis.settings.load_profile("suite")
 
 
+@pytest.fixture(autouse=True)
+def denormal_numbers() -> None:
+    """Jobs flush them to zero for the rest of their process; hypothesis needs them."""
+    torch.set_flush_denormal(False)
+
+
 @pytest.fixture
 def float64() -> Iterator[None]:
     """Everything that is drawn or made during the test is float64."""

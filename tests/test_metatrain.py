@@ -71,12 +71,11 @@ def history(results: Path, run: Run) -> list[list[str]]:
 
 @pytest.fixture(autouse=True)
 def one_thread() -> Iterator[None]:
-    """Training sets the number of threads and torch's arithmetic; put them back."""
+    """Training sets the number of threads and torch's deterministic mode; put them back."""
     threads = torch.get_num_threads()
     yield
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(False)
-    torch.set_flush_denormal(False)
 
 
 @pytest.fixture(scope="module")

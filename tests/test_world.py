@@ -26,7 +26,6 @@ def settings_of_torch() -> Iterator[None]:
     yield
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(False)
-    torch.set_flush_denormal(False)
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +100,6 @@ def test_threads_are_those_of_the_profile() -> None:
 
 
 def test_denormal_numbers_are_flushed() -> None:
-    torch.set_flush_denormal(False)
     small = torch.full((100,), 1e-30)
     assert (small * 1e-10).all()
     use_device(tiny_profile())
