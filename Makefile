@@ -34,6 +34,7 @@ docs: .venv/ready
 
 benchmark: .venv/ready
 	$(BIN)/pytest tests/benchmarks --override-ini "addopts=-q" --benchmark-only
+	$(BIN)/python tests/benchmarks/growth.py docs/images
 
 .venv/ready: requirements.lock pyproject.toml
 	python3 -m venv .venv
