@@ -1,5 +1,5 @@
 CELL = "{experiment}/{trained_on}/{method}-{order}"
-# The seeds of one job, and its name: see `seeds_per_job` in lft/config.py.
+# The seeds of one job, and its name: see `seeds_per_job` in lft/config.
 if PROFILE.seeds_per_job == "one":
     JOB_SEEDS, JOB = ["{seed}"], f"{CELL}/seed{{seed}}"
 else:

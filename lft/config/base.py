@@ -1,0 +1,47 @@
+"""What all settings are made of."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+#: An integer of at least 1.
+Positive = Annotated[int, Field(ge=1, strict=True)]
+#: A number above 0, at most 100.
+Rate = Annotated[float, Field(gt=0, le=100)]
+#: A number between 0 and 1, both excluded.
+Fraction = Annotated[float, Field(gt=0, lt=1)]
+#: A word of lower-case letters, digits and hyphens.
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
+#: Names of families, joined by ``+``.
+Mixture = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*(\+[a-z0-9][a-z0-9-]*)*$")]
+Order = Literal["first", "zeroth"]
+
+SHOWN = {"label", "note", "stands_in_for"}
+"""Settings that change how results are shown, and nothing that is computed."""
+
+
+class Settings(BaseModel):
+    """Base of all settings: frozen, unknown keys and numbers that are not finite refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+def refuse_twice(what: str, values: Sequence[Any]) -> None:
+    """Check that no value is listed twice; ``what`` names the list.
+
+    Raises:
+        ValueError: one is.
+    """
+    for value in values:
+        if values.count(value) > 1:
+            raise ValueError(f"{what}: {value!r} is listed twice")
+
+
+def digest(settings: dict[str, Any]) -> str:
+    """SHA-256 of settings, to tell whether a checkpoint or an output belongs to them."""
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,235 @@
+"""One experiment: families, methods and hyper-parameters."""
+
+from __future__ import annotations
+
+from itertools import product
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationError, model_validator
+
+from lft.config.base import Mixture, Name, Order, Positive, Rate, Settings, refuse_twice
+from lft.config.families import Family
+from lft.config.problems import explain
+from lft.errors import suggestion
+from lft.methods import METHODS, Method, get_method
+
+
+class LSTMSettings(Settings):
+    """The coordinate-wise LSTM fine-tuner m_phi (eq. 3)."""
+
+    layers: Annotated[int, Field(ge=1, le=2)] = 1
+    #: cells per layer
+    hidden: Annotated[int, Field(ge=1, le=1024, strict=True)] = 10
+    #: log-magnitude range (Andrychowicz et al.)
+    preprocess_p: Annotated[float, Field(gt=0, le=80)] = 10.0
+    output_scale: Rate = 0.1  #: multiplies the output, in units of the optimizee
+
+
+class ZerothOrderSettings(Settings):
+    """The gradient estimate of eq. 6."""
+
+    mu: Rate = 1e-3  #: smoothing, in units of the optimizee
+    directions: Positive = 20  #: q
+    shared_directions: bool = False  #: the same u_j for every task of a batch
+
+
+class Validation(Settings):
+    tasks: Positive  #: meta-validation tasks, per family
+    rounds: Positive  #: equally spaced validations during meta-training
+
+
+class Training(Settings):
+    """Meta-training of L2O and LFT fine-tuners; what MAML-like methods share of it."""
+
+    tasks: Positive  #: distinct training tasks
+    epochs: Positive = 1  #: passes over them
+    meta_batch: Positive  #: tasks per meta-batch
+    steps: Positive  #: fine-tuning steps per task
+    segment: Positive  #: steps per truncated segment; each segment gives one meta-update
+    step_weights: Literal["uniform", "linear", "final"] = "uniform"  #: w_k of eq. 4, in a segment
+    second_order: Literal["exact", "dropped"] = "dropped"  #: the term with dg/dtheta of eq. 8
+    learning_rate: Rate  #: Adam on phi, decayed to 0 along a cosine
+    clip: Annotated[float, Field(gt=0)] = 1.0  #: largest norm of the meta-gradient
+    validation: Validation
+
+    @model_validator(mode="after")
+    def _whole_batches(self) -> Training:
+        if self.tasks % self.meta_batch:
+            raise ValueError(
+                f"tasks ({self.tasks}) must be a multiple of meta_batch ({self.meta_batch})"
+            )
+        if self.steps % self.segment:
+            raise ValueError(f"steps ({self.steps}) must be a multiple of segment ({self.segment})")
+        return self
+
+    @property
+    def batches(self) -> int:
+        return self.tasks // self.meta_batch
+
+
+class MamlSettings(Settings):
+    """Inner gradient descent of MAML, FOMAML and Reptile (eq. 2)."""
+
+    epochs: Positive  #: passes over the training tasks
+    steps: Positive  #: K during meta-training
+    step_size: dict[Order, Rate]  #: alpha, for first- and zeroth-order gradients
+    learning_rate: Rate  #: Adam on theta(0), decayed to 0 along a cosine
+
+
+class StepSizes(Settings):
+    """Grid from which SGD's and Adam's step size is picked on meta-validation tasks."""
+
+    sgd: Annotated[tuple[Rate, ...], Field(min_length=1)]
+    adam: Annotated[tuple[Rate, ...], Field(min_length=1)]
+
+
+class Testing(Settings):
+    tasks: Positive  #: meta-test tasks per family
+    steps: Positive  #: fine-tuning steps
+    every: Positive = 1  #: steps between those whose metrics are written
+
+    @model_validator(mode="after")
+    def _whole_strides(self) -> Testing:
+        if self.steps % self.every:
+            raise ValueError(f"steps ({self.steps}) must be a multiple of every ({self.every})")
+        return self
+
+    def written(self, step: int) -> int:
+        """The last step up to ``step`` whose metrics are written."""
+        return min(step, self.steps) // self.every * self.every
+
+
+class Variant(Settings):
+    """A method under changed settings, e.g. an ablation; a row of its own in the results."""
+
+    method: str
+    label: str
+    set: dict[str, Any]  #: dotted key of the experiment, e.g. training.second_order -> value
+
+
+class Experiment(Settings):
+    title: str
+    families: dict[Name, Family]
+    train_on: Annotated[tuple[Mixture, ...], Field(min_length=1)]
+    test_on: Annotated[tuple[Mixture, ...], Field(min_length=1)]
+    methods: tuple[str, ...] = ()
+    variants: dict[Name, Variant] = Field(default={})
+    #: method -> dotted key of the experiment -> value where it differs from the others'
+    overrides: dict[str, dict[str, Any]] = Field(default={})
+    #: method -> dotted key -> values to try
+    search: dict[str, dict[str, list[Any]]] = Field(default={})
+    orders: Annotated[tuple[Order, ...], Field(min_length=1)] = ("first",)
+    finetuner: LSTMSettings
+    zeroth_order: ZerothOrderSettings = ZerothOrderSettings()
+    training: Training
+    maml: MamlSettings
+    step_sizes: StepSizes
+    testing: Testing
+
+    @model_validator(mode="before")
+    @classmethod
+    def _search_in_variants(cls, values: Any) -> Any:
+        """Add a variant for each combination of the values in ``search``."""
+        grids = values.get("search") if isinstance(values, dict) else None
+        if not isinstance(grids, dict) or not all(isinstance(g, dict) for g in grids.values()):
+            return values
+        variants = dict(values.get("variants") or {})
+        for method, grid in grids.items():
+            if not all(isinstance(tried, list) for tried in grid.values()):
+                return values
+            for number, combination in enumerate(product(*grid.values()), start=1):
+                chosen = dict(zip(grid, combination, strict=True))
+                label = ", ".join(f"{key} {value}" for key, value in chosen.items())
+                variants[f"{method}-{number}"] = {"method": method, "label": label, "set": chosen}
+        return {**values, "variants": variants}
+
+    @model_validator(mode="after")
+    def _any_method(self) -> Experiment:
+        if not (self.methods or self.variants):
+            raise ValueError("methods must name at least one method")
+        return self
+
+    @model_validator(mode="after")
+    def _step_size_for_each_order(self) -> Experiment:
+        for order in self.orders:
+            if order not in self.maml.step_size:
+                raise ValueError(f"maml.step_size has no value for order {order!r}")
+        return self
+
+    @model_validator(mode="after")
+    def _nothing_twice(self) -> Experiment:
+        for key in ("train_on", "test_on", "methods", "orders"):
+            refuse_twice(key, getattr(self, key))
+        for mixture in self.train_on + self.test_on:
+            refuse_twice(mixture, mixture.split("+"))
+        return self
+
+    @model_validator(mode="after")
+    def _one_primary_metric(self) -> Experiment:
+        primaries = {name: family.primary for name, family in self.families.items()}
+        if len(set(primaries.values())) > 1:
+            raise ValueError(
+                f"families of one experiment need the same primary metric: {primaries}"
+            )
+        return self
+
+    @property
+    def primary(self) -> str:
+        """The metric by which the experiment's families are judged."""
+        return next(iter(self.families.values())).primary
+
+    @model_validator(mode="after")
+    def _known_names(self) -> Experiment:
+        for mixture in self.train_on + self.test_on:
+            names = mixture.split("+")
+            if self.testing.tasks < len(names):
+                raise ValueError(f"testing.tasks must be at least {len(names)}, for {mixture!r}")
+            for name in names:
+                if name not in self.families:
+                    raise ValueError(f"unknown family {name!r}{suggestion(name, self.families)}")
+        used = (*self.methods, *(variant.method for variant in self.variants.values()))
+        for name in (*used, *self.overrides):
+            if name not in METHODS:
+                raise ValueError(f"unknown method {name!r}{suggestion(name, METHODS)}")
+        for name in self.variants:
+            if name in METHODS:
+                raise ValueError(f"variant {name!r} has the name of a method; choose another")
+        for name in (*self.variants, *self.overrides):
+            self.for_method(name)
+        return self
+
+    def base_method(self, name: str) -> Method:
+        """The row of the method table behind a method or variant name."""
+        return get_method(self.variants[name].method if name in self.variants else name)
+
+    def label(self, name: str) -> str:
+        return self.variants[name].label if name in self.variants else get_method(name).label
+
+    def for_method(self, name: str) -> Experiment:
+        """The experiment as a method or variant sees it, its overrides applied and validated.
+
+        Raises:
+            ValueError: an override has an unknown key or a value that does not fit.
+        """
+        method = self.variants[name].method if name in self.variants else name
+        changes = dict(self.overrides.get(method, {}))
+        if name in self.variants:
+            changes |= self.variants[name].set
+        if not changes:
+            return self
+        what = f"variant {name!r}" if name in self.variants else f"overrides of {name!r}"
+        values = self.model_dump() | {"variants": {}, "overrides": {}, "search": {}}
+        values["methods"] = self.methods or (method,)
+        for dotted, value in changes.items():
+            *parents, last = dotted.split(".")
+            target: Any = values
+            for key in (*parents, last):
+                if not isinstance(target, dict) or key not in target:
+                    hint = suggestion(key, target) if isinstance(target, dict) else ""
+                    raise ValueError(f"{what}: unknown key {dotted!r}{hint}")
+                parent, target = target, target[key]
+            parent[last] = value
+        try:
+            return Experiment.model_validate(values)
+        except ValidationError as error:
+            raise ValueError(f"{what}: {explain(error, Experiment)}") from None

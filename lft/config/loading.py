@@ -1,0 +1,148 @@
+"""From YAML files to a profile."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Hashable, Iterable
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from lft import methods, plugins
+from lft.config.families import register_family
+from lft.config.problems import explain
+from lft.config.profile import Plugins, Profile
+from lft.errors import UsageError, suggestion
+from lft.paths import shipped
+
+
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """Safe loader that refuses a key written twice in one mapping."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        seen: set[Any] = set()
+        for key_node, _ in node.value:
+            if key_node.tag == "tag:yaml.org,2002:merge":
+                continue
+            key = self.construct_object(key_node)
+            line = key_node.start_mark.line + 1
+            if not isinstance(key, Hashable):
+                raise UsageError(f"line {line}: a key must be a plain word")
+            if key in seen:
+                raise UsageError(f"line {line}: key {key!r} is given twice; keep one")
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+def load_profile(path: Path | str) -> Profile:
+    """Read and validate a profile.
+
+    Args:
+        path: a YAML file, or the name of a profile that comes with the package, e.g. ``quick``.
+            Top-level keys that start with ``_`` hold YAML anchors and are dropped. With
+            ``extends: other.yaml``, a path from the file's own folder, or ``extends: quick`` it
+            holds only what differs from that profile; ``null`` removes a key.
+
+    Raises:
+        UsageError: a file is missing or not YAML, or a key is unknown, duplicate, mistyped or
+            out of range; the message names the key and the nearest valid key or the bound.
+    """
+    register_installed()
+    path = _profile_path(Path(path))
+    try:
+        return Profile.model_validate(_profile_values(path))
+    except ValidationError as error:
+        raise UsageError(f"{path}: {explain(error, Profile)}") from None
+
+
+def _profile_values(path: Path, extended_by: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """The settings of a profile file, merged into those of the profile that it extends."""
+    values = read_yaml(path, "profile")
+    if not isinstance(values, dict):
+        raise UsageError(f"{path}: a profile is a mapping of settings")
+    values = {key: value for key, value in values.items() if not str(key).startswith("_")}
+    if values.get("plugins") is not None:
+        values["plugins"] = _plugins(values["plugins"], path)
+    if "extends" not in values:
+        return values
+    named = Path(str(values.pop("extends")))
+    base = (path.parent / named if named.suffix else _profile_path(named)).resolve()
+    if base in (path.resolve(), *extended_by):
+        raise UsageError(f"{path}: profile {base.name} extends itself; correct its key 'extends'")
+    return _merged(_profile_values(base, (path.resolve(), *extended_by)), values)
+
+
+def _merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """``changes`` merged into ``base``, mapping by mapping; a key set to None is removed."""
+    merged = dict(base)
+    for key, value in changes.items():
+        old = base.get(key)
+        if isinstance(old, dict) and isinstance(value, dict):
+            value = _merged(old, value)
+        merged[key] = value
+    return {key: value for key, value in merged.items() if key not in changes or value is not None}
+
+
+@functools.cache
+def register_installed() -> None:
+    """Make methods and task families of installed packages known.
+
+    Raises:
+        UsageError: one of them is broken.
+    """
+    _register(plugins.installed("methods"), plugins.installed("tasks"))
+
+
+def _plugins(named: Any, profile: Path) -> dict[str, tuple[str, ...]]:
+    """A profile's plug-ins, now known; their references hold module names in place of paths."""
+    try:
+        references = Plugins.model_validate(named).model_dump().items()
+        located = {
+            group: tuple(
+                plugins.located(reference, profile.parent) for reference in group_references
+            )
+            for group, group_references in references
+        }
+        _register(located["methods"], located["tasks"])
+    except ValidationError as error:
+        raise UsageError(f"{profile}: plugins.{explain(error, Plugins)}") from None
+    except UsageError as error:
+        raise UsageError(f"{profile}: {error}") from None
+    return located
+
+
+def _register(rows: Iterable[str], families: Iterable[str]) -> None:
+    for reference in rows:
+        methods.register(plugins.load_object(reference))
+    for reference in families:
+        register_family(plugins.load_object(reference))
+
+
+def _profile_path(path: Path) -> Path:
+    """The file of a profile given by name or by path."""
+    if path.suffix or path.exists() or len(path.parts) > 1:
+        return path
+    known = {file.stem: file for file in sorted(shipped("workflow", "config").glob("*.yaml"))}
+    if path.name not in known:
+        hint = suggestion(path.name, known)
+        raise UsageError(f"there is neither a file {path} nor a profile of that name{hint}")
+    return known[path.name]
+
+
+def read_yaml(path: Path, what: str) -> Any:
+    """Read a YAML file; ``what`` names it in errors.
+
+    Raises:
+        UsageError: the file is missing or not YAML, or a key is given twice.
+    """
+    try:
+        return yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeyLoader)
+    except OSError as error:
+        raise UsageError(f"cannot read {what} {path}: {error.strerror}") from None
+    except UsageError as error:
+        raise UsageError(f"{path}: {error}") from None
+    except (yaml.YAMLError, AttributeError, LookupError, RecursionError, ValueError) as error:
+        # PyYAML lets errors of its constructors through, e.g. ValueError for the date 2020-13-01.
+        raise UsageError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
