@@ -1,0 +1,44 @@
+"""The run that results/reference keeps: its report follows from what is kept."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from lft.cli import report
+
+ROOT = Path(__file__).resolve().parents[2]
+REFERENCE = ROOT / "results" / "reference"
+
+
+@pytest.fixture(scope="module")
+def rebuilt(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The reference run without its report, and with the report built again."""
+    made = ("*.html", "*.md", "claims.csv", "tables", "figures", "data", "logs")
+    copy = tmp_path_factory.mktemp("results") / "reference"
+    shutil.copytree(REFERENCE, copy, ignore=shutil.ignore_patterns(*made))
+    report(ROOT / "workflow/config/reference.yaml", copy)
+    return copy
+
+
+def test_the_report_is_rebuilt_byte_for_byte(rebuilt: Path) -> None:
+    kept = [
+        path.relative_to(REFERENCE)
+        for pattern in ("*.html", "*.md", "*.csv", "tables/*", "figures/*.csv", "figures/*.svg")
+        for path in sorted(REFERENCE.glob(pattern))
+    ]
+    assert len(kept) > 30
+    for path in kept:
+        assert (rebuilt / path).read_bytes() == (REFERENCE / path).read_bytes(), path
+
+
+def test_the_readme_shows_its_verdicts() -> None:
+    verdicts = (REFERENCE / "verdicts.md").read_text()
+    assert verdicts.strip() in (ROOT / "README.md").read_text()
+
+
+def test_every_cell_is_measured_or_told_why_not() -> None:
+    cells = (REFERENCE / "cells.csv").read_text()
+    assert ",missing," not in cells
