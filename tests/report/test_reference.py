@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from lft.cli import report
+from lft.paths import kept_alternatives
 
 ROOT = Path(__file__).resolve().parents[2]
 REFERENCE = ROOT / "results" / "reference"
@@ -15,9 +16,14 @@ REFERENCE = ROOT / "results" / "reference"
 
 @pytest.fixture(scope="module")
 def rebuilt(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The reference run without its report, and with the report built again."""
+    """The reference run, beside the other kept ones, with its report taken away and built again."""
     made = ("*.html", "*.md", "claims.csv", "tables", "figures", "data", "logs")
-    copy = tmp_path_factory.mktemp("results") / "reference"
+    results = tmp_path_factory.mktemp("results")
+    for kept in kept_alternatives(REFERENCE).values():
+        (results / kept.parent.name).mkdir()
+        for name in ("alternatives.csv", "report.html"):
+            shutil.copy(kept.with_name(name), results / kept.parent.name)
+    copy = results / "reference"
     shutil.copytree(REFERENCE, copy, ignore=shutil.ignore_patterns(*made))
     report(ROOT / "workflow/config/reference.yaml", copy)
     return copy
