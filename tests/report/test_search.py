@@ -98,13 +98,24 @@ def test_a_profile_that_searches_nothing_is_refused(tmp_path: Path) -> None:
         write_search(tiny_profile(), tmp_path)
 
 
-@pytest.mark.parametrize("name", ["paper", "quick"])
-def test_the_shipped_profiles_take_what_the_kept_search_chose(name: str) -> None:
-    search = load_profile(ROOT / "workflow/config/search.yaml")
+@pytest.mark.parametrize(
+    "name, searched, experiments",
+    [
+        ("quick", "search", {"attack", "classification", "sine"}),
+        ("paper", "search", {"attack"}),
+        ("paper", "search-seeds", {"classification", "sine"}),
+    ],
+)
+def test_the_shipped_profiles_take_what_the_kept_searches_chose(
+    name: str, searched: str, experiments: set[str]
+) -> None:
+    search = load_profile(ROOT / f"workflow/config/{searched}.yaml")
     taken = load_profile(ROOT / f"workflow/config/{name}.yaml")
-    with (ROOT / "results/search/search.csv").open() as file:
-        chosen = [row for row in csv.DictReader(file) if row["chosen"] == "True"]
-    assert len(chosen) == 9  # three methods in three experiments
+    with (ROOT / "results" / searched / "search.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if row["experiment"] in experiments]
+    assert {int(row["seeds"]) for row in rows} == {len(search.seeds)}
+    chosen = [row for row in rows if row["chosen"] == "True"]
+    assert len(chosen) == 3 * len(experiments)  # L2O, LFT and MAML
     for row in chosen:
         experiment = search.experiments[row["experiment"]]
         (variant,) = [
