@@ -7,6 +7,8 @@ RUNS = [run for name in PROFILE.experiments for run in PROFILE.runs(name)]
 EVALUATIONS = sorted(
     {f"{RESULTS}/{run.evaluation_folder}/measurements.csv" for run in RUNS}
 )
+# Priority of long jobs: evaluations, which are short, fill the cores at the end.
+EARLY = 1
 THEORY = [f"{RESULTS}/theory/{name}.csv" for name in PROFILE.theory_experiments]
 
 

@@ -7,6 +7,7 @@ rule data:
         f"{RESULTS}/logs/data/{{source}}.log",
     benchmark:
         f"{RESULTS}/benchmarks/data/{{source}}.tsv"
+    priority: EARLY
     conda:
         "../envs/lft.yaml"
     threads: 1
@@ -31,6 +32,7 @@ rule victim:
         f"{RESULTS}/logs/victim/{{source}}.log",
     benchmark:
         f"{RESULTS}/benchmarks/victim/{{source}}.tsv"
+    priority: EARLY
     conda:
         "../envs/lft.yaml"
     threads: PROFILE.threads

@@ -14,6 +14,7 @@ rule theory:
         f"{RESULTS}/logs/theory/{{experiment}}.log",
     benchmark:
         f"{RESULTS}/benchmarks/theory/{{experiment}}.tsv"
+    priority: EARLY
     conda:
         "../envs/lft.yaml"
     threads: PROFILE.threads

@@ -20,6 +20,7 @@ rule train:
         f"{RESULTS}/logs/train/{JOB}.log",
     benchmark:
         f"{RESULTS}/benchmarks/train/{JOB}.tsv"
+    priority: EARLY
     conda:
         "../envs/lft.yaml"
     threads: PROFILE.threads
