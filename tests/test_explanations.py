@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 
@@ -64,3 +65,14 @@ def test_l2os_outer_loss_on_sines_falls_all_the_way(
     by_descent = [outer_loss(SGD(size), family, joined, start) for size in (1e-4, 1e-3, 1e-2)]
     for losses in (by_adam, by_descent):
         assert losses[0] - 0.1 > losses[1] > losses[2] + 0.1
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_lfts_loss_on_cifar10_falls_while_its_error_rises(seed: int) -> None:
+    """In the kept reference run, between the first and the last validation of each seed."""
+    runs = ROOT / "results/reference/runs/classification/cifar10/lft-first"
+    history = pd.read_csv(runs / f"seed{seed}" / "history.csv")
+    validations = history["validation"].dropna()
+    until_first = history.loc[: validations.index[0], "loss"]
+    assert history["loss"].tail(len(until_first)).mean() < until_first.mean()
+    assert validations.iloc[-1] > validations.iloc[0]
