@@ -22,12 +22,14 @@ from platformdirs import user_cache_path
 from torch import Tensor
 
 from lft.errors import UsageError
+from lft.types import TaskBatch
 
 Kernel = Literal["auto", "fused", "torch"]
 """``torch`` is plain PyTorch; ``fused`` the native kernels, for float32 on the CPU, or an error;
 ``auto`` the native kernels where they can be had."""
 
 _SOURCES = tuple(sorted(Path(__file__).parent.glob("*/*.cpp")))
+_HEADER = Path(__file__).with_name("kernels.h")
 _FLAGS = ("-O3", "-fopenmp", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math")
 _SIMD_FLAGS = {
     "AVX2": ("-mavx2", "-mfma"),
@@ -82,6 +84,31 @@ def loss(
     return losses, outputs
 
 
+def descend(
+    kernel: Callable[..., tuple[Tensor, list[Tensor], list[Tensor]]],
+    params: dict[str, Tensor],
+    tasks: TaskBatch,
+    steps: int,
+    step_size: float,
+) -> tuple[Tensor, dict[str, Tensor], dict[str, Tensor]]:
+    """θ⁽ᴷ⁾ by gradient descent on the support set (eq. 2), and what MAML asks of it (eq. 1).
+
+    Args:
+        kernel: computes it from parameters and the tasks' tensors.
+        params: in the kernel's order.
+
+    Returns:
+        f(θ⁽ᴷ⁾; query) of each task (B,), its gradient in θ⁽⁰⁾, and θ⁽ᴷ⁾.
+
+    Raises:
+        RuntimeError: a shape, dtype or label does not fit.
+    """
+    leaves = [leaf.contiguous() for leaf in params.values()]
+    data = [leaf.contiguous() for part in tasks for leaf in part]
+    losses, gradients, ends = kernel(leaves, *data, steps, step_size)
+    return losses, dict(zip(params, gradients, strict=True)), dict(zip(params, ends, strict=True))
+
+
 class _Loss(torch.autograd.Function):
     @staticmethod
     def forward(
@@ -134,7 +161,7 @@ def _problem() -> str:
 
 def _key(flags: tuple[str, ...]) -> str:
     """What the library's content depends on, as a file name."""
-    sources = (source.read_text() for source in _SOURCES)
+    sources = (source.read_text() for source in (*_SOURCES, _HEADER))
     parts = (*sources, torch.__version__, sysconfig.get_platform(), *flags)
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 

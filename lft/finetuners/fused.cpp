@@ -27,6 +27,8 @@
 #include <immintrin.h>
 #endif
 
+#include "../kernels.h"
+
 namespace {
 
 // ---- vectors
@@ -524,11 +526,7 @@ struct Segment {
 // ---- operators
 
 void check(const at::Tensor& tensor, at::IntArrayRef shape, const char* name) {
-  TORCH_CHECK(tensor.scalar_type() == at::kFloat && tensor.device().is_cpu() &&
-                  tensor.is_contiguous() && tensor.sizes() == shape,
-              "fused LSTM: ", name, " must be contiguous float32 of shape ", shape,
-              " on the CPU, not ", tensor.scalar_type(), " of shape ", tensor.sizes(), " on ",
-              tensor.device());
+  lft::check(tensor, shape, at::kFloat, "fused LSTM", name);
 }
 
 void check_network(const std::vector<at::Tensor>& weights, const at::Tensor& state, double p) {

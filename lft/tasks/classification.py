@@ -72,9 +72,7 @@ class Classification:
     def descend(
         self, params: Params, tasks: TaskBatch, steps: int, step_size: float
     ) -> tuple[Tensor, Params, Params] | None:
-        """See :class:`lft.tasks.base.Descending`; MLPs have it."""
-        if not isinstance(self.network, MLP):
-            return None
+        """See :class:`lft.tasks.base.Descending`."""
         return self.network.descend(params, tasks, steps, step_size)
 
     def metrics(self, params: Params, batch: Batch) -> dict[str, Tensor]:

@@ -9,11 +9,10 @@
 #include <ATen/Parallel.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/empty.h>
-#include <ATen/ops/empty_like.h>
 #include <torch/library.h>
 
 #include <algorithm>
-#include <cmath>
+#include <array>
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
@@ -22,7 +21,14 @@
 #include <utility>
 #include <vector>
 
+#include "../kernels.h"
+
 namespace {
+
+// Errors name the kernel.
+void check(const at::Tensor& tensor, at::IntArrayRef shape, at::ScalarType type, const char* name) {
+  lft::check(tensor, shape, type, "fused CNN", name);
+}
 
 // ---- vectors
 
@@ -34,7 +40,7 @@ constexpr int LANES = 8, BLOCK = 8;
 #else
 constexpr int LANES = 4, BLOCK = 8;
 #endif
-constexpr int KERNEL = 3;
+constexpr int KERNEL = 3, TAPS = KERNEL * KERNEL;
 
 typedef float vec __attribute__((vector_size(LANES * sizeof(float)), may_alias));
 
@@ -121,7 +127,7 @@ struct Layer {
   int64_t inside() const { return in_row() + in_stride; }  // the first place within the margin
   int64_t grad_row() const { return (columns + 1) * out_stride; }
   int64_t grad_floats() const { return (rows + 1) * grad_row(); }
-  int64_t patch() const { return KERNEL * KERNEL * in; }
+  int64_t patch() const { return TAPS * in; }
 };
 
 struct Network {
@@ -141,6 +147,7 @@ struct Network {
     features = in * h * w;
   }
   const Layer& last() const { return layers.back(); }
+  int64_t pixels() const { return channels * height * width; }
 };
 
 // ---- products
@@ -165,15 +172,23 @@ void multiply(const float* a, int64_t row, int64_t stride, const std::vector<Run
   for (int n = 0; n < ROWS * COLUMNS; ++n) sum[n] = total[n];
 }
 
-// Calls put(y, x, sum) for every place of a grid with start + the product there of a and w.
-template <int STRIDE, class Put>
-void for_each_place(const Grid& grid, const float* a, const std::vector<Run>& runs, const float* w,
+// Numbers at the first place of a grid, and the weights they are multiplied by.
+struct Term {
+  const float *a, *w;
+};
+template <size_t N>
+using Terms = std::array<Term, N>;
+
+// Calls put(y, x, sum) for every place of a grid with start + the products there of all terms.
+template <int STRIDE, size_t N, class Put>
+void for_each_place(const Grid& grid, const Terms<N>& terms, const std::vector<Run>& runs,
                     int64_t w_stride, vec start, const Put& put) {
   const auto block = [&]<int ROWS, int COLUMNS>(int64_t y, int64_t x) {
     vec sum[ROWS * COLUMNS];
     for (vec& lanes : sum) lanes = start;
-    multiply<ROWS, COLUMNS, STRIDE>(a + y * grid.row + x * grid.column, grid.row, grid.column, runs,
-                                    w, w_stride, sum);
+    for (const Term& term : terms)
+      multiply<ROWS, COLUMNS, STRIDE>(term.a + y * grid.row + x * grid.column, grid.row,
+                                      grid.column, runs, term.w, w_stride, sum);
     for (int r = 0; r < ROWS; ++r)
       for (int c = 0; c < COLUMNS; ++c) put(y + r, x + c, sum[r * COLUMNS + c]);
   };
@@ -236,124 +251,195 @@ void outer(const Layer& layer, const float* a, int64_t length, const float* grad
 
 // ---- one task
 
-// A thread's memory: the task's weights in the order of the products, one image's activations.
+// Pointers to one task's parameters or their gradients, in the order of the operator's list.
+template <class T>
+using Pointers = std::vector<T*>;
+
+// Images and labels of one task.
+struct Examples {
+  const float* x;
+  const int64_t* y;
+  int64_t n;
+};
+
+// A thread's memory: the task's weights in the order of the products, and one image's activations
+// and their gradients d; with order 2 also the derivatives of all these along a direction v of the
+// parameters, the tangents. Where the comments say d or its tangent, the loss is meant.
 class Task {
  public:
-  Task(const Network& net, bool backward) : net_(net), backward_(backward) {
+  // order: of the derivatives that are asked for, 0 to 2
+  Task(const Network& net, int order)
+      : net_(net), order_(order), d_logits_(net.outputs), r_logits_(net.outputs), r_d_(net.outputs) {
     int64_t floats = 0;
     const auto take = [&](int64_t n) { return std::exchange(floats, floats + padded(n)); };
-    for (const Layer& layer : net.layers) {
-      Memory at;
-      at.input = take(layer.in_floats());
-      at.weights = take(layer.patch() * layer.out_stride);
-      at.bias = take(layer.out_stride);
-      if (backward) {
-        at.transposed = take(KERNEL * KERNEL * layer.out * padded(layer.in));
-        at.grad = take(layer.grad_floats());
-        at.d_weights = take(layer.patch() * layer.out_stride);
-        at.d_bias = take(layer.out_stride);
+    const auto lay_out = [&](Places& places) {
+      for (const Layer& layer : net.layers) {
+        places.input.push_back(take(layer.in_floats()));
+        places.weights.push_back(take(layer.patch() * layer.out_stride));
+        places.bias.push_back(take(layer.out_stride));
+        places.transposed.push_back(take(order ? TAPS * layer.out * padded(layer.in) : 0));
+        places.grad.push_back(take(order ? layer.grad_floats() : 0));
       }
-      at_.push_back(at);
-    }
-    output_ = take(net.last().rows * net.last().columns * net.last().out_stride);
+      places.output = take(net.last().rows * net.last().columns * net.last().out_stride);
+    };
+    lay_out(values_);
+    if (order == 2) lay_out(tangents_);
+    if (order)
+      for (const Layer& layer : net.layers) {
+        sums_.push_back(take(layer.patch() * layer.out_stride));
+        bias_sums_.push_back(take(layer.out_stride));
+      }
     memory_ = zeros(floats);
   }
 
-  // Pointers to one task's parameters or their gradients, in the order of the operator's list.
-  template <class T>
-  using Pointers = std::vector<T*>;
-
-  void load(const Pointers<const float>& params) {
-    for (size_t l = 0; l < net_.layers.size(); ++l) {
-      const Layer& layer = net_.layers[l];
-      float* weights = at(at_[l].weights);
-      for_each_weight(layer, [&](int64_t k, int64_t tap, int64_t c, int64_t o) {
-        weights[(tap * layer.in + c) * layer.out_stride + o] = params[2 * l][k];
-      });
-      std::copy_n(params[2 * l + 1], layer.out, at(at_[l].bias));
-      if (backward_ && l > 0) load_transposed(layer, params[2 * l], at(at_[l].transposed));
-    }
-    head_ = params[params.size() - 2];
-    head_bias_ = params.back();
-  }
+  void load(const Pointers<const float>& params) { load(params, values_); }
 
   // image: (C, H, W); logits: (outputs)
   void forward(const float* image, float* logits) {
     load_image(image);
     for (size_t l = 0; l < net_.layers.size(); ++l) {
-      const Layer& layer = net_.layers[l];
-      const Grid grid{layer.rows, layer.columns, 2 * layer.in_row(), 2 * layer.in_stride};
-      const auto [row, column] = strides_after(l);
-      with_stride(grid.column, [&, row = row, column = column]<int STRIDE>() {
-        for (int64_t o = 0; o < layer.out_stride; o += LANES) {
-          float* output = output_of(l) + o;
-          for_each_place<STRIDE>(grid, at(at_[l].input), layer.runs, at(at_[l].weights) + o,
-                                 layer.out_stride, vec_at(at(at_[l].bias) + o),
-                                 [&](int64_t y, int64_t x, vec sum) {
-                                   vec_at(output + y * row + x * column) = sum < 0.0f ? vec{} : sum;
-                                 });
-        }
+      float* output = output_of(l, values_);
+      convolve(l, Terms<1>{{term(l, values_, values_)}}, values_, [&](int64_t place, vec sum) {
+        vec_at(output + place) = sum < 0.0f ? vec{} : sum;
       });
     }
-    std::copy_n(head_bias_, net_.outputs, logits);
-    for_each_feature([&](int64_t k, int64_t place, int64_t) {
-      const float feature = at(output_)[place], *w = head_ + k * net_.outputs;
-      for (int64_t o = 0; o < net_.outputs; ++o) logits[o] += feature * w[o];
-    });
+    std::copy_n(values_.head_bias, net_.outputs, logits);
+    add_logits(values_, values_, logits);
   }
 
-  // Adds the gradients of <d_logits, logits of the image that went forward last>.
-  void backward(const float* d_logits, float* d_head, float* d_head_bias) {
-    for (int64_t o = 0; o < net_.outputs; ++o) d_head_bias[o] += d_logits[o];
-    const float* features = at(output_);
-    for_each_feature([&](int64_t k, int64_t place, int64_t grad_place) {
-      float sum = 0.0f;
-      const float *w = head_ + k * net_.outputs, feature = features[place];
-      float* d_w = d_head + k * net_.outputs;
-      // Two loops: one would be compiled twice and round differently where the arrays lie close.
-      for (int64_t o = 0; o < net_.outputs; ++o) sum += w[o] * d_logits[o];
-      for (int64_t o = 0; o < net_.outputs; ++o) d_w[o] += feature * d_logits[o];
-      at(at_.back().grad)[grad_place] = feature <= 0.0f ? 0.0f : sum;
-    });
-    for (int64_t l = net_.layers.size() - 1; l >= 0; --l) {
-      add_weight_gradients(l);
-      if (l > 0) input_gradient(l);
+  // The mean cross-entropy of the examples, their logits (n, outputs) and its gradient.
+  double gradient(const Examples& examples, float* logits, const Pointers<float>& to) {
+    clear_sums(to);
+    double loss = 0.0;
+    for (int64_t k = 0; k < examples.n; ++k, logits += net_.outputs) {
+      forward(examples.x + k * net_.pixels(), logits);
+      loss += lft::cross_entropy(logits, net_.outputs, examples.y[k], 1.0f / examples.n,
+                                 d_logits_.data());
+      backward();
+      add_head_gradients(values_, d_logits_, to);
+      for (size_t l = 0; l < net_.layers.size(); ++l) add_weight_gradients(l, values_, values_);
     }
+    store_sums(to);
+    return loss / examples.n;
   }
 
-  void clear_gradients() {
-    for (size_t l = 0; l < net_.layers.size(); ++l) {
-      const Layer& layer = net_.layers[l];
-      std::fill_n(at(at_[l].d_weights), layer.patch() * layer.out_stride, 0.0f);
-      std::fill_n(at(at_[l].d_bias), layer.out_stride, 0.0f);
+  // The product of that gradient's Jacobian, the Hessian, with v.
+  void hessian_product(const Examples& examples, const Pointers<const float>& v,
+                       const Pointers<float>& to) {
+    load(v, tangents_);
+    clear_sums(to);
+    std::vector<float> logits(net_.outputs);
+    for (int64_t k = 0; k < examples.n; ++k) {
+      const float scale = 1.0f / examples.n;
+      forward(examples.x + k * net_.pixels(), logits.data());
+      lft::cross_entropy(logits.data(), net_.outputs, examples.y[k], scale, d_logits_.data());
+      backward();
+      forward_tangent();
+      lft::cross_entropy_tangent(logits.data(), r_logits_.data(), net_.outputs, scale, r_d_.data());
+      backward_tangent();
+      add_head_gradients(values_, r_d_, to);
+      add_outer_head(tangents_, d_logits_, to);
+      for (size_t l = 0; l < net_.layers.size(); ++l) {
+        add_weight_gradients(l, values_, tangents_);
+        if (l > 0) add_outer(l, tangents_, values_);
+      }
     }
-  }
-
-  void store_gradients(const Pointers<float>& grads) {
-    for (size_t l = 0; l < net_.layers.size(); ++l) {
-      const Layer& layer = net_.layers[l];
-      const float* d_weights = at(at_[l].d_weights);
-      for_each_weight(layer, [&](int64_t k, int64_t tap, int64_t c, int64_t o) {
-        grads[2 * l][k] = d_weights[(tap * layer.in + c) * layer.out_stride + o];
-      });
-      std::copy_n(at(at_[l].d_bias), layer.out, grads[2 * l + 1]);
-    }
+    store_sums(to);
   }
 
  private:
-  struct Memory {
-    int64_t input, weights, bias, transposed = 0, grad = 0, d_weights = 0, d_bias = 0;
+  // Where the numbers of each layer lie, and those of the linear layer.
+  struct Places {
+    std::vector<int64_t> input, weights, bias, transposed, grad;
+    int64_t output;
+    const float *head, *head_bias;
   };
 
   float* at(int64_t place) { return memory_.get() + place; }
 
-  // Calls f(k, tap, c, o) for element k of weights (out, in, 3, 3).
-  template <class F>
-  static void for_each_weight(const Layer& layer, const F& f) {
-    int64_t k = 0;
-    for (int64_t o = 0; o < layer.out; ++o)
-      for (int64_t c = 0; c < layer.in; ++c)
-        for (int64_t tap = 0; tap < KERNEL * KERNEL; ++tap) f(k++, tap, c, o);
+  void load(const Pointers<const float>& params, Places& places) {
+    for (size_t l = 0; l < net_.layers.size(); ++l) {
+      const Layer& layer = net_.layers[l];
+      float* weights = at(places.weights[l]);
+      for_each_weight(layer, [&](int64_t k, int64_t tap, int64_t c, int64_t o) {
+        weights[(tap * layer.in + c) * layer.out_stride + o] = params[2 * l][k];
+      });
+      std::copy_n(params[2 * l + 1], layer.out, at(places.bias[l]));
+      if (order_ && l > 0) load_transposed(layer, params[2 * l], at(places.transposed[l]));
+    }
+    places.head = params[params.size() - 2];
+    places.head_bias = params.back();
+  }
+
+  void forward_tangent() {
+    for (size_t l = 0; l < net_.layers.size(); ++l) {
+      const float* value = output_of(l, values_);
+      float* output = output_of(l, tangents_);
+      const auto put = [&](int64_t place, vec sum) {
+        vec_at(output + place) = vec_at(value + place) <= 0.0f ? vec{} : sum;
+      };
+      const Term along_weights = term(l, values_, tangents_);
+      if (l == 0)
+        convolve(l, Terms<1>{{along_weights}}, tangents_, put);
+      else
+        convolve(l, Terms<2>{{along_weights, term(l, tangents_, values_)}}, tangents_, put);
+    }
+    std::copy_n(tangents_.head_bias, net_.outputs, r_logits_.data());
+    add_logits(values_, tangents_, r_logits_.data());
+    add_logits(tangents_, values_, r_logits_.data());
+  }
+
+  // Gradients of all layers' outputs, from d_logits_.
+  void backward() {
+    for_each_feature([&](int64_t k, int64_t place, int64_t grad_place) {
+      const float sum = of_feature(values_, k, d_logits_);
+      at(values_.grad.back())[grad_place] = at(values_.output)[place] <= 0.0f ? 0.0f : sum;
+    });
+    for (size_t l = net_.layers.size() - 1; l > 0; --l)
+      input_gradient(l, Terms<1>{{back_term(l, values_, values_)}}, values_);
+  }
+
+  // Their tangents, from r_d_.
+  void backward_tangent() {
+    for_each_feature([&](int64_t k, int64_t place, int64_t grad_place) {
+      const float sum = of_feature(values_, k, r_d_) + of_feature(tangents_, k, d_logits_);
+      at(tangents_.grad.back())[grad_place] = at(values_.output)[place] <= 0.0f ? 0.0f : sum;
+    });
+    for (size_t l = net_.layers.size() - 1; l > 0; --l)
+      input_gradient(
+          l, Terms<2>{{back_term(l, tangents_, values_), back_term(l, values_, tangents_)}},
+          tangents_);
+  }
+
+  // ---- the linear layer
+
+  void add_logits(const Places& features, const Places& weights, float* logits) {
+    for_each_feature([&](int64_t k, int64_t place, int64_t) {
+      const float feature = at(features.output)[place], *w = weights.head + k * net_.outputs;
+      for (int64_t o = 0; o < net_.outputs; ++o) logits[o] += feature * w[o];
+    });
+  }
+
+  float of_feature(const Places& weights, int64_t k, const std::vector<float>& d) const {
+    const float* w = weights.head + k * net_.outputs;
+    float sum = 0.0f;
+    for (int64_t o = 0; o < net_.outputs; ++o) sum += w[o] * d[o];
+    return sum;
+  }
+
+  void add_head_gradients(const Places& features, const std::vector<float>& d,
+                          const Pointers<float>& to) {
+    for (int64_t o = 0; o < net_.outputs; ++o) to.back()[o] += d[o];
+    add_outer_head(features, d, to);
+  }
+
+  void add_outer_head(const Places& features, const std::vector<float>& d,
+                      const Pointers<float>& to) {
+    for_each_feature([&](int64_t k, int64_t place, int64_t) {
+      const float feature = at(features.output)[place];
+      float* d_w = to[to.size() - 2] + k * net_.outputs;
+      for (int64_t o = 0; o < net_.outputs; ++o) d_w[o] += feature * d[o];
+    });
   }
 
   // Calls f(k, place in the output, place in its gradient) for every input k of the linear layer.
@@ -368,40 +454,132 @@ class Task {
             y * layer.grad_row() + x * layer.out_stride + c);
   }
 
+  // ---- convolutions
+
+  Term term(size_t l, const Places& inputs, const Places& weights) {
+    return {at(inputs.input[l]), at(weights.weights[l])};
+  }
+  Term back_term(size_t l, const Places& grads, const Places& weights) {
+    return {at(grads.grad[l]), at(weights.transposed[l])};
+  }
+
+  // Calls put(place in the output, bias + the sum of all terms).
+  template <size_t N, class Put>
+  void convolve(size_t l, const Terms<N>& terms, const Places& biases, const Put& put) {
+    const Layer& layer = net_.layers[l];
+    const Grid grid{layer.rows, layer.columns, 2 * layer.in_row(), 2 * layer.in_stride};
+    const auto [row, column] = strides_after(l);
+    with_stride(grid.column, [&, row = row, column = column]<int STRIDE>() {
+      for (int64_t o = 0; o < layer.out_stride; o += LANES)
+        for_each_place<STRIDE>(
+            grid, shifted(terms, o), layer.runs, layer.out_stride, vec_at(at(biases.bias[l]) + o),
+            [&](int64_t y, int64_t x, vec sum) { put(o + y * row + x * column, sum); });
+    });
+  }
+
+  // The gradient of a layer's input, the sum of all terms through the ReLU of the layer below.
+  template <size_t N>
+  void input_gradient(size_t l, Terms<N> terms, const Places& to) {
+    const Layer &layer = net_.layers[l], &below = net_.layers[l - 1];
+    const int64_t lanes = padded(layer.in);
+    for (const Parity& parity : layer.parities) {
+      const float* values = at(values_.input[l]) + layer.inside() +
+                            parity.odd_row * layer.in_row() + parity.odd_column * layer.in_stride;
+      float* gradients = at(to.grad[l - 1]) + parity.odd_row * below.grad_row() +
+                         parity.odd_column * below.out_stride;
+      with_stride(parity.grid.column, [&]<int STRIDE>() {
+        for (int64_t c = 0; c < lanes; c += LANES)
+          for_each_place<STRIDE>(
+              parity.grid, shifted(terms, c), parity.runs, lanes, vec{},
+              [&](int64_t y, int64_t x, vec sum) {
+                const vec value = vec_at(values + c + 2 * (y * layer.in_row() + x * layer.in_stride));
+                vec_at(gradients + c + 2 * (y * below.grad_row() + x * below.out_stride)) =
+                    value <= 0.0f ? vec{} : sum;
+              });
+      });
+      terms = shifted(terms, parity.taps.size() * layer.out * lanes);
+    }
+  }
+
+  template <size_t N>
+  static Terms<N> shifted(Terms<N> terms, int64_t floats) {
+    for (Term& term : terms) term.w += floats;
+    return terms;
+  }
+
+  void add_weight_gradients(size_t l, const Places& inputs, const Places& grads) {
+    add_outer(l, inputs, grads);
+    const Layer& layer = net_.layers[l];
+    for (int64_t o = 0; o < layer.out_stride; o += LANES) {
+      vec total{};
+      for (int64_t y = 0; y < layer.rows; ++y)
+        for (int64_t x = 0; x < layer.columns; ++x)
+          total += vec_at(at(grads.grad[l]) + o + y * layer.grad_row() + x * layer.out_stride);
+      vec_at(at(bias_sums_[l]) + o) += total;
+    }
+  }
+
+  void add_outer(size_t l, const Places& inputs, const Places& grads) {
+    const Layer& layer = net_.layers[l];
+    for (int64_t o = 0; o < layer.out_stride; o += LANES) {
+      float* sums = at(sums_[l]) + o;
+      for (const Run& run : layer.runs) {
+        outer(layer, at(inputs.input[l]) + run.offset, run.length, at(grads.grad[l]) + o, sums);
+        sums += run.length * layer.out_stride;
+      }
+    }
+  }
+
+  // Where a layer's output goes: within the margin of the next layer's input.
+  float* output_of(size_t l, const Places& places) {
+    if (l + 1 == net_.layers.size()) return at(places.output);
+    return at(places.input[l + 1]) + net_.layers[l + 1].inside();
+  }
+  std::pair<int64_t, int64_t> strides_after(size_t l) const {
+    const Layer& layer = net_.layers[l];
+    if (l + 1 == net_.layers.size()) return {layer.columns * layer.out_stride, layer.out_stride};
+    return {net_.layers[l + 1].in_row(), net_.layers[l + 1].in_stride};
+  }
+
+  // ---- from and to the order of the operator's list
+
   void load_image(const float* image) {
     const Layer& layer = net_.layers[0];
-    float* input = at(at_[0].input) + layer.inside();
+    float* input = at(values_.input[0]) + layer.inside();
     for (int64_t c = 0; c < layer.in; ++c)
       for (int64_t y = 0; y < layer.height; ++y)
         for (int64_t x = 0; x < layer.width; ++x)
           input[y * layer.in_row() + x * layer.in + c] = *image++;
   }
 
-  // Where a layer's output goes: within the margin of the next layer's input.
-  float* output_of(size_t l) {
-    return l + 1 < at_.size() ? at(at_[l + 1].input) + net_.layers[l + 1].inside() : at(output_);
-  }
-  std::pair<int64_t, int64_t> strides_after(size_t l) const {
-    if (l + 1 < at_.size()) return {net_.layers[l + 1].in_row(), net_.layers[l + 1].in_stride};
-    const Layer& layer = net_.layers[l];
-    return {layer.columns * layer.out_stride, layer.out_stride};
+  void clear_sums(const Pointers<float>& to) {
+    for (size_t l = 0; l < net_.layers.size(); ++l) {
+      const Layer& layer = net_.layers[l];
+      std::fill_n(at(sums_[l]), layer.patch() * layer.out_stride, 0.0f);
+      std::fill_n(at(bias_sums_[l]), layer.out_stride, 0.0f);
+    }
+    std::fill_n(to[to.size() - 2], net_.features * net_.outputs, 0.0f);
+    std::fill_n(to.back(), net_.outputs, 0.0f);
   }
 
-  void add_weight_gradients(int64_t l) {
-    const Layer& layer = net_.layers[l];
-    const float *input = at(at_[l].input), *grad = at(at_[l].grad);
-    for (int64_t o = 0; o < layer.out_stride; o += LANES) {
-      float* sums = at(at_[l].d_weights) + o;
-      for (const Run& run : layer.runs) {
-        outer(layer, input + run.offset, run.length, grad + o, sums);
-        sums += run.length * layer.out_stride;
-      }
-      vec total{};
-      for (int64_t y = 0; y < layer.rows; ++y)
-        for (int64_t x = 0; x < layer.columns; ++x)
-          total += vec_at(grad + o + y * layer.grad_row() + x * layer.out_stride);
-      vec_at(at(at_[l].d_bias) + o) += total;
+  void store_sums(const Pointers<float>& to) {
+    for (size_t l = 0; l < net_.layers.size(); ++l) {
+      const Layer& layer = net_.layers[l];
+      const float* sums = at(sums_[l]);
+      for_each_weight(layer, [&](int64_t k, int64_t tap, int64_t c, int64_t o) {
+        to[2 * l][k] = sums[(tap * layer.in + c) * layer.out_stride + o];
+      });
+      std::copy_n(at(bias_sums_[l]), layer.out, to[2 * l + 1]);
     }
+  }
+
+  // Calls f(k, tap, c, o) for element k of weights (out, in, 3, 3).
+  template <class F>
+  static void for_each_weight(const Layer& layer, const F& f) {
+    int64_t k = 0;
+    for (int64_t o = 0; o < layer.out; ++o)
+      for (int64_t c = 0; c < layer.in; ++c)
+        for (int64_t tap = 0; tap < TAPS; ++tap) f(k++, tap, c, o);
   }
 
   // Weights (tap, out, in) of the parities' taps, one parity after the other.
@@ -410,50 +588,18 @@ class Task {
       for (const int64_t tap : parity.taps)
         for (int64_t o = 0; o < layer.out; ++o, to += padded(layer.in))
           for (int64_t c = 0; c < layer.in; ++c)
-            to[c] = from[(o * layer.in + c) * KERNEL * KERNEL + tap];
-  }
-
-  // The gradient of a layer's input, through the ReLU of the layer below.
-  void input_gradient(int64_t l) {
-    const Layer &layer = net_.layers[l], &below = net_.layers[l - 1];
-    const float* weights = at(at_[l].transposed);
-    const int64_t lanes = padded(layer.in);
-    for (const Parity& parity : layer.parities) {
-      const float* values = at(at_[l].input) + layer.inside() + parity.odd_row * layer.in_row() +
-                            parity.odd_column * layer.in_stride;
-      float* gradients = at(at_[l - 1].grad) + parity.odd_row * below.grad_row() +
-                         parity.odd_column * below.out_stride;
-      with_stride(parity.grid.column, [&]<int STRIDE>() {
-        for (int64_t c = 0; c < lanes; c += LANES)
-          for_each_place<STRIDE>(
-              parity.grid, at(at_[l].grad), parity.runs, weights + c, lanes, vec{},
-              [&](int64_t y, int64_t x, vec sum) {
-                const vec value = vec_at(values + c + 2 * (y * layer.in_row() + x * layer.in_stride));
-                vec_at(gradients + c + 2 * (y * below.grad_row() + x * below.out_stride)) =
-                    value <= 0.0f ? vec{} : sum;
-              });
-      });
-      weights += parity.taps.size() * layer.out * lanes;
-    }
+            to[c] = from[(o * layer.in + c) * TAPS + tap];
   }
 
   const Network& net_;
-  bool backward_;
-  std::vector<Memory> at_;
-  int64_t output_;
+  int order_;
+  Places values_, tangents_;
+  std::vector<int64_t> sums_, bias_sums_;  // gradients of weights and biases
+  std::vector<float> d_logits_, r_logits_, r_d_;
   std::unique_ptr<float, Free> memory_;
-  const float *head_, *head_bias_;
 };
 
 // ---- operators
-
-void check(const at::Tensor& tensor, at::IntArrayRef shape, at::ScalarType type, const char* name) {
-  TORCH_CHECK(tensor.scalar_type() == type && tensor.device().is_cpu() && tensor.is_contiguous() &&
-                  tensor.sizes() == shape,
-              "fused CNN: ", name, " must be contiguous ", type, " of shape ", shape,
-              " on the CPU, not ", tensor.scalar_type(), " of shape ", tensor.sizes(), " on ",
-              tensor.device());
-}
 
 // params: weights (B, out, in, 3, 3) and biases (B, out) of each layer, then the linear layer's
 // (B, features, outputs) and (B, 1, outputs).
@@ -467,87 +613,135 @@ Network check_network(const std::vector<at::Tensor>& params, const at::Tensor& x
   const int64_t n_tasks = x.size(0);
   for (size_t l = 0; l < net.layers.size(); ++l) {
     const Layer& layer = net.layers[l];
-    check(params[2 * l], {n_tasks, layer.out, layer.in, KERNEL, KERNEL}, at::kFloat, "weight");
+    check(params[2 * l], {n_tasks, layer.out, layer.in, KERNEL, KERNEL}, at::kFloat,
+          "weight");
     check(params[2 * l + 1], {n_tasks, layer.out}, at::kFloat, "bias");
   }
-  check(params[params.size() - 2], {n_tasks, net.features, net.outputs}, at::kFloat, "head");
+  check(params[params.size() - 2], {n_tasks, net.features, net.outputs}, at::kFloat,
+        "head");
   check(params.back(), {n_tasks, 1, net.outputs}, at::kFloat, "head bias");
   check(x, x.sizes(), at::kFloat, "images");
   return net;
 }
 
+void check_labels(const Network& net, const at::Tensor& x, const at::Tensor& y) {
+  lft::check_labels(y, {x.size(0), x.size(1)}, net.outputs, "fused CNN");
+}
+
 // One task's part of every tensor.
 template <class T>
-std::vector<T*> pointers(const std::vector<at::Tensor>& tensors, int64_t task) {
-  std::vector<T*> result;
-  for (const at::Tensor& tensor : tensors)
-    result.push_back(static_cast<T*>(tensor.data_ptr()) + task * (tensor.numel() / tensor.size(0)));
+Pointers<T> pointers(const std::vector<at::Tensor>& tensors, int64_t task) {
+  Pointers<T> result;
+  for (const at::Tensor& tensor : tensors) result.push_back(lft::part<T>(tensor, task));
   return result;
+}
+
+Examples examples_of(const at::Tensor& x, const at::Tensor& y, int64_t task) {
+  return {lft::part<const float>(x, task), lft::part<const int64_t>(y, task), x.size(1)};
 }
 
 at::Tensor forward(const std::vector<at::Tensor>& params, const at::Tensor& x) {
   const Network net = check_network(params, x);
-  const int64_t n_tasks = x.size(0), n = x.size(1), pixels = net.channels * net.height * net.width;
-  at::Tensor logits = at::empty({n_tasks, n, net.outputs}, x.options());
-  at::parallel_for(0, n_tasks, 1, [&](int64_t begin, int64_t end) {
-    Task task(net, false);
+  const int64_t n = x.size(1);
+  at::Tensor logits = at::empty({x.size(0), n, net.outputs}, x.options());
+  at::parallel_for(0, x.size(0), 1, [&](int64_t begin, int64_t end) {
+    Task task(net, 0);
     for (int64_t b = begin; b < end; ++b) {
       task.load(pointers<const float>(params, b));
-      for (int64_t k = b * n; k < (b + 1) * n; ++k)
-        task.forward(x.const_data_ptr<float>() + k * pixels,
-                     logits.mutable_data_ptr<float>() + k * net.outputs);
+      for (int64_t k = 0; k < n; ++k)
+        task.forward(lft::part<const float>(x, b) + k * net.pixels(),
+                     lft::part<float>(logits, b) + k * net.outputs);
     }
   });
   return logits;
-}
-
-// -log softmax(logits)[label]; gradient: (softmax(logits) - 1[label]) * scale
-float cross_entropy(const float* logits, int64_t outputs, int64_t label, float scale,
-                    float* gradient) {
-  const float largest = *std::max_element(logits, logits + outputs);
-  float sum = 0.0f;
-  for (int64_t o = 0; o < outputs; ++o) sum += gradient[o] = std::exp(logits[o] - largest);
-  for (int64_t o = 0; o < outputs; ++o) gradient[o] *= scale / sum;
-  gradient[label] -= scale;
-  return std::log(sum) + largest - logits[label];
 }
 
 // Mean cross-entropy of each task (B), logits, and the gradients of the former, as params.
 std::tuple<at::Tensor, at::Tensor, std::vector<at::Tensor>> loss_and_gradients(
     const std::vector<at::Tensor>& params, const at::Tensor& x, const at::Tensor& y) {
   const Network net = check_network(params, x);
-  const int64_t n_tasks = x.size(0), n = x.size(1), pixels = net.channels * net.height * net.width;
-  check(y, {n_tasks, n}, at::kLong, "labels");
-  const int64_t* labels = y.const_data_ptr<int64_t>();
-  TORCH_CHECK(std::all_of(labels, labels + y.numel(),
-                          [&](int64_t label) { return 0 <= label && label < net.outputs; }),
-              "fused CNN: labels must be in [0, ", net.outputs, ")");
-  at::Tensor losses = at::empty({n_tasks}, x.options());
-  at::Tensor logits = at::empty({n_tasks, n, net.outputs}, x.options());
-  std::vector<at::Tensor> gradients;
-  for (const at::Tensor& param : params) gradients.push_back(at::empty_like(param));
-  at::parallel_for(0, n_tasks, 1, [&](int64_t begin, int64_t end) {
-    Task task(net, true);
-    std::vector<float> d_logits(net.outputs);
+  check_labels(net, x, y);
+  at::Tensor losses = at::empty({x.size(0)}, x.options());
+  at::Tensor logits = at::empty({x.size(0), x.size(1), net.outputs}, x.options());
+  const std::vector<at::Tensor> gradients = lft::like(params);
+  at::parallel_for(0, x.size(0), 1, [&](int64_t begin, int64_t end) {
+    Task task(net, 1);
     for (int64_t b = begin; b < end; ++b) {
       task.load(pointers<const float>(params, b));
-      task.clear_gradients();
-      const auto to = pointers<float>(gradients, b);
-      float *d_head = to[to.size() - 2], *d_head_bias = to.back();
-      std::fill_n(d_head, net.features * net.outputs, 0.0f);
-      std::fill_n(d_head_bias, net.outputs, 0.0f);
-      double loss = 0.0;
-      for (int64_t k = b * n; k < (b + 1) * n; ++k) {
-        float* of_image = logits.mutable_data_ptr<float>() + k * net.outputs;
-        task.forward(x.const_data_ptr<float>() + k * pixels, of_image);
-        loss += cross_entropy(of_image, net.outputs, labels[k], 1.0f / n, d_logits.data());
-        task.backward(d_logits.data(), d_head, d_head_bias);
-      }
-      task.store_gradients(to);
-      losses.mutable_data_ptr<float>()[b] = loss / n;
+      losses.mutable_data_ptr<float>()[b] = task.gradient(
+          examples_of(x, y, b), lft::part<float>(logits, b), pointers<float>(gradients, b));
     }
   });
   return {losses, logits, gradients};
+}
+
+// A network's parameters, or anything else of their shapes, for one task.
+class Parameters {
+ public:
+  explicit Parameters(const std::vector<at::Tensor>& params) {
+    for (const at::Tensor& param : params) parts_.emplace_back(param.numel() / param.size(0));
+  }
+  void load(const Pointers<const float>& from) {
+    for (size_t k = 0; k < parts_.size(); ++k) std::copy_n(from[k], parts_[k].size(), parts_[k].data());
+  }
+  void store(const Pointers<float>& to) const {
+    for (size_t k = 0; k < parts_.size(); ++k) std::copy_n(parts_[k].data(), parts_[k].size(), to[k]);
+  }
+  Pointers<const float> read() const {
+    Pointers<const float> result;
+    for (const auto& part : parts_) result.push_back(part.data());
+    return result;
+  }
+  Pointers<float> write() {
+    Pointers<float> result;
+    for (auto& part : parts_) result.push_back(part.data());
+    return result;
+  }
+  friend void add(Parameters& to, float factor, const Parameters& other) {
+    for (size_t k = 0; k < to.parts_.size(); ++k)
+      for (size_t i = 0; i < to.parts_[k].size(); ++i)
+        to.parts_[k][i] += factor * other.parts_[k][i];
+  }
+
+ private:
+  std::vector<std::vector<float>> parts_;
+};
+
+// Gradient descent on (x, y): the loss on (query_x, query_y) after the last step (B), its gradient
+// in the parameters before the first, and the parameters after the last, as params.
+std::tuple<at::Tensor, std::vector<at::Tensor>, std::vector<at::Tensor>> descend(
+    const std::vector<at::Tensor>& params, const at::Tensor& x, const at::Tensor& y,
+    const at::Tensor& query_x, const at::Tensor& query_y, int64_t steps, double step_size) {
+  const Network net = check_network(params, x);
+  check_labels(net, x, y);
+  check_labels(check_network(params, query_x), query_x, query_y);
+  at::Tensor losses = at::empty({x.size(0)}, x.options());
+  const std::vector<at::Tensor> gradients = lft::like(params), ends = lft::like(params);
+  at::parallel_for(0, x.size(0), 1, [&](int64_t begin, int64_t end) {
+    Task task(net, 2);
+    std::vector<Parameters> path(steps + 1, Parameters(params));
+    Parameters v(params);
+    std::vector<float> logits(std::max(x.size(1), query_x.size(1)) * net.outputs);
+    for (int64_t b = begin; b < end; ++b) {
+      path[0].load(pointers<const float>(params, b));
+      const auto gradient = [&](const at::Tensor& x, const at::Tensor& y, const Parameters& at,
+                                Parameters& to) {
+        task.load(at.read());
+        return task.gradient(examples_of(x, y, b), logits.data(), to.write());
+      };
+      losses.mutable_data_ptr<float>()[b] = lft::descend(
+          path, v, step_size,
+          [&](const Parameters& at, Parameters& to) { gradient(x, y, at, to); },
+          [&](const Parameters& at, Parameters& to) { return gradient(query_x, query_y, at, to); },
+          [&](const Parameters& at, const Parameters& v, Parameters& to) {
+            task.load(at.read());
+            task.hessian_product(examples_of(x, y, b), v.read(), to.write());
+          });
+      v.store(pointers<float>(gradients, b));
+      path.back().store(pointers<float>(ends, b));
+    }
+  });
+  return {losses, gradients, ends};
 }
 
 }  // namespace
@@ -557,15 +751,20 @@ TORCH_LIBRARY_FRAGMENT(lft, library) {
   library.def(
       "cnn_loss_and_gradients(Tensor[] params, Tensor x, Tensor y) -> "
       "(Tensor, Tensor, Tensor[])");
+  library.def(
+      "cnn_descend(Tensor[] params, Tensor x, Tensor y, Tensor query_x, Tensor query_y, int steps, "
+      "float step_size) -> (Tensor, Tensor[], Tensor[])");
 }
 
 TORCH_LIBRARY_IMPL(lft, CPU, library) {
   library.impl("cnn_forward", forward);
   library.impl("cnn_loss_and_gradients", loss_and_gradients);
+  library.impl("cnn_descend", descend);
 }
 
 // Not differentiable: the gradients are computed with the loss.
 TORCH_LIBRARY_IMPL(lft, Autograd, library) {
   library.impl("cnn_forward", torch::CppFunction::makeFallthrough());
   library.impl("cnn_loss_and_gradients", torch::CppFunction::makeFallthrough());
+  library.impl("cnn_descend", torch::CppFunction::makeFallthrough());
 }

@@ -2,7 +2,8 @@
 
 For the networks of :class:`lft.tasks.networks.CNN`: convolutions of kernel 3, stride 2 and padding
 1 with ReLU, then a linear layer. One image at a time goes forward and back through all layers while
-its activations stay in cache; the gradient of the mean cross-entropy is computed with the loss.
+its activations stay in cache; the gradient of the mean cross-entropy is computed with the loss. The
+Hessian times a vector, for MAML, is the derivative of all that along the vector (Pearlmutter, 1994).
 float32, CPU; results do not depend on the number of threads.
 """
 
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor
 
 from lft import native
-from lft.types import Params
+from lft.types import Params, TaskBatch
 
 
 def logits(params: Params, x: Tensor) -> Tensor:
@@ -46,3 +47,10 @@ def cross_entropy(
         RuntimeError: a shape, dtype or label does not fit.
     """
     return native.loss(torch.ops.lft.cnn_loss_and_gradients, params, x, y, plain)
+
+
+def descend(
+    params: Params, tasks: TaskBatch, steps: int, step_size: float
+) -> tuple[Tensor, Params, Params]:
+    """See :func:`lft.native.descend`; arguments as of :func:`cross_entropy`."""
+    return native.descend(torch.ops.lft.cnn_descend, params, tasks, steps, step_size)

@@ -16,7 +16,14 @@
 #include <utility>
 #include <vector>
 
+#include "../kernels.h"
+
 namespace {
+
+// Errors name the kernel.
+void check(const at::Tensor& tensor, at::IntArrayRef shape, at::ScalarType type, const char* name) {
+  lft::check(tensor, shape, type, "fused LeNet", name);
+}
 
 // Register blocks are sized for 32 registers of 16 lanes, or 16 registers of at most 8.
 #if defined(__AVX512F__)
@@ -267,14 +274,6 @@ class Backward {
 };
 
 // ---- operators
-
-void check(const at::Tensor& tensor, at::IntArrayRef shape, at::ScalarType type, const char* name) {
-  TORCH_CHECK(tensor.scalar_type() == type && tensor.device().is_cpu() && tensor.is_contiguous() &&
-                  tensor.sizes() == shape,
-              "fused LeNet: ", name, " must be contiguous ", type, " of shape ", shape,
-              " on the CPU, not ", tensor.scalar_type(), " of shape ", tensor.sizes(), " on ",
-              tensor.device());
-}
 
 // weights: conv1 (out1, C, 5, 5) and its bias, conv2 (out2, out1, 5, 5) and its bias.
 Shape check_network(const std::vector<at::Tensor>& weights, int64_t side) {

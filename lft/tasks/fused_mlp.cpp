@@ -8,7 +8,6 @@
 #include <ATen/Parallel.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/empty.h>
-#include <ATen/ops/empty_like.h>
 #include <torch/library.h>
 
 #include <algorithm>
@@ -17,7 +16,14 @@
 #include <tuple>
 #include <vector>
 
+#include "../kernels.h"
+
 namespace {
+
+// Errors name the kernel.
+void check(const at::Tensor& tensor, at::IntArrayRef shape, at::ScalarType type, const char* name) {
+  lft::check(tensor, shape, type, "fused MLP", name);
+}
 
 // Register blocks are sized for 32 registers of 16 lanes, or 16 registers of at most 8.
 #if defined(__AVX512F__)
@@ -245,61 +251,32 @@ struct CrossEntropy {
 
   float operator()(const Matrix& outputs) const {
     double total = 0.0;
-    std::vector<float> p(outputs.columns);
+    std::vector<float> d(outputs.columns);
     for (int64_t i = 0; i < outputs.rows; ++i)
-      total += softmax(outputs, i, p.data()) - outputs.row(i)[y[i]];
+      total += lft::cross_entropy(outputs.row(i), outputs.columns, y[i], 1.0f, d.data());
     return total / outputs.rows;
   }
   void gradient(const Matrix& outputs, Matrix& d) const {
-    const float scale = 1.0f / outputs.rows;
-    for (int64_t i = 0; i < outputs.rows; ++i) {
-      softmax(outputs, i, d.row(i));
-      for (int64_t j = 0; j < outputs.columns; ++j) d.row(i)[j] *= scale;
-      d.row(i)[y[i]] -= scale;
-    }
+    for (int64_t i = 0; i < outputs.rows; ++i)
+      lft::cross_entropy(outputs.row(i), outputs.columns, y[i], 1.0f / outputs.rows, d.row(i));
   }
   void tangent(const Matrix& outputs, const Matrix& r, Matrix& r_d) const {
-    const float scale = 1.0f / outputs.rows;
-    for (int64_t i = 0; i < outputs.rows; ++i) {
-      float* p = r_d.row(i);
-      softmax(outputs, i, p);
-      float mean = 0.0f;
-      for (int64_t j = 0; j < outputs.columns; ++j) mean += p[j] * r.row(i)[j];
-      for (int64_t j = 0; j < outputs.columns; ++j) p[j] *= scale * (r.row(i)[j] - mean);
-    }
-  }
-
- private:
-  // The probabilities of row i to p; returns the logarithm of the sum of exp(outputs).
-  static float softmax(const Matrix& outputs, int64_t i, float* p) {
-    const float* z = outputs.row(i);
-    const float largest = *std::max_element(z, z + outputs.columns);
-    float sum = 0.0f;
-    for (int64_t j = 0; j < outputs.columns; ++j) sum += p[j] = std::exp(z[j] - largest);
-    for (int64_t j = 0; j < outputs.columns; ++j) p[j] /= sum;
-    return std::log(sum) + largest;
+    for (int64_t i = 0; i < outputs.rows; ++i)
+      lft::cross_entropy_tangent(outputs.row(i), r.row(i), outputs.columns, 1.0f / outputs.rows,
+                                 r_d.row(i));
   }
 };
 
 // Calls f(loss of a task's examples, task).
 template <class F>
 void with_loss(const at::Tensor& y, int64_t task, const F& f) {
-  const int64_t place = task * (y.numel() / y.size(0));
   if (y.scalar_type() == at::kLong)
-    f(CrossEntropy{y.const_data_ptr<int64_t>() + place});
+    f(CrossEntropy{lft::part<const int64_t>(y, task)});
   else
-    f(SquaredError{y.const_data_ptr<float>() + place});
+    f(SquaredError{lft::part<const float>(y, task)});
 }
 
 // ---- operators
-
-void check(const at::Tensor& tensor, at::IntArrayRef shape, at::ScalarType type, const char* name) {
-  TORCH_CHECK(tensor.scalar_type() == type && tensor.device().is_cpu() && tensor.is_contiguous() &&
-                  tensor.sizes() == shape,
-              "fused MLP: ", name, " must be contiguous ", type, " of shape ", shape,
-              " on the CPU, not ", tensor.scalar_type(), " of shape ", tensor.sizes(), " on ",
-              tensor.device());
-}
 
 // Input, hidden and output widths. params: (B, in, out) and (B, 1, out) of each layer.
 std::vector<int64_t> check_network(const std::vector<at::Tensor>& params, const at::Tensor& x,
@@ -321,12 +298,7 @@ std::vector<int64_t> check_network(const std::vector<at::Tensor>& params, const 
     check(y, {n_tasks, n, widths.back()}, at::kFloat, "targets");
     return widths;
   }
-  check(y, {n_tasks, n}, at::kLong, "labels");
-  const int64_t* labels = y.const_data_ptr<int64_t>();
-  TORCH_CHECK(
-      std::all_of(labels, labels + y.numel(),
-                  [&](int64_t label) { return 0 <= label && label < widths.back(); }),
-      "fused MLP: labels must be in [0, ", widths.back(), ")");
+  lft::check_labels(y, {n_tasks, n}, widths.back(), "fused MLP");
   return widths;
 }
 
@@ -337,21 +309,18 @@ class Parameters {
 
   void load(int64_t task, Layers& to) const {
     for (size_t l = 0; l < to.size(); ++l) {
-      to[l].w.load(part(2 * l, task));
-      to[l].b.load(part(2 * l + 1, task));
+      to[l].w.load(lft::part<const float>(params_[2 * l], task));
+      to[l].b.load(lft::part<const float>(params_[2 * l + 1], task));
     }
   }
   void store(int64_t task, const Layers& from) const {
     for (size_t l = 0; l < from.size(); ++l) {
-      from[l].w.store(part(2 * l, task));
-      from[l].b.store(part(2 * l + 1, task));
+      from[l].w.store(lft::part<float>(params_[2 * l], task));
+      from[l].b.store(lft::part<float>(params_[2 * l + 1], task));
     }
   }
 
  private:
-  float* part(size_t k, int64_t task) const {
-    return static_cast<float*>(params_[k].data_ptr()) + task * (params_[k].numel() / params_[k].size(0));
-  }
   const std::vector<at::Tensor>& params_;
 };
 
@@ -361,31 +330,21 @@ Layers layers(const std::vector<int64_t>& widths) {
   return result;
 }
 
-std::vector<at::Tensor> like(const std::vector<at::Tensor>& params) {
-  std::vector<at::Tensor> result;
-  for (const at::Tensor& param : params) result.push_back(at::empty_like(param));
-  return result;
-}
-
-const float* inputs_of(const at::Tensor& x, int64_t task) {
-  return x.const_data_ptr<float>() + task * x.size(1) * x.size(2);
-}
-
 // The loss of each task (B), outputs (B, n, out), and the gradients of the former, as params.
 std::tuple<at::Tensor, at::Tensor, std::vector<at::Tensor>> loss_and_gradients(
     const std::vector<at::Tensor>& params, const at::Tensor& x, const at::Tensor& y) {
   const std::vector<int64_t> widths = check_network(params, x, y);
-  const int64_t n_tasks = x.size(0), n = x.size(1), outputs_of_task = n * widths.back();
+  const int64_t n_tasks = x.size(0), n = x.size(1);
   at::Tensor losses = at::empty({n_tasks}, x.options());
   at::Tensor outputs = at::empty({n_tasks, n, widths.back()}, x.options());
-  const std::vector<at::Tensor> gradients = like(params);
+  const std::vector<at::Tensor> gradients = lft::like(params);
   at::parallel_for(0, n_tasks, 1, [&](int64_t begin, int64_t end) {
     Examples examples(n, widths);
     Layers net = layers(widths), gradient = net;
     for (int64_t b = begin; b < end; ++b) {
       Parameters(params).load(b, net);
-      examples.forward(net, inputs_of(x, b));
-      examples.outputs().store(outputs.mutable_data_ptr<float>() + b * outputs_of_task);
+      examples.forward(net, lft::part<const float>(x, b));
+      examples.outputs().store(lft::part<float>(outputs, b));
       with_loss(y, b, [&](const auto& loss) {
         losses.mutable_data_ptr<float>()[b] = loss(examples.outputs());
         examples.gradient(net, loss, gradient);
@@ -398,41 +357,36 @@ std::tuple<at::Tensor, at::Tensor, std::vector<at::Tensor>> loss_and_gradients(
 
 // Gradient descent on (x, y): the loss on (query_x, query_y) after the last step (B), its gradient
 // in the parameters before the first, and the parameters after the last, as params.
-//
-// With v = d loss / d params, from the last step to the first v -= step_size * Hessian v.
 std::tuple<at::Tensor, std::vector<at::Tensor>, std::vector<at::Tensor>> descend(
     const std::vector<at::Tensor>& params, const at::Tensor& x, const at::Tensor& y,
     const at::Tensor& query_x, const at::Tensor& query_y, int64_t steps, double step_size) {
   const std::vector<int64_t> widths = check_network(params, x, y);
   check_network(params, query_x, query_y);
   at::Tensor losses = at::empty({x.size(0)}, x.options());
-  const std::vector<at::Tensor> gradients = like(params), ends = like(params);
+  const std::vector<at::Tensor> gradients = lft::like(params), ends = lft::like(params);
   at::parallel_for(0, x.size(0), 1, [&](int64_t begin, int64_t end) {
     Examples support(x.size(1), widths), query(query_x.size(1), widths);
     std::vector<Layers> path(steps + 1, layers(widths));
-    Layers gradient = layers(widths), v = gradient;
+    Layers v = layers(widths);
     for (int64_t b = begin; b < end; ++b) {
       Parameters(params).load(b, path[0]);
-      with_loss(y, b, [&](const auto& loss) {
-        for (int64_t k = 0; k < steps; ++k) {
-          support.forward(path[k], inputs_of(x, b));
-          support.gradient(path[k], loss, gradient);
-          path[k + 1] = path[k];
-          add(path[k + 1], -step_size, gradient);
-        }
-      });
-      with_loss(query_y, b, [&](const auto& loss) {
-        query.forward(path[steps], inputs_of(query_x, b));
-        losses.mutable_data_ptr<float>()[b] = loss(query.outputs());
-        query.gradient(path[steps], loss, v);
-      });
-      with_loss(y, b, [&](const auto& loss) {
-        for (int64_t k = steps - 1; k >= 0; --k) {
-          support.forward(path[k], inputs_of(x, b));
-          support.gradient_tangent(path[k], loss, v, gradient);
-          add(v, -step_size, gradient);
-        }
-      });
+      const auto gradient = [&](Examples& examples, const at::Tensor& x, const at::Tensor& y,
+                                Layers& at, Layers& to) {
+        float value = 0.0f;
+        examples.forward(at, lft::part<const float>(x, b));
+        with_loss(y, b, [&](const auto& loss) {
+          value = loss(examples.outputs());
+          examples.gradient(at, loss, to);
+        });
+        return value;
+      };
+      losses.mutable_data_ptr<float>()[b] = lft::descend(
+          path, v, step_size, [&](Layers& at, Layers& to) { gradient(support, x, y, at, to); },
+          [&](Layers& at, Layers& to) { return gradient(query, query_x, query_y, at, to); },
+          [&](Layers& at, Layers& v, Layers& to) {
+            support.forward(at, lft::part<const float>(x, b));
+            with_loss(y, b, [&](const auto& loss) { support.gradient_tangent(at, loss, v, to); });
+          });
       Parameters(gradients).store(b, v);
       Parameters(ends).store(b, path[steps]);
     }

@@ -41,22 +41,5 @@ def loss(
 def descend(
     params: Params, tasks: TaskBatch, steps: int, step_size: float
 ) -> tuple[Tensor, Params, Params]:
-    """θ⁽ᴷ⁾ by gradient descent on the support set (eq. 2), and what MAML asks of it (eq. 1).
-
-    Returns:
-        f(θ⁽ᴷ⁾; query) of each task (B,), its gradient in θ⁽⁰⁾, and θ⁽ᴷ⁾.
-
-    Raises:
-        RuntimeError: a shape, dtype or label does not fit.
-    """
-    support, query = tasks
-    losses, gradients, ends = torch.ops.lft.mlp_descend(
-        [leaf.contiguous() for leaf in params.values()],
-        support.x.contiguous(),
-        support.y.contiguous(),
-        query.x.contiguous(),
-        query.y.contiguous(),
-        steps,
-        step_size,
-    )
-    return losses, dict(zip(params, gradients, strict=True)), dict(zip(params, ends, strict=True))
+    """See :func:`lft.native.descend`; arguments as of :func:`loss`."""
+    return native.descend(torch.ops.lft.mlp_descend, params, tasks, steps, step_size)

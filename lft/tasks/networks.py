@@ -28,6 +28,11 @@ class Network(Protocol):
     def cross_entropy(self, params: Params, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """Mean cross-entropy of each task (B,), and the outputs that it is computed from."""
 
+    def descend(
+        self, params: Params, tasks: TaskBatch, steps: int, step_size: float
+    ) -> tuple[Tensor, Params, Params] | None:
+        """See :func:`lft.native.descend`; None where no kernel applies."""
+
 
 def cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
     """Mean over examples, (B,), for logits (B, n, classes) and labels (B, n)."""
@@ -90,7 +95,6 @@ class MLP:
     def descend(
         self, params: Params, tasks: TaskBatch, steps: int, step_size: float
     ) -> tuple[Tensor, Params, Params] | None:
-        """See :func:`lft.tasks.fused_mlp.descend`; None where the kernel does not apply."""
         if not self._use_fused(tasks.support.x):
             return None
         flat = TaskBatch(*(Batch(part.x.flatten(2), part.y) for part in tasks))
@@ -156,6 +160,13 @@ class CNN:
             )
         logits = self(params, x)
         return cross_entropy(logits, y), logits
+
+    def descend(
+        self, params: Params, tasks: TaskBatch, steps: int, step_size: float
+    ) -> tuple[Tensor, Params, Params] | None:
+        if not self._use_fused(tasks.support.x):
+            return None
+        return fused_cnn.descend(self._in_order(params), tasks, steps, step_size)
 
     def _in_order(self, params: Params) -> Params:
         """As ``init`` orders them; parameters from a file come in alphabetical order."""

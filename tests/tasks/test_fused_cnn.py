@@ -15,10 +15,8 @@ from lft import native
 from lft.gradients import value_and_grad
 from lft.tasks import fused_cnn
 from lft.tasks.networks import CNN
-from lft.types import Batch, Params
-
-# float32 sums over all pixels and images of a task.
-TOLERANCE = 1e-5
+from lft.types import Batch, Params, TaskBatch
+from tests.descent import STEP_SIZE, STEPS, assert_close, check_descent, natively
 
 
 @pytest.fixture(autouse=True)
@@ -58,16 +56,17 @@ class Case:
             name: leaf + 0.1 * torch.randn(leaf.shape, generator=generator)
             for name, leaf in params.items()
         }
-        x = torch.randn(n_tasks, n, *shape, generator=generator)
-        self.batch = Batch(x, torch.randint(outputs, (n_tasks, n), generator=generator))
+
+        def examples(n: int) -> Batch:
+            x = torch.randn(n_tasks, n, *shape, generator=generator)
+            return Batch(x, torch.randint(outputs, (n_tasks, n), generator=generator))
+
+        self.batch = examples(n)
+        self.tasks = TaskBatch(self.batch, examples(n + 1))
 
     def double(self) -> tuple[Params, Batch]:
         params = {name: leaf.double() for name, leaf in self.params.items()}
         return params, Batch(self.batch.x.double(), self.batch.y)
-
-
-def assert_close(actual: Tensor, expected: Tensor) -> None:
-    assert (actual - expected).norm() <= TOLERANCE * expected.norm()
 
 
 def check(case: Case) -> None:
@@ -96,6 +95,34 @@ def test_any_sizes(channels: tuple[int, ...], inputs: int, height: int, width: i
 @pytest.mark.parametrize("width", [8, 16, 32])
 def test_the_sizes_of_the_profiles(width: int) -> None:
     check(Case((3, 32, 32), (width,) * 4, outputs=10, n_tasks=3, n=10))
+
+
+@given(
+    channels=st.lists(st.integers(1, 40), min_size=1, max_size=3).map(tuple),
+    inputs=st.integers(1, 5),
+    height=st.integers(1, 20),
+    width=st.integers(1, 20),
+    n=st.integers(1, 5),
+)
+def test_descent_of_any_size_is_differentiated(
+    channels: tuple[int, ...], inputs: int, height: int, width: int, n: int
+) -> None:
+    case = Case((inputs, height, width), channels, n=n)
+    check_descent(case.fused, case.plain, case.params, case.tasks)
+
+
+def test_descent_at_the_sizes_of_the_profiles() -> None:
+    case = Case((3, 32, 32), (8,) * 4, outputs=10, n_tasks=3, n=10)
+    check_descent(case.fused, case.plain, case.params, case.tasks)
+
+
+def test_no_step_is_the_gradient_on_the_query_set() -> None:
+    case = Case((2, 6, 5), (3, 4))
+    losses, grads, ends = natively(case.fused, case.params, case.tasks, steps=0)
+    expected_losses, expected = value_and_grad(case.fused, case.params, case.tasks.query)
+    assert torch.equal(losses, expected_losses)
+    assert all(torch.equal(leaf, expected[name]) for name, leaf in grads.items())
+    assert all(torch.equal(leaf, case.params[name]) for name, leaf in ends.items())
 
 
 def test_gradients_weigh_the_losses() -> None:
@@ -150,6 +177,9 @@ def test_what_is_not_finite_stays_in_its_task(broken: float) -> None:
     assert losses.isfinite().tolist() == expected.isfinite().tolist() == [False, True]
     assert not grads["head"][0].isfinite().all()
     assert all(leaf[1].isfinite().all() for leaf in grads.values())
+    losses, grads, _ = natively(case.fused, case.params, case.tasks)
+    assert losses.isfinite().tolist() == [False, True]
+    assert all(leaf[1].isfinite().all() for leaf in grads.values())
 
 
 @pytest.fixture
@@ -165,9 +195,10 @@ def test_results_do_not_depend_on_threads() -> None:
     results = []
     for n_threads in (1, 3):
         torch.set_num_threads(n_threads)
-        results.append(value_and_grad(case.fused, case.params, case.batch))
-    assert torch.equal(results[0][0], results[1][0])
-    assert all(torch.equal(leaf, results[1][1][name]) for name, leaf in results[0][1].items())
+        losses, grads = value_and_grad(case.fused, case.params, case.batch)
+        found, meta, ends = natively(case.fused, case.params, case.tasks)
+        results.append([losses, *grads.values(), found, *meta.values(), *ends.values()])
+    assert all(torch.equal(one, other) for one, other in zip(*results, strict=True))
 
 
 def test_results_do_not_depend_on_where_tensors_lie() -> None:
@@ -188,6 +219,8 @@ def test_arguments_that_do_not_fit_are_refused() -> None:
     x, y = case.batch
     with pytest.raises(RuntimeError, match="labels must be in"):
         fused_cnn.cross_entropy(case.params, x, y + 3, plain)
+    with pytest.raises(RuntimeError, match="labels must be in"):
+        fused_cnn.descend(case.params, TaskBatch(case.batch, Batch(x, y - 1)), STEPS, STEP_SIZE)
     with pytest.raises(RuntimeError, match="labels must be contiguous"):
         fused_cnn.cross_entropy(case.params, x, y[:, 1:], plain)
     with pytest.raises(RuntimeError, match="images must be"):

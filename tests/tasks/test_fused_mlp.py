@@ -17,11 +17,18 @@ from lft.gradients import value_and_grad
 from lft.tasks import fused_mlp
 from lft.tasks.networks import MLP
 from lft.types import Batch, Params, TaskBatch
+from tests.descent import (
+    STEP_SIZE,
+    STEPS,
+    TOLERANCE,
+    assert_close,
+    check_descent,
+    descended,
+    double,
+    natively,
+)
 
-# float32 sums over the examples and inputs of a task.
-TOLERANCE = 1e-5
 LOSSES = st.sampled_from(["squared error", "cross-entropy"])
-STEPS, STEP_SIZE = 3, 0.1
 
 
 @pytest.fixture(autouse=True)
@@ -64,16 +71,7 @@ class Case:
         self.tasks = TaskBatch(examples(n), examples(n + 1))
 
     def double(self) -> tuple[Params, TaskBatch]:
-        def doubled(leaf: Tensor) -> Tensor:
-            return leaf.double() if leaf.is_floating_point() else leaf
-
-        tasks = TaskBatch(*(Batch(doubled(part.x), doubled(part.y)) for part in self.tasks))
-        return {name: leaf.double() for name, leaf in self.params.items()}, tasks
-
-
-def assert_close(actual: Tensor, expected: Tensor, tolerance: float = TOLERANCE) -> None:
-    assert actual.shape == expected.shape
-    assert (actual - expected).norm() <= tolerance * expected.norm()
+        return double(self.params, self.tasks)
 
 
 def check(case: Case) -> None:
@@ -85,33 +83,8 @@ def check(case: Case) -> None:
         assert_close(grad, expected_grads[name])
 
 
-def descended(family: Loss, start: Params, tasks: TaskBatch) -> tuple[Tensor, Params, Params]:
-    """Gradient descent, differentiated by autograd."""
-    leaves = {name: leaf.detach().requires_grad_() for name, leaf in start.items()}
-    params = leaves
-    for _ in range(STEPS):
-        _, grads = value_and_grad(family, params, tasks.support, create_graph=True)
-        params = {name: leaf - STEP_SIZE * grads[name] for name, leaf in params.items()}
-    losses = family.loss(params, tasks.query)
-    grads = torch.autograd.grad(losses.sum(), list(leaves.values()))
-    ends = {name: leaf.detach() for name, leaf in params.items()}
-    return losses.detach(), dict(zip(leaves, grads, strict=True)), ends
-
-
-def descend(case: Case) -> tuple[Tensor, Params, Params]:
-    found = case.fused.network.descend(case.params, case.tasks, STEPS, STEP_SIZE)
-    assert found is not None
-    return found
-
-
-def check_descent(case: Case) -> None:
-    losses, grads, ends = descend(case)
-    expected_losses, expected_grads, expected_ends = descended(case.plain, *case.double())
-    # A rounding before the first step grows by up to the descent's expansion, here a factor of ten.
-    assert_close(losses, expected_losses, 10 * TOLERANCE)
-    for name in case.params:
-        assert_close(grads[name], expected_grads[name], 10 * TOLERANCE)
-        assert_close(ends[name], expected_ends[name], 10 * TOLERANCE)
+def check_native_descent(case: Case) -> None:
+    check_descent(case.fused, case.plain, case.params, case.tasks)
 
 
 @given(
@@ -127,19 +100,18 @@ def test_any_sizes(widths: tuple[int, ...], n: int, loss: str) -> None:
 @pytest.mark.parametrize("loss", ["squared error", "cross-entropy"])
 @pytest.mark.parametrize("widths", [(3, 2), (5, 7, 3), (1, 40, 40, 1), (2, 17, 33, 20, 6)])
 def test_descent_is_differentiated(widths: tuple[int, ...], loss: str, n: int) -> None:
-    check_descent(Case(widths, loss, n_tasks=3, n=n))
+    check_native_descent(Case(widths, loss, n_tasks=3, n=n))
 
 
 def test_the_sizes_of_the_profiles() -> None:
     for case in (Case((1, 40, 40, 1), n=10), Case((784, 20, 20, 10), "cross-entropy", n=10)):
         check(case)
-        check_descent(case)
+        check_native_descent(case)
 
 
 def test_no_step_is_the_gradient_on_the_query_set() -> None:
     case = Case((3, 5, 2))
-    found = case.fused.network.descend(case.params, case.tasks, 0, STEP_SIZE)
-    assert found is not None
+    found = natively(case.fused, case.params, case.tasks, steps=0)
     losses, grads = value_and_grad(case.plain, case.params, case.tasks.query)
     assert_close(found[0], losses)
     assert all(torch.equal(found[2][name], leaf) for name, leaf in case.params.items())
@@ -169,7 +141,7 @@ def test_parameters_may_come_in_any_order_and_need_not_be_contiguous() -> None:
     case = Case((3, 4, 2))
     case.params = {name: leaf[:1].expand(2, -1, -1) for name, leaf in sorted(case.params.items())}
     check(case)
-    check_descent(case)
+    check_native_descent(case)
 
 
 @pytest.mark.parametrize("broken", [math.nan, math.inf])
@@ -180,7 +152,7 @@ def test_what_is_not_finite_stays_in_its_task(broken: float) -> None:
     assert losses.isfinite().tolist() == [False, True]
     assert not grads["w2"][0].isfinite().all()
     assert all(leaf[1].isfinite().all() for leaf in grads.values())
-    losses, grads, _ = descend(case)
+    losses, grads, _ = natively(case.fused, case.params, case.tasks)
     assert losses.isfinite().tolist() == [False, True]
     assert all(leaf[1].isfinite().all() for leaf in grads.values())
 
@@ -197,7 +169,7 @@ def test_results_do_not_depend_on_threads() -> None:
     case, results = Case((3, 16, 16, 2), n_tasks=5), []
     for n_threads in (1, 3):
         torch.set_num_threads(n_threads)
-        losses, grads, ends = descend(case)
+        losses, grads, ends = natively(case.fused, case.params, case.tasks)
         results.append([losses, *grads.values(), *ends.values()])
         results[-1] += value_and_grad(case.fused, case.params, case.tasks.support)[1].values()
     assert all(torch.equal(one, other) for one, other in zip(*results, strict=True))
