@@ -92,22 +92,25 @@ def trajectory(
         step.
     """
     steps, every = learner.experiment.testing.steps, learner.experiment.testing.every
-    each_step = isinstance(family, Attack)
+    is_attack = isinstance(family, Attack)
     gradient = learner.gradient(generator("test directions", run.experiment, name, run.seed))
     measured, ends = [], []
     for part, params in parts(tasks, start):
         rows = [_measure(family, params, part)]
+        asr = [rows[0]["asr"]] if is_attack else []
         tuner = learner.tuner(meta)
         points = adapt(family, tuner, params, part.support, steps=steps, gradient=gradient)
         for step, point in enumerate(points, start=1):
-            if each_step or step % every == 0:
+            if step % every == 0:
                 rows.append(_measure(family, point.params, part))
+            if is_attack:
+                here = rows[-1] if step % every == 0 else family.metrics(point.params, part.query)
+                asr.append(here["asr"])
         measured.append({key: torch.stack([row[key] for row in rows]) for key in rows[0]})
+        if is_attack:
+            measured[-1]["first_full"] = first_full(torch.stack(asr))
         ends.append(point.params)
     result = {key: torch.cat([of_part[key] for of_part in measured], 1) for key in measured[0]}
-    if each_step:
-        first = first_full(result["asr"])
-        result = {key: values[::every] for key, values in result.items()} | {"first_full": first}
     return result, {key: torch.cat([end[key] for end in ends]) for key in ends[0]}
 
 

@@ -9,7 +9,7 @@ from torch import Generator, Tensor
 
 from lft.config import ZerothOrderSettings
 from lft.tasks.base import Objective
-from lft.types import Batch, Params
+from lft.types import Batch, Params, flatten, unflatten
 
 
 class Gradient(Protocol):
@@ -58,7 +58,7 @@ class ZerothOrder:
 
     Args:
         settings: μ, q and whether the tasks of a batch share their directions.
-        generator: draws the directions, fresh ones at every call.
+        generator: draws the directions, fresh ones at every call: (B, q, P) at once.
         create_graph: keep ĝ differentiable in θ; only first derivatives of f are involved.
     """
 
@@ -72,25 +72,20 @@ class ZerothOrder:
     def __call__(self, family: Objective, params: Params, batch: Batch) -> Params:
         q = self.settings.directions
         with torch.set_grad_enabled(self.create_graph):
-            directions = {name: self._directions(leaf) for name, leaf in params.items()}
-            shifted = {
-                name: torch.cat(
-                    [leaf[:, None], leaf[:, None] + self.settings.mu * directions[name]], dim=1
-                ).flatten(0, 1)
-                for name, leaf in params.items()
-            }
-            losses = family.loss(shifted, batch.repeat_tasks(q + 1)).view(-1, q + 1)
-            slopes = (losses[:, 1:] - losses[:, :1]) / (self.settings.mu * q)
-            return {
-                name: torch.einsum("bq,bq...->b...", slopes, directions[name]) for name in params
-            }
+            theta = flatten(params).view(len(batch.x), 1, -1)
+            directions = self._directions(theta)
+            shifted = torch.cat([theta, theta + self.settings.mu * directions], dim=1).flatten(0, 1)
+            losses = family.loss(unflatten(shifted, params), batch.repeat_tasks(q + 1))
+            values = losses.view(-1, q + 1)
+            slopes = (values[:, 1:] - values[:, :1]) / (self.settings.mu * q)
+            return unflatten((slopes[:, None] @ directions).flatten(0, 1), params)
 
-    def _directions(self, leaf: Tensor) -> Tensor:
-        """(B, q, …) standard normal directions for one parameter."""
-        n_tasks = 1 if self.settings.shared_directions else leaf.shape[0]
+    def _directions(self, theta: Tensor) -> Tensor:
+        """(B, q, P) standard normal directions for θ (B, 1, P)."""
+        n_tasks, _, coordinates = theta.shape
         drawn = torch.randn(
-            (n_tasks, self.settings.directions, *leaf.shape[1:]),
+            (1 if self.settings.shared_directions else n_tasks, self.settings.directions, coordinates),
             generator=self.generator,
-            dtype=leaf.dtype,
+            dtype=theta.dtype,
         )
-        return drawn.to(leaf.device).expand(leaf.shape[0], *drawn.shape[1:])
+        return drawn.to(theta.device).expand(n_tasks, -1, -1)

@@ -53,11 +53,10 @@ def flatten(params: Params) -> Tensor:
 
 
 def unflatten(vector: Tensor, like: Params) -> Params:
-    """Inverse of :func:`flatten`: views of ``vector`` with the shapes of ``like``."""
-    n_tasks = next(iter(like.values())).shape[0]
+    """Inverse of :func:`flatten`: views of ``vector``, shaped as ``like`` for any number of tasks."""
     sizes = [leaf[0].numel() for leaf in like.values()]
-    pieces = torch.split(vector.view(n_tasks, -1), sizes, dim=1)
+    pieces = torch.split(vector.view(-1, sum(sizes)), sizes, dim=1)
     return {
-        name: piece.reshape(leaf.shape)
+        name: piece.reshape(-1, *leaf.shape[1:])
         for (name, leaf), piece in zip(like.items(), pieces, strict=True)
     }

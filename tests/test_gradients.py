@@ -89,9 +89,11 @@ def test_zeroth_order_matches_the_formula_direction_by_direction() -> None:
     params = family.init(2, generator("start"))
     settings = ZerothOrderSettings(mu=mu, directions=q)
     estimate = ZerothOrder(settings, generator("u"))(family, params, batch)
-    random = generator("u")  # the documented draw: (B, q, …) for each leaf in turn
+    sizes = [leaf[0].numel() for leaf in params.values()]
+    drawn = torch.randn(2, q, sum(sizes), generator=generator("u"))  # the documented draw
     u = {
-        name: torch.randn(2, q, *leaf.shape[1:], generator=random) for name, leaf in params.items()
+        name: part.reshape(2, q, *params[name].shape[1:])
+        for name, part in zip(params, drawn.split(sizes, dim=2), strict=True)
     }
     expected = {name: torch.zeros_like(leaf) for name, leaf in params.items()}
     for j in range(q):
