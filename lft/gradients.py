@@ -83,9 +83,7 @@ class ZerothOrder:
     def _directions(self, theta: Tensor) -> Tensor:
         """(B, q, P) standard normal directions for θ (B, 1, P)."""
         n_tasks, _, coordinates = theta.shape
-        drawn = torch.randn(
-            (1 if self.settings.shared_directions else n_tasks, self.settings.directions, coordinates),
-            generator=self.generator,
-            dtype=theta.dtype,
-        )
+        n_drawn = 1 if self.settings.shared_directions else n_tasks
+        shape = (n_drawn, self.settings.directions, coordinates)
+        drawn = torch.randn(shape, generator=self.generator, dtype=theta.dtype)
         return drawn.to(theta.device).expand(n_tasks, -1, -1)

@@ -286,6 +286,13 @@ def write_rows(path: Path | str, columns: Sequence[str], rows: Iterable[Sequence
         )
 
 
+def write_frame(path: Path | str, frame: pd.DataFrame) -> None:
+    """Write a table as CSV, atomically; floats keep seven significant digits, as the last of
+    sixteen depend on the processor."""
+    with atomic_path(path) as temporary:
+        frame.to_csv(temporary, index=False, float_format="%.7g", lineterminator="\n")
+
+
 def read_rows(path: Path | str, columns: Sequence[str]) -> pd.DataFrame:
     """Read a CSV file that :func:`write_rows` wrote; column ``value`` as float, ``seed``, ``step``
     and ``steps`` as integers, the rest as text. An empty ``validation`` is NaN.

@@ -53,7 +53,7 @@ def flatten(params: Params) -> Tensor:
 
 
 def unflatten(vector: Tensor, like: Params) -> Params:
-    """Inverse of :func:`flatten`: views of ``vector``, shaped as ``like`` for any number of tasks."""
+    """Inverse of :func:`flatten`: views of ``vector``, its tasks shaped as those of ``like``."""
     sizes = [leaf[0].numel() for leaf in like.values()]
     pieces = torch.split(vector.view(-1, sum(sizes)), sizes, dim=1)
     return {

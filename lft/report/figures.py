@@ -27,6 +27,7 @@ from lft.records import (
     THEORY_COLUMNS,
     atomic_folder,
     read_rows,
+    write_frame,
     write_rows,
 )
 from lft.report.claims import load_paper
@@ -140,7 +141,7 @@ def draw_figures(profile: Profile, results: Path) -> None:
             drawing.figure.set_layout_engine("none")  # laid out now, once for all formats
             for suffix, metadata in UNDATED.items():
                 drawing.figure.savefig(folder / f"{drawing.id}.{suffix}", metadata=metadata)
-            drawing.data.to_csv(folder / f"{drawing.id}.csv", index=False, lineterminator="\n")
+            write_frame(folder / f"{drawing.id}.csv", drawing.data)
             rows.append((drawing.id, drawing.section, drawing.caption, drawing.alt))
         write_rows(folder / "captions.csv", CAPTION_COLUMNS, rows)
 

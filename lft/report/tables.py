@@ -18,6 +18,7 @@ from lft.records import (
     atomic_folder,
     read_json,
     read_rows,
+    write_frame,
 )
 from lft.report.claims import load_paper
 from lft.report.statistics import NOTHING, Interval, mean_interval
@@ -171,9 +172,7 @@ def write_tables(profile: Profile, results: Path) -> None:
     """Write each table as CSV (typed numbers), LaTeX and an HTML fragment into ``tables/``."""
     with atomic_folder(results / "tables") as folder:
         for table in build_tables(profile, results):
-            table.numbers().to_csv(
-                folder / f"{table.id}.csv", index=False, float_format="%.7g", lineterminator="\n"
-            )
+            write_frame(folder / f"{table.id}.csv", table.numbers())
             (folder / f"{table.id}.tex").write_text(table.latex(), encoding="utf-8")
             html = render("table.html.j2", table=table)
             (folder / f"{table.id}.html").write_text(html, encoding="utf-8")

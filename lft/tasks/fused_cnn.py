@@ -3,8 +3,8 @@
 For the networks of :class:`lft.tasks.networks.CNN`: convolutions of kernel 3, stride 2 and padding
 1 with ReLU, then a linear layer. One image at a time goes forward and back through all layers while
 its activations stay in cache; the gradient of the mean cross-entropy is computed with the loss. The
-Hessian times a vector, for MAML, is the derivative of all that along the vector (Pearlmutter, 1994).
-float32, CPU; results do not depend on the number of threads.
+Hessian times a vector, for MAML, is the derivative of all that along the vector. float32, CPU;
+results do not depend on the number of threads.
 """
 
 from __future__ import annotations

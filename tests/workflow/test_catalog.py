@@ -62,6 +62,6 @@ def test_the_catalog_finds_its_files() -> None:
 
 
 def test_the_configuration_is_described() -> None:
-    described = set(re.findall(r"`([a-z_]+)`", CONFIG_README))
+    described = set(re.findall(r"`([a-z_-]+)`", CONFIG_README))
     assert described >= set(Profile.model_fields)
     assert described >= {path.stem for path in ROOT.glob("workflow/config/*.yaml")}
