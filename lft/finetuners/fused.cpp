@@ -23,7 +23,7 @@
 #include <utility>
 #include <vector>
 
-#if defined(__AVX512F__)
+#if defined(__AVX__)
 #include <immintrin.h>
 #endif
 
@@ -84,10 +84,16 @@ inline vec exp2(vec x) {
   return _mm512_scalef_ps(exp2_fraction(r), x);
 }
 #else
+#if defined(__AVX__)
+inline vec clamp(vec x, float low, float high) {  // likewise
+  return _mm256_min_ps(all(high), _mm256_max_ps(all(low), x));
+}
+#else
 inline vec clamp(vec x, float low, float high) {
   x = x < low ? all(low) : x;
   return x > high ? all(high) : x;
 }
+#endif
 inline vec reciprocal(vec x) { return 1.0f / x; }
 inline vec exp2(vec x) {
   x = clamp(x, -126.0f, 126.0f);

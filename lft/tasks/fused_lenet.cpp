@@ -25,15 +25,15 @@ void check(const at::Tensor& tensor, at::IntArrayRef shape, at::ScalarType type,
   lft::check(tensor, shape, type, "fused LeNet", name);
 }
 
-// Register blocks are sized for 32 registers of 16 lanes, or 16 registers of at most 8.
+// Register blocks, of at most MAX_OUT output planes, are sized for 32 registers of 16 lanes, or 16
+// registers of at most 8.
 #if defined(__AVX512F__)
-constexpr int LANES = 16, VECTORS = 2, SUMS = 24;
+constexpr int LANES = 16, VECTORS = 2, SUMS = 24, MAX_OUT = 8;
 #elif defined(__AVX__)
-constexpr int LANES = 8, VECTORS = 1, SUMS = 12;
+constexpr int LANES = 8, VECTORS = 1, SUMS = 12, MAX_OUT = 6;
 #else
-constexpr int LANES = 4, VECTORS = 1, SUMS = 12;
+constexpr int LANES = 4, VECTORS = 1, SUMS = 12, MAX_OUT = 6;
 #endif
-constexpr int MAX_OUT = 8;  // output planes of one register block
 constexpr int K = 5;
 
 typedef float vec __attribute__((vector_size(LANES * sizeof(float)), may_alias, aligned(4)));
@@ -110,12 +110,15 @@ void block(const Kernels& kernels, const Planes& in, Planes& out, int64_t o, int
   for (int64_t c = 0; c < kernels.in; ++c)
     for (int i = 0; i < K; ++i) {
       const float* from = in.row(c, y + i) + x;
-      for (int j = 0; j < K; ++j, w += kernels.out)
+      for (int j = 0; j < K; ++j, w += kernels.out) {
+        vec pixels[ROWS][V];
         for (int r = 0; r < ROWS; ++r)
-          for (int v = 0; v < V; ++v) {
-            const vec pixels = vec_at(from + r * in.stride + j + v * LANES);
-            for (int n = 0; n < OUT; ++n) sum[n][r][v] += w[n] * pixels;
-          }
+          for (int v = 0; v < V; ++v)
+            pixels[r][v] = vec_at(from + r * in.stride + j + v * LANES);
+        for (int n = 0; n < OUT; ++n)  // one weight at a time, so that all sums stay in registers
+          for (int r = 0; r < ROWS; ++r)
+            for (int v = 0; v < V; ++v) sum[n][r][v] += w[n] * pixels[r][v];
+      }
     }
   for (int n = 0; n < OUT; ++n)
     for (int r = 0; r < ROWS; ++r)
