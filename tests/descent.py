@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from lft.gradients import value_and_grad
 from lft.types import Batch, Params, TaskBatch
@@ -47,6 +48,27 @@ def natively(fused: Any, params: Params, tasks: TaskBatch, steps: int = STEPS) -
     found: Descent | None = fused.network.descend(params, tasks, steps, STEP_SIZE)
     assert found is not None
     return found
+
+
+class _NearestKink(TorchDispatchMode):
+    """Notes how near to zero the inputs of ReLUs come."""
+
+    distance = torch.inf
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.ops.aten.relu.default:
+            self.distance = min(self.distance, float(args[0].abs().min()))
+        return func(*args, **(kwargs or {}))
+
+
+def far_from_kinks(plain: Any, params: Params, tasks: TaskBatch) -> bool:
+    """Whether rounding to float32 leaves every ReLU of the descent on its side of zero.
+
+    Otherwise gradients may differ by a few per cent, on one processor and not on another.
+    """
+    with _NearestKink() as nearest:
+        descended(plain, *double(params, tasks))
+    return nearest.distance > TOLERANCE / 10
 
 
 def check_descent(fused: Any, plain: Any, params: Params, tasks: TaskBatch) -> None:
