@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -19,6 +20,8 @@ from lft.types import Params, TaskBatch
 from lft.world import build_families
 
 ROOT = Path(__file__).resolve().parents[1]
+REFERENCE = ROOT / "results/reference"
+SEEDS = [0, 1, 2]
 N_TASKS, STEPS = 1000, 50
 
 
@@ -67,12 +70,70 @@ def test_l2os_outer_loss_on_sines_falls_all_the_way(
         assert losses[0] - 0.1 > losses[1] > losses[2] + 0.1
 
 
-@pytest.mark.parametrize("seed", [0, 1, 2])
+# What follows holds the texts to the kept reference run.
+
+
+def history_of(cell: str, seed: int) -> pd.DataFrame:
+    return pd.read_csv(REFERENCE / "runs" / cell / f"seed{seed}" / "history.csv")
+
+
+Mean = Callable[[str, str, int], float]
+"""Of a method's metric at a step, over test tasks and seeds."""
+
+
+def mean_of(experiment: str, trained_on: str, tested_on: str) -> Mean:
+    frame = pd.read_csv(REFERENCE / "summary.csv")
+    cell = frame[
+        (frame["experiment"] == experiment)
+        & (frame["trained_on"] == trained_on)
+        & (frame["tested_on"] == tested_on)
+    ]
+    by_key = cell.groupby(["method", "metric", "step"])["mean"].mean()
+    return lambda *key: float(by_key[key])
+
+
+@pytest.mark.parametrize("seed", SEEDS)
 def test_lfts_loss_on_cifar10_falls_while_its_error_rises(seed: int) -> None:
-    """In the kept reference run, between the first and the last validation of each seed."""
-    runs = ROOT / "results/reference/runs/classification/cifar10/lft-first"
-    history = pd.read_csv(runs / f"seed{seed}" / "history.csv")
+    """Between the first and the last validation."""
+    history = history_of("classification/cifar10/lft-first", seed)
     validations = history["validation"].dropna()
     until_first = history.loc[: validations.index[0], "loss"]
     assert history["loss"].tail(len(until_first)).mean() < until_first.mean()
     assert validations.iloc[-1] > validations.iloc[0]
+
+
+def test_no_random_start_reaches_the_papers_accuracy_on_cifar10_and_mamls_does() -> None:
+    mean = mean_of("classification", "cifar10", "cifar10")
+    papers = 0.66
+    assert mean("maml", "accuracy", 100) > papers
+    assert all(mean(m, "accuracy", 100) < papers for m in ("lft", "l2o", "sgd", "adam"))
+
+
+@pytest.mark.parametrize("tested_on", ["mnist", "cifar10"])
+def test_lft_is_behind_l2o_at_step_5_and_ahead_at_step_100(tested_on: str) -> None:
+    mean = mean_of("classification", "mnist+cifar10", tested_on)
+    assert mean("lft", "accuracy", 5) < mean("l2o", "accuracy", 5)
+    assert mean("lft", "accuracy", 100) > mean("l2o", "accuracy", 100)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_l2os_attacks_overfit_the_support_set(seed: int) -> None:
+    """Ever less the loss on its own images, and twice as much as LFT's on others."""
+    l2o, lft = (history_of(f"attack/mnist/{method}-first", seed) for method in ("l2o", "lft"))
+    assert l2o["loss"].tail(20).mean() < 0.4 < lft["loss"].tail(20).mean()
+    assert l2o["validation"].min() > 2 * lft["validation"].min()
+
+
+def test_l2os_attacks_fool_ever_fewer_unseen_images() -> None:
+    mean = mean_of("attack", "mnist", "mnist")
+    assert mean("l2o", "asr_support", 100) > 0.95
+    assert mean("l2o", "asr", 5) > mean("l2o", "asr", 20) > mean("l2o", "asr", 100)
+    assert mean("l2o", "asr", 100) < mean("sgd", "asr", 100)
+    assert mean("l2o", "distortion", 100) < mean("maml", "distortion", 100) / 2
+
+
+def test_lft_attacks_less_if_distortion_costs_more() -> None:
+    rows = pd.read_csv(ROOT / "results/alternatives/alternatives.csv")
+    heavy = rows[rows["alternative"] == "lft-heavy"].set_index("metric")
+    assert (heavy["high"] < 0).all()  # intervals over seeds
+    assert heavy.loc["distortion", "mean"] < heavy.loc["distortion", "base"] / 2

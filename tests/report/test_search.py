@@ -101,7 +101,8 @@ def test_a_profile_that_searches_nothing_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "name, searched, experiments",
     [
-        ("quick", "search", {"attack", "classification", "sine"}),
+        ("quick", "search", {"attack", "sine"}),
+        ("quick", "search-seeds", {"classification"}),
         ("paper", "search", {"attack"}),
         ("paper", "search-seeds", {"classification", "sine"}),
     ],
