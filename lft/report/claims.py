@@ -362,7 +362,9 @@ def _theory_outcome(
     seconds = _seconds(manifests)
     finding = theory_tests.TESTS[claim.test](theory)
     if finding is None:
-        planned = "has not been measured" if profile.theory_experiments else "is not in this profile"
+        planned = (
+            "has not been measured" if profile.theory_experiments else "is not in this profile"
+        )
         return Outcome(claim, "–", None, 0, f"the theory {planned}", seconds)
     n_seeds = int(theory["seed"].nunique()) if finding.exact else finding.interval.n
     enough = finding.exact or 1 < n_seeds == len(profile.seeds)

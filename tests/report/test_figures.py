@@ -19,7 +19,10 @@ from synthetic import NASTY, paper_level, report_profile
 from lft.config import Profile
 from lft.errors import UsageError
 from lft.report import figures
-from lft.report.figures import Drawing, build_figures, curves, draw_figures
+from lft.report.figures import Drawing, build_figures, draw_figures
+from lft.report.figures.base import curves
+from lft.report.figures.finetuning import success_rate
+from lft.report.figures.pictures import perturbations
 from lft.report.style import Style
 
 # measurements.csv and the sums over it keep seven significant digits.
@@ -198,7 +201,7 @@ def test_figures_are_the_same_bytes_again(
 ) -> None:
     for path in results.iterdir():
         (tmp_path / path.name).symlink_to(path)
-    monkeypatch.setattr(figures, "BUILDERS", (figures.success_rate, figures.perturbations))
+    monkeypatch.setattr(figures, "BUILDERS", (success_rate, perturbations))
     draw_figures(profile, tmp_path)
     again = [path for path in (tmp_path / "figures").iterdir() if path.name != "captions.csv"]
     assert len(again) == 12

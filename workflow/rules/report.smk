@@ -6,7 +6,9 @@ TEMPLATES = [
     os.path.relpath(path)
     for path in sorted(Path(CHECKOUT, "report_templates").glob("*"))
 ]
-CODE_REPORT = code("report/*.py", "records.py", "methods.py") + plugin_code("figures")
+CODE_REPORT = code(
+    "report/*.py", "report/figures/*.py", "records.py", "methods.py"
+) + plugin_code("figures")
 SUMMARY = [
     f"{RESULTS}/{name}.csv" for name in ("measurements", "summary", "cells", "theory")
 ]

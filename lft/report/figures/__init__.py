@@ -1,0 +1,99 @@
+"""The paper's figures and those of the theory. Plots take what was measured and return figures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import matplotlib.style
+import seaborn as sns
+
+from lft import plugins
+from lft.config import Profile
+from lft.records import atomic_folder, write_frame, write_rows
+from lft.report.figures.base import Drawing, Measured
+from lft.report.figures.finetuning import (
+    accuracy,
+    distortion,
+    horizons,
+    others,
+    regression,
+    success_rate,
+)
+from lft.report.figures.pictures import perturbations
+from lft.report.figures.support import support_sizes
+from lft.report.figures.theory import gaps, vanishing
+from lft.report.figures.training import histories
+from lft.report.style import CAPTION_COLUMNS, INK, RULE
+
+__all__ = ["BUILDERS", "Drawing", "Measured", "build_figures", "draw_figures"]
+
+mpl.use("Agg")
+RC: dict[str, Any] = {
+    "svg.hashsalt": "lft",
+    "svg.fonttype": "none",
+    "text.parse_math": False,  # labels come from settings
+    "font.family": ["DejaVu Sans"],
+    "font.size": 8,
+    "axes.titlesize": 8,
+    "axes.labelsize": 8,
+    "axes.linewidth": 0.6,
+    "grid.linewidth": 0.6,
+    "legend.frameon": False,
+    "legend.fontsize": 8,
+    "figure.dpi": 150,
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": RULE,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "grid.color": RULE,
+}
+UNDATED = {
+    "svg": {"Date": None, "Creator": None},
+    "pdf": {"CreationDate": None},
+    "png": {"Software": None},
+}
+
+
+def draw_figures(profile: Profile, results: Path) -> None:
+    """Write every figure that the measurements allow as SVG, PDF, PNG and CSV into ``figures/``,
+    and ``captions.csv`` with their captions and alternative texts."""
+    with (
+        mpl.style.context([dict(sns.axes_style("whitegrid")), RC]),
+        atomic_folder(results / "figures") as folder,
+    ):
+        rows = []
+        for drawing in build_figures(profile, results):
+            drawing.figure.draw_without_rendering()
+            drawing.figure.set_layout_engine("none")  # laid out now, once for all formats
+            for suffix, metadata in UNDATED.items():
+                drawing.figure.savefig(folder / f"{drawing.id}.{suffix}", metadata=metadata)
+            write_frame(folder / f"{drawing.id}.csv", drawing.data)
+            rows.append((drawing.id, drawing.section, drawing.caption, drawing.alt))
+        write_rows(folder / "captions.csv", CAPTION_COLUMNS, rows)
+
+
+def build_figures(profile: Profile, results: Path) -> Iterator[Drawing]:
+    """All figures that the measurements allow, in the order of the page."""
+    measured = Measured(profile, results)
+    plugged = [*plugins.installed("figures"), *profile.plugins.figures]
+    for build in (*BUILDERS, *map(plugins.load_object, plugged)):
+        yield from build(measured)
+
+
+BUILDERS: tuple[Callable[[Measured], Iterator[Drawing]], ...] = (
+    success_rate,
+    distortion,
+    accuracy,
+    regression,
+    others,
+    support_sizes,
+    horizons,
+    perturbations,
+    gaps,
+    vanishing,
+    histories,
+)

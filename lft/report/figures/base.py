@@ -1,0 +1,133 @@
+"""What all figures share: what was measured, axes, legends, footnotes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
+from numpy.typing import NDArray
+
+from lft.config import Profile
+from lft.records import SUMMARY_COLUMNS, THEORY_COLUMNS, read_rows
+from lft.report.style import Style
+
+PAPER_STEP = 100
+"""Table 1 is taken after this many fine-tuning steps."""
+RATES = ("asr", "accuracy")
+"""Metrics between 0 and 1."""
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A figure with the numbers that it draws and a sentence that says what it shows.
+
+    Attributes:
+        section: where the page shows it: figures, theory or training.
+        alt: alternative text, from the data.
+    """
+
+    id: str
+    section: str
+    caption: str
+    alt: str
+    figure: Figure
+    data: pd.DataFrame
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a result folder holds for the figures, read when first asked for."""
+
+    profile: Profile
+    results: Path
+
+    @cached_property
+    def style(self) -> Style:
+        return Style(self.profile)
+
+    @cached_property
+    def summary(self) -> pd.DataFrame:
+        return read_rows(self.results / "summary.csv", SUMMARY_COLUMNS)
+
+    @cached_property
+    def curves(self) -> pd.DataFrame:
+        return curves(self.summary)
+
+    @cached_property
+    def theory(self) -> pd.DataFrame:
+        return read_rows(self.results / "theory.csv", THEORY_COLUMNS)
+
+
+def curves(summary: pd.DataFrame) -> pd.DataFrame:
+    """Mean over seeds, and standard deviation over tasks and seeds, of every cell and step.
+
+    The variance over tasks and seeds is the mean variance within a seed plus the variance of the
+    seeds' means.
+    """
+    keys = ["experiment", "trained_on", "tested_on", "method", "order", "metric", "step"]
+    frame = summary.assign(variance=summary["std"] ** 2)
+    groups = frame.groupby(keys, observed=True, sort=False)
+    result = groups.agg(
+        mean=("mean", "mean"),
+        within=("variance", "mean"),
+        between=("mean", lambda means: means.var(ddof=0)),
+        seeds=("seed", "nunique"),
+    ).reset_index()
+    result["std"] = np.sqrt(result["within"] + result["between"])
+    return result.drop(columns=["within", "between"])
+
+
+def rows_with(data: pd.DataFrame, values: dict[str, Any]) -> pd.DataFrame:
+    """Rows that have all these values."""
+    return data[np.logical_and.reduce([data[name] == value for name, value in values.items()])]
+
+
+def subplots(
+    rows: int, columns: int, width: float = 2.4, height: float = 1.9, *, share: bool = True
+) -> tuple[Figure, NDArray[Any]]:
+    """A figure and its axes (rows, columns), each of so many inches."""
+    figure = Figure(figsize=(width * columns, height * rows + 0.6), layout="constrained")
+    return figure, figure.subplots(rows, columns, squeeze=False, sharex=share, sharey=share)
+
+
+def add_legend(figure: Figure, axes: NDArray[Any]) -> None:
+    """One legend below all axes, an entry for every label."""
+    handles: dict[str, Any] = {}
+    for axis in axes.flat:
+        for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
+            handles.setdefault(label, handle)
+    longest = max(map(len, handles), default=0)
+    columns = max(1, int(figure.get_figwidth() / (0.6 + 0.075 * longest)))  # inches
+    figure.legend(
+        list(handles.values()), list(handles), loc="outside lower center", ncols=columns,
+        handlelength=2.6,
+    )  # fmt: skip
+
+
+def noted(caption: str, style: Style, *experiments: str) -> str:
+    """A caption with the footnote on stand-in data, where the experiments use such."""
+    mixtures = [
+        style.mixture(name, family)
+        for name in experiments
+        for family in style.profile.experiment(name).families
+    ]
+    return f"{caption} {style.footnote}" if any("*" in mixture for mixture in mixtures) else caption
+
+
+def plain_number(value: float, _position: float) -> str:
+    """A tick's label without powers of ten, where six digits do."""
+    return f"{value:g}"
+
+
+def decades(axis: Axes) -> None:
+    """Label a logarithmic y-axis at 1, 2 and 5, or at powers of ten if it spans many decades."""
+    axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.yaxis.set_major_formatter(plain_number)
+    axis.yaxis.set_minor_formatter(NullFormatter())
