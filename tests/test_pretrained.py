@@ -167,6 +167,9 @@ def test_files_that_hold_something_else_are_refused(exported: Pretrained, tmp_pa
     save(path, Pretrained(exported.card, other))
     with pytest.raises(UsageError, match="weights of other sizes than its card says"):
         lft.load(path)
+    save(path, Pretrained(exported.card.model_copy(update={"method": "sgd"}), exported.weights))
+    with pytest.raises(UsageError, match="its method 'sgd' learns no fine-tuner"):
+        lft.load(path)
     save(path, Pretrained(exported.card.model_copy(update={"method": "ltf"}), exported.weights))
     with pytest.raises(UsageError, match="unknown method 'ltf'; did you mean 'lft'"):
         lft.load(path)

@@ -153,7 +153,10 @@ def load(name: str | Path) -> Pretrained:
         card = Card.model_validate(info)
         _ = card.attack_loss  # what it was trained on must be valid, too
         register_installed()
-        rule = learned_tuner(get_method(card.method))
+        method = get_method(card.method)
+        if not method.learns_finetuner:
+            raise UsageError(f"its method {card.method!r} learns no fine-tuner; export another run")
+        rule = learned_tuner(method)
     except ValidationError as error:
         raise UsageError(f"{path} holds no trained fine-tuner: {explain(error, Card)}") from None
     except UsageError as error:
