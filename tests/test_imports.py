@@ -16,8 +16,8 @@ ROOT = Path(lft.__file__).parent
 LAYERS = (
     {"lft.errors", "lft.memory", "lft.paths", "lft.seeding"},
     {"lft.records", "lft.methods", "lft.plugins", "lft.progress"},
-    {"lft.config", "lft.weights"},
-    {"lft.types", "lft.device", "lft.native"},
+    {"lft.config", "lft.types", "lft.weights"},
+    {"lft.device", "lft.native"},
     {"lft.data"},
     {"lft.tasks", "lft.finetuners"},
     {"lft.gradients"},
