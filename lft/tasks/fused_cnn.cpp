@@ -264,7 +264,7 @@ struct Examples {
 
 // A thread's memory: the task's weights in the order of the products, and one image's activations
 // and their gradients d; with order 2 also the derivatives of all these along a direction v of the
-// parameters, the tangents. Where the comments say d or its tangent, the loss is meant.
+// parameters, the tangents.
 class Task {
  public:
   // order: of the derivatives that are asked for, 0 to 2
