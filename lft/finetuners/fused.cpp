@@ -33,26 +33,30 @@ namespace {
 
 // ---- vectors
 
-// Register blocks are sized for 32 registers of 16 lanes, or 16 registers of at most 8.
+// Register blocks are sized for 32 registers of 16 lanes, or 16 registers of at most 8; the gates and
+// panels of GROUP steps fit the first-level cache.
 #if defined(__AVX512F__)
-constexpr int LANES = 16, VECTORS = 4, OUTER_ROWS = 4, OUTER_COLUMNS = 7, PANEL_ROWS = 5;
+constexpr int LANES = 16, VECTORS = 4, OUTER_ROWS = 4, OUTER_COLUMNS = 7, PANEL_ROWS = 5, GROUP = 3;
 #elif defined(__AVX__)
-constexpr int LANES = 8, VECTORS = 2, OUTER_ROWS = 2, OUTER_COLUMNS = 6, PANEL_ROWS = 5;
+constexpr int LANES = 8, VECTORS = 2, OUTER_ROWS = 4, OUTER_COLUMNS = 3, PANEL_ROWS = 5, GROUP = 7;
 #else
-constexpr int LANES = 4, VECTORS = 2, OUTER_ROWS = 2, OUTER_COLUMNS = 6, PANEL_ROWS = 5;
+constexpr int LANES = 4, VECTORS = 2, OUTER_ROWS = 4, OUTER_COLUMNS = 3, PANEL_ROWS = 5, GROUP = 7;
 #endif
 constexpr int TILE = LANES * VECTORS;
-constexpr int64_t MAX_CHUNKS = 64;  // partial sums of the weight gradients; fixed, so that results
-                                    // do not depend on the number of threads
-constexpr int64_t GROUP = 3;        // steps whose gates and panels fit the first-level cache
+// Weight gradients are sums over chunks of tiles, at most so many, at least so large. Both are fixed,
+// so that results do not depend on the number of threads.
+constexpr int64_t MAX_CHUNKS = 64, MIN_CHUNK = 256 / TILE;
 constexpr int64_t STEP_GRAIN = 8;   // tiles worth a thread in one step
 
 typedef float vec __attribute__((vector_size(LANES * sizeof(float)), may_alias));
+typedef vec loose __attribute__((aligned(sizeof(float))));
 typedef int32_t ivec __attribute__((vector_size(LANES * sizeof(int32_t))));
 
 inline vec all(float x) { return x - vec{}; }
 inline vec& vec_at(float* p) { return *reinterpret_cast<vec*>(p); }
 inline vec vec_at(const float* p) { return *reinterpret_cast<const vec*>(p); }
+inline loose& loose_at(float* p) { return *reinterpret_cast<loose*>(p); }
+inline vec loose_at(const float* p) { return *reinterpret_cast<const loose*>(p); }
 
 inline float sum_of_lanes(float* x) {  // overwrites x
   for (int half = LANES / 2; half > 0; half /= 2)
@@ -280,19 +284,20 @@ struct Window {
   Window(int64_t n, int64_t tile)
       : n(n), first(tile * TILE), count(std::min<int64_t>(TILE, n - first)) {}
 
+  // Whole tiles move by vectors: what is read as a vector soon must not be written in smaller parts.
   void load(const float* row, float* tile) const {
-    if (count == TILE) {  // a size known to the compiler: a few moves instead of a call
-      std::memcpy(tile, row + first, TILE * sizeof(float));
+    if (count == TILE) {
+      for (int v = 0; v < TILE; v += LANES) vec_at(tile + v) = loose_at(row + first + v);
     } else {
       std::fill_n(tile, TILE, 0.0f);
-      std::memcpy(tile, row + first, count * sizeof(float));
+      std::copy_n(row + first, count, tile);
     }
   }
   void store(const float* tile, float* row) const {
     if (count == TILE)
-      std::memcpy(row + first, tile, TILE * sizeof(float));
+      for (int v = 0; v < TILE; v += LANES) loose_at(row + first + v) = vec_at(tile + v);
     else
-      std::memcpy(row + first, tile, count * sizeof(float));
+      std::copy_n(tile, count, row + first);
   }
   // state: (2, layers, H, n)
   void load_state(const float* state, const Network& net, const Frame* frames) const {
@@ -312,11 +317,11 @@ struct Window {
   // Calls f(k, number of units, h, c) for unit k of all layers' units.
   template <class F>
   static void for_each_unit(const Network& net, const Frame* frames, const F& f) {
-    const int64_t hidden = net.hidden, units = net.layers.size() * hidden;
-    for (int64_t k = 0; k < units; ++k) {
-      const int64_t l = k / hidden, j = k % hidden;
-      f(k, units, frames[l].panel + (net.layers[l].in + j) * TILE, frames[l].cell + j * TILE);
-    }
+    const int64_t hidden = net.hidden, layers = net.layers.size();
+    for (int64_t l = 0, k = 0; l < layers; ++l)
+      for (int64_t j = 0; j < hidden; ++j, ++k)
+        f(k, layers * hidden, frames[l].panel + (net.layers[l].in + j) * TILE,
+          frames[l].cell + j * TILE);
   }
 };
 
@@ -480,7 +485,8 @@ struct Segment {
     }
   }
 
-  void backward_steps(const Window& window, const float* cotangents) {
+  // Inlined, the loops of these two would share registers with what surrounds them: a tenth slower.
+  [[gnu::noinline]] void backward_steps(const Window& window, const float* cotangents) {
     std::fill_n(d_h, 2 * state_floats, 0.0f);
     const int64_t top = net.layers.size() - 1, line = net.hidden * TILE;
     for (int64_t t = steps - 1; t >= 0; --t) {
@@ -508,7 +514,7 @@ struct Segment {
   }
 
   // Adds the weight gradients of steps [begin, end) to the sums.
-  void add_weight_gradients(int64_t begin, int64_t end) {
+  [[gnu::noinline]] void add_weight_gradients(int64_t begin, int64_t end) {
     float* to = sums;
     for (size_t l = 0; l < net.layers.size(); ++l) {
       const Layer& layer = net.layers[l];
@@ -585,8 +591,9 @@ std::vector<at::Tensor> segment_vjp(const std::vector<at::Tensor>& weights, cons
   check(inputs, {steps, n}, "inputs");
   check(cotangents, {steps, n}, "cotangents");
   const Network net(weights, p, scale);
-  const int64_t tiles = (n + TILE - 1) / TILE, chunk = (tiles + MAX_CHUNKS - 1) / MAX_CHUNKS;
-  const int64_t chunks = tiles == 0 ? 0 : (tiles + chunk - 1) / chunk, n_weights = net.n_weights();
+  const int64_t tiles = (n + TILE - 1) / TILE;
+  const int64_t chunk = std::max((tiles + MAX_CHUNKS - 1) / MAX_CHUNKS, MIN_CHUNK);
+  const int64_t chunks = (tiles + chunk - 1) / chunk, n_weights = net.n_weights();
   std::vector<float> partial(chunks * n_weights);
   at::parallel_for(0, chunks, 1, [&](int64_t begin, int64_t end) {
     Segment segment(net, steps);
