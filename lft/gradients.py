@@ -8,7 +8,7 @@ import torch
 from torch import Generator, Tensor
 
 from lft.config import ZerothOrderSettings
-from lft.tasks.base import Objective
+from lft.tasks.base import Differentiated, Objective
 from lft.types import Batch, Params, flatten, unflatten
 
 
@@ -27,6 +27,10 @@ def value_and_grad(
         create_graph: keep the gradient differentiable in ``params``; otherwise both results are
             detached.
     """
+    if not create_graph and isinstance(family, Differentiated):
+        found = family.loss_and_gradients(params, batch)
+        if found is not None:
+            return found[0], {name: found[1][name] for name in params}
     with torch.enable_grad():
         params = {
             name: leaf if create_graph and leaf.requires_grad else leaf.detach().requires_grad_()

@@ -20,7 +20,7 @@ from lft.finetuners.gradient_descent import SGD
 from lft.finetuners.lstm import CoordinateLSTM
 from lft.gradients import FirstOrder, Gradient, value_and_grad
 from lft.learner import Learner
-from lft.tasks.base import Descending, Objective, TaskFamily
+from lft.tasks.base import Differentiated, Objective, TaskFamily
 from lft.types import Batch, Params, TaskBatch, concatenate, flatten
 
 
@@ -80,7 +80,7 @@ def _exact(
     generator: Generator,
 ) -> Segment:
     steps, tuner = learner.plan.segment, learner.tuner(meta)
-    if isinstance(tuner, SGD) and learner.order == "first" and isinstance(family, Descending):
+    if isinstance(tuner, SGD) and learner.order == "first" and isinstance(family, Differentiated):
         found = family.descend(start.params, tasks, steps, float(tuner.step_size))
         if found is not None:
             losses, grads, end = found

@@ -22,7 +22,7 @@ from platformdirs import user_cache_path
 from torch import Tensor
 
 from lft.errors import UsageError
-from lft.types import TaskBatch
+from lft.types import Batch, TaskBatch
 
 Kernel = Literal["auto", "fused", "torch"]
 """``torch`` is plain PyTorch; ``fused`` the native kernels, for float32 on the CPU, or an error;
@@ -82,6 +82,26 @@ def loss(
     """
     losses, outputs = _Loss.apply(kernel, plain, tuple(params), x, y, *params.values())
     return losses, outputs
+
+
+@torch.no_grad()
+def loss_and_gradients(
+    kernel: Callable[[list[Tensor], Tensor, Tensor], tuple[Tensor, Tensor, list[Tensor]]],
+    params: dict[str, Tensor],
+    batch: Batch,
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """The loss of each task (B,) and its gradients, without autograd.
+
+    Args:
+        kernel: as of :func:`loss`.
+        params: in the kernel's order.
+
+    Raises:
+        RuntimeError: a shape, dtype or label does not fit.
+    """
+    leaves = [leaf.contiguous() for leaf in params.values()]
+    losses, _, gradients = kernel(leaves, batch.x.contiguous(), batch.y.contiguous())
+    return losses, dict(zip(params, gradients, strict=True))
 
 
 def descend(

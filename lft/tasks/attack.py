@@ -8,7 +8,7 @@ import torch
 from torch import Generator, Tensor
 
 from lft.config import AttackFamily, AttackLoss
-from lft.tasks.base import Phase
+from lft.tasks.base import Differentiated, Phase
 from lft.tasks.pools import Pools
 from lft.tasks.victim import LeNet5
 from lft.types import Batch, Params, TaskBatch
@@ -70,8 +70,7 @@ class Perturbation:
         scores = self.logits(self.attacked(params, batch.x))
         if self.settings.margin == "probability":
             scores = scores.softmax(-1)
-        elif self.settings.margin == "log_probability":
-            scores = scores.log_softmax(-1)
+        # A difference of log-probabilities is that of the logits.
         hinge = margins(scores, batch.y).relu().mean(1)
         return hinge + self.settings.distortion_weight * distortion(params["delta"])
 
@@ -84,7 +83,7 @@ class Perturbation:
         return {"asr": fooled.where(size.isfinite(), torch.nan), "distortion": size}
 
 
-class Attack(Perturbation):
+class Attack(Perturbation, Differentiated):
     """Tasks of finding a universal perturbation for a few images of a few classes.
 
     Args:
@@ -112,6 +111,29 @@ class Attack(Perturbation):
             query=self.settings.query,
             relabel=False,
         )
+
+    @torch.no_grad()
+    def loss_and_gradients(self, params: Params, batch: Batch) -> tuple[Tensor, Params] | None:
+        """See :class:`lft.tasks.base.Differentiated`: for margins of logits."""
+        if self.settings.margin == "probability":
+            return None
+        delta, (images, labels) = params["delta"], batch
+        attacked = self.attacked(params, images)
+        found = self.victim.with_pullback(attacked.flatten(0, 1))
+        if found is None:
+            return None
+        logits, pullback = found
+        true = labels.flatten()[:, None]
+        rivals, rival = logits.scatter(1, true, -torch.inf).max(1, keepdim=True)
+        hinge = (logits.gather(1, true) - rivals).relu()
+        share = (hinge > 0).to(logits.dtype) / labels.shape[1]
+        d_logits = torch.zeros_like(logits).scatter(1, true, share).scatter(1, rival, -share)
+        d_attacked = pullback(d_logits).view_as(attacked)
+        if self.settings.clip:
+            d_attacked = d_attacked.where(attacked == images + delta[:, None], 0)
+        weight = self.settings.distortion_weight
+        losses = hinge.view(labels.shape).mean(1) + weight * distortion(delta)
+        return losses, {"delta": d_attacked.sum(1) + weight / delta[0].numel() * delta.sign()}
 
     def init(self, n_tasks: int, generator: Generator) -> Params:
         """δ⁽⁰⁾ of B tasks, (B, C, H, W)."""

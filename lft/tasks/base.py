@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal, Protocol, runtime_checkable
+from abc import ABC, abstractmethod
+from typing import Literal, Protocol
 
 from torch import Generator, Tensor
 
@@ -37,9 +38,15 @@ class TaskFamily(Objective, Protocol):
         """What is reported for every task, each (B,)."""
 
 
-@runtime_checkable
-class Descending(Protocol):
-    """A family that differentiates gradient descent by itself, faster than autograd does."""
+class Differentiated(ABC):
+    """A family that takes derivatives by itself where it can, faster than autograd does.
+
+    Methods return None where it cannot.
+    """
+
+    @abstractmethod
+    def loss_and_gradients(self, params: Params, batch: Batch) -> tuple[Tensor, Params] | None:
+        """f(θ; D) of every task, (B,), and ∇_θ f, each (B, …), both detached."""
 
     def descend(
         self, params: Params, tasks: TaskBatch, steps: int, step_size: float
@@ -47,6 +54,6 @@ class Descending(Protocol):
         """K steps of gradient descent on the support sets (eq. 2).
 
         Returns:
-            f(θ⁽ᴷ⁾; query) of every task, (B,), its gradient in θ⁽⁰⁾ and θ⁽ᴷ⁾, each (B, …); None
-            where it has no fast way.
+            f(θ⁽ᴷ⁾; query) of every task, (B,), its gradient in θ⁽⁰⁾ and θ⁽ᴷ⁾, each (B, …).
         """
+        return None

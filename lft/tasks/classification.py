@@ -8,13 +8,13 @@ from torch import Generator, Tensor
 from lft.config import ClassificationFamily
 from lft.data import ImageSet
 from lft.native import Kernel
-from lft.tasks.base import Phase
+from lft.tasks.base import Differentiated, Phase
 from lft.tasks.networks import CNN, MLP, Network
 from lft.tasks.pools import Pools
 from lft.types import Batch, Params, TaskBatch
 
 
-class Classification:
+class Classification(Differentiated):
     """Classify images of a few classes with a network trained on a few images of each.
 
     Args:
@@ -69,10 +69,14 @@ class Classification:
         """Mean cross-entropy of each task, (B,)."""
         return self.network.cross_entropy(params, batch.x, batch.y)[0]
 
+    def loss_and_gradients(self, params: Params, batch: Batch) -> tuple[Tensor, Params] | None:
+        """See :class:`lft.tasks.base.Differentiated`."""
+        return self.network.loss_and_gradients(params, batch)
+
     def descend(
         self, params: Params, tasks: TaskBatch, steps: int, step_size: float
     ) -> tuple[Tensor, Params, Params] | None:
-        """See :class:`lft.tasks.base.Descending`."""
+        """See :class:`lft.tasks.base.Differentiated`."""
         return self.network.descend(params, tasks, steps, step_size)
 
     def metrics(self, params: Params, batch: Batch) -> dict[str, Tensor]:

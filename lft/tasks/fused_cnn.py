@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from lft import native
-from lft.types import Params, TaskBatch
+from lft.types import Batch, Params, TaskBatch
 
 
 def logits(params: Params, x: Tensor) -> Tensor:
@@ -47,6 +47,11 @@ def cross_entropy(
         RuntimeError: a shape, dtype or label does not fit.
     """
     return native.loss(torch.ops.lft.cnn_loss_and_gradients, params, x, y, plain)
+
+
+def loss_and_gradients(params: Params, batch: Batch) -> tuple[Tensor, Params]:
+    """See :func:`lft.native.loss_and_gradients`; arguments as of :func:`cross_entropy`."""
+    return native.loss_and_gradients(torch.ops.lft.cnn_loss_and_gradients, params, batch)
 
 
 def descend(

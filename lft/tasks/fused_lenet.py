@@ -34,6 +34,22 @@ def features(weights: list[Tensor], images: Tensor, plain: Callable[[Tensor], Te
     return result
 
 
+def with_pullback(
+    weights: list[Tensor], images: Tensor
+) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+    """Features, as of :func:`features`, and what takes their gradient back to the images."""
+    result, codes = torch.ops.lft.lenet_forward(weights, images.contiguous())
+
+    def pullback(d_features: Tensor) -> Tensor:
+        side = images.shape[-1]
+        gradient: Tensor = torch.ops.lft.lenet_backward(
+            weights, codes, d_features.contiguous(), side
+        )
+        return gradient
+
+    return result, pullback
+
+
 class _Features(torch.autograd.Function):
     @staticmethod
     def forward(

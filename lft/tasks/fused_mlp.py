@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from lft import native
-from lft.types import Params, TaskBatch
+from lft.types import Batch, Params, TaskBatch
 
 
 def loss(
@@ -36,6 +36,11 @@ def loss(
         RuntimeError: a shape, dtype or label does not fit.
     """
     return native.loss(torch.ops.lft.mlp_loss_and_gradients, params, x, y, plain)
+
+
+def loss_and_gradients(params: Params, batch: Batch) -> tuple[Tensor, Params]:
+    """See :func:`lft.native.loss_and_gradients`; arguments as of :func:`loss`."""
+    return native.loss_and_gradients(torch.ops.lft.mlp_loss_and_gradients, params, batch)
 
 
 def descend(

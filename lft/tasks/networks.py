@@ -28,6 +28,9 @@ class Network(Protocol):
     def cross_entropy(self, params: Params, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """Mean cross-entropy of each task (B,), and the outputs that it is computed from."""
 
+    def loss_and_gradients(self, params: Params, batch: Batch) -> tuple[Tensor, Params] | None:
+        """See :func:`lft.native.loss_and_gradients`; None where no kernel applies."""
+
     def descend(
         self, params: Params, tasks: TaskBatch, steps: int, step_size: float
     ) -> tuple[Tensor, Params, Params] | None:
@@ -91,6 +94,13 @@ class MLP:
         if self._use_fused(x) and torch.is_grad_enabled():
             return fused_mlp.loss(self._in_order(params), x.flatten(2), y, plain)[0]
         return plain(params)
+
+    def loss_and_gradients(self, params: Params, batch: Batch) -> tuple[Tensor, Params] | None:
+        if not self._use_fused(batch.x):
+            return None
+        return fused_mlp.loss_and_gradients(
+            self._in_order(params), Batch(batch.x.flatten(2), batch.y)
+        )
 
     def descend(
         self, params: Params, tasks: TaskBatch, steps: int, step_size: float
@@ -160,6 +170,11 @@ class CNN:
             )
         logits = self(params, x)
         return cross_entropy(logits, y), logits
+
+    def loss_and_gradients(self, params: Params, batch: Batch) -> tuple[Tensor, Params] | None:
+        if not self._use_fused(batch.x):
+            return None
+        return fused_cnn.loss_and_gradients(self._in_order(params), batch)
 
     def descend(
         self, params: Params, tasks: TaskBatch, steps: int, step_size: float

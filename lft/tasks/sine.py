@@ -7,12 +7,12 @@ from torch import Generator, Tensor
 
 from lft.config import SineFamily
 from lft.native import Kernel
-from lft.tasks.base import Phase
+from lft.tasks.base import Differentiated, Phase
 from lft.tasks.networks import MLP
 from lft.types import Batch, Params, TaskBatch
 
 
-class Sine:
+class Sine(Differentiated):
     """y = a sin(x + b), x uniform in [−5, 5]; amplitude a and phase b vary from task to task."""
 
     primary = "mse"
@@ -47,10 +47,14 @@ class Sine:
         """Mean squared error of each task, (B,)."""
         return self.network.squared_error(params, batch.x, batch.y)
 
+    def loss_and_gradients(self, params: Params, batch: Batch) -> tuple[Tensor, Params] | None:
+        """See :class:`lft.tasks.base.Differentiated`."""
+        return self.network.loss_and_gradients(params, batch)
+
     def descend(
         self, params: Params, tasks: TaskBatch, steps: int, step_size: float
     ) -> tuple[Tensor, Params, Params] | None:
-        """See :class:`lft.tasks.base.Descending`."""
+        """See :class:`lft.tasks.base.Differentiated`."""
         return self.network.descend(params, tasks, steps, step_size)
 
     def metrics(self, params: Params, batch: Batch) -> dict[str, Tensor]:

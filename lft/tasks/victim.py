@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -75,11 +76,38 @@ class LeNet5(nn.Module):
 
     def features(self, images: Tensor) -> Tensor:
         """What the convolutions make of images (n, C, H, W), (n, 400)."""
+        weights = self._constants(images)
+        if weights is None:
+            return self._plain_features(images)
+        return fused_lenet.features(weights, images, self._plain_features)
+
+    def with_pullback(self, images: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]] | None:
+        """Logits, and what takes their gradient to that of the images, without autograd.
+
+        Returns:
+            Logits (n, classes) for images (n, C, H, W) and a function from the former's shape to
+            the latter's; None where the native convolutions do not apply.
+        """
+        weights = self._constants(images)
+        if weights is None:
+            return None
+        features, features_pullback = fused_lenet.with_pullback(weights, images)
+        hidden1 = self.fc1(features).relu()
+        hidden2 = self.fc2(hidden1).relu()
+
+        def pullback(d_logits: Tensor) -> Tensor:
+            d_hidden2 = (d_logits @ self.fc3.weight).where(hidden2 > 0, 0)
+            d_hidden1 = (d_hidden2 @ self.fc2.weight).where(hidden1 > 0, 0)
+            return features_pullback(d_hidden1 @ self.fc1.weight)
+
+        return self.fc3(hidden2), pullback
+
+    def _constants(self, images: Tensor) -> list[Tensor] | None:
+        """The convolutions' weights if they are constants and the kernel serves such images."""
         weights: list[Tensor] = [*self.conv1.parameters(), *self.conv2.parameters()]
         constant = not any(weight.requires_grad for weight in weights)
-        if constant and native.chosen(self.kernel, images.device, images.dtype):
-            return fused_lenet.features(weights, images, self._plain_features)
-        return self._plain_features(images)
+        served = constant and native.chosen(self.kernel, images.device, images.dtype)
+        return weights if served else None
 
     def _plain_features(self, images: Tensor) -> Tensor:
         for layer in (self.conv1, self.conv2):
