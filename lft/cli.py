@@ -107,17 +107,19 @@ def train(
 def evaluate(
     experiment: str,
     trained_on: str,
-    method: str,
+    method: Annotated[str, typer.Argument(help="A method, or all of the mixture.")] = "all",
     order: str = "first",
     profile: ProfileFile = QUICK,
     results: Results = None,
 ) -> None:
-    """Measure a trained method, all seeds, on the test tasks of every mixture."""
+    """Measure trained methods, all seeds, on the test tasks of every mixture."""
+    from lft.config import ALL
     from lft.evaluate import evaluate as measure
 
     settings, folder = _load(profile, results)
-    run = _run(settings, experiment, trained_on, method, order, settings.seeds[0])
-    measure(settings, run, folder)
+    known = settings.experiment(experiment).methods[0] if method == ALL else method
+    run = _run(settings, experiment, trained_on, known, order, settings.seeds[0])
+    measure(settings, run._replace(method=method), folder)
 
 
 @app.command()

@@ -27,15 +27,32 @@ EXAMPLE_TASKS = 3
 
 
 def evaluate(profile: Profile, run: Run, results: Path) -> None:
-    """Measure one method, trained on one mixture, on every test mixture that it applies to.
+    """Measure one method, or all, trained on one mixture, on all test mixtures that it applies to.
 
     Writes ``measurements.csv`` of all seeds (``run.seed`` is ignored) and ``examples.safetensors``:
     for attacks the pictures of the first seed, else empty. A diverged run has no rows; its status
     stands in its ``run.json``.
 
+    Args:
+        run: names the method, or :data:`lft.config.ALL`.
+
     Raises:
         UsageError: weights or prepared files are missing or damaged.
     """
+    rows: list[Measurement] = []
+    examples: dict[str, Tensor] = {}
+    for method in profile.evaluated(run._replace(seed=profile.seeds[0])):
+        of_method, of_examples = _evaluate(profile, method, results)
+        rows.extend(of_method)
+        examples |= prefixed(method.method, of_examples)
+    write_rows(results / run.evaluation_folder / "measurements.csv", Measurement._fields, rows)
+    save_tensors(results / run.evaluation_folder / "examples.safetensors", examples, {})
+
+
+def _evaluate(
+    profile: Profile, run: Run, results: Path
+) -> tuple[list[Measurement], dict[str, Tensor]]:
+    """Rows and pictures of one method."""
     experiment = profile.experiment(run.experiment)
     mixtures = [m for m in experiment.test_on if profile.why_not(run, m) is None]
     names = profile.tested_families(run)
@@ -59,8 +76,7 @@ def evaluate(profile: Profile, run: Run, results: Path) -> None:
                 examples |= prefixed(name, pictures(family, tasks, end))
         for mixture in mixtures:
             rows.extend(_rows(seeded, mixture, measured, learner.experiment.testing.every))
-    write_rows(results / run.evaluation_folder / "measurements.csv", Measurement._fields, rows)
-    save_tensors(results / run.evaluation_folder / "examples.safetensors", examples, {})
+    return rows, examples
 
 
 def test_tasks(

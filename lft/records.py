@@ -8,7 +8,7 @@ A result folder ``results/<profile>/`` holds::
         weights.safetensors                meta-parameters: stages initial, halfway, best
         history.csv                        meta-training: HISTORY_COLUMNS
         run.json                           manifest; status "ok" or "diverged"
-    runs/<experiment>/<trained_on>/<method>-<order>/
+    runs/<experiment>/<trained_on>/<method>-<order>/, or all-<order>/ for all methods together
         measurements.csv                   test tasks of all seeds; may be gzipped (.csv.gz)
         examples.safetensors               attacks only: pictures for the report
     theory/<experiment>.csv                rows of THEORY_COLUMNS
@@ -381,6 +381,12 @@ def stored(path: Path) -> Path:
     """The file, or where there is none the gzipped one that a kept run has instead."""
     packed = path.with_name(f"{path.name}.gz")
     return packed if packed.is_file() and not path.is_file() else path
+
+
+def measurements_of(*folders: Path) -> Path:
+    """measurements.csv, plain or gzipped, of the first of these folders that has it."""
+    found = [stored(folder / "measurements.csv") for folder in folders]
+    return next((path for path in found if path.is_file()), found[0])
 
 
 def _opened(path: Path) -> BinaryIO:

@@ -16,3 +16,11 @@ def copy_checkout(target: Path) -> Path:
         ignored = shutil.ignore_patterns("__pycache__")
         shutil.copytree(ROOT / name, target / name, ignore=ignored)
     return target
+
+
+def edit(checkout: Path, old: str, new: str) -> None:
+    """Change the smoke profile of a copy."""
+    path = checkout / "workflow/config/smoke.yaml"
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, 1))

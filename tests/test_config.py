@@ -123,6 +123,10 @@ BAD_VALUES: dict[str, tuple[dict[str, Any], str]] = {
         {"experiments__attack__train_on": ["gray+colour"]},
         "experiments.attack: unknown family 'gray'; did you mean 'grey'?",
     ),
+    "a reserved name": (
+        {"experiments__sine__variants": {"all": {"method": "lft", "label": "A", "set": {}}}},
+        "profile: no method or variant can be called 'all'; rename it",
+    ),
     "unknown source": (
         {"experiments__attack__families__grey__source": "gray"},
         "profile: unknown source 'gray'; did you mean 'grey'?",

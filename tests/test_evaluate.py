@@ -147,7 +147,7 @@ def test_pictures_fit_the_rows(results: Path) -> None:
     frame = rows(results, ATTACK)
     last = frame[(frame.seed == 0) & (frame.step == 3)]
     for name, channels, side in (("grey", 1, 28), ("colour", 3, 32)):
-        kept = below(name, flat)
+        kept = below(f"lft/{name}", flat)
         assert kept["images"].shape == (3, 4, channels, side, side)
         assert kept["images"].dtype == torch.uint8
         assert torch.equal(kept["clean"], kept["labels"])  # only correct ones are attacked
@@ -160,6 +160,30 @@ def test_pictures_fit_the_rows(results: Path) -> None:
             assert values["distortion"] == pytest.approx(size, rel=1e-6)
     empty, _ = load_tensors(results / SINE.evaluation_folder / "examples.safetensors")
     assert empty == {}
+
+
+def test_all_methods_of_a_mixture_are_measured_as_one_by_one(tmp_path: Path) -> None:
+    methods = ("sgd", "l2o", "lft")
+    profile = tiny_profile(experiments__attack__methods=methods, methods_per_job="all")
+    write_images(tmp_path)
+    make_victim(profile, "grey", tmp_path)
+    make_victim(profile, "colour", tmp_path)
+    runs = [ATTACK._replace(method=method) for method in methods]
+    for run in runs:
+        for seed in profile.seeds:
+            train(profile, run._replace(seed=seed), tmp_path)
+        evaluate(profile, run, tmp_path)
+    together = profile.evaluation(runs[0])
+    assert {profile.evaluation(run) for run in runs} == {together}
+    evaluate(profile, together, tmp_path)
+    alone = pd.concat([rows(tmp_path, run) for run in runs], ignore_index=True)
+    found = rows(tmp_path, together)
+    pd.testing.assert_frame_equal(found.astype(alone.dtypes), alone)
+    pictures = [tmp_path / run.evaluation_folder / "examples.safetensors" for run in runs]
+    expected = {key: leaf for path in pictures for key, leaf in load_tensors(path)[0].items()}
+    flat, _ = load_tensors(tmp_path / together.evaluation_folder / "examples.safetensors")
+    assert flat.keys() == expected.keys()
+    assert all(torch.equal(flat[key], leaf) for key, leaf in expected.items())
 
 
 def test_all_methods_meet_the_same_tasks_and_starts(results: Path, tmp_path: Path) -> None:

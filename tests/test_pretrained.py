@@ -96,6 +96,20 @@ def test_zeroth_order_is_carried_on(results: Path) -> None:
     assert from_run(results, ZEROTH, licence="MIT", note="from JPEG").card.note == "from JPEG"
 
 
+def test_a_run_measured_with_other_methods_is_exported_too(
+    results: Path, exported: Pretrained, tmp_path: Path
+) -> None:
+    shutil.copytree(results, tmp_path, dirs_exist_ok=True)
+    own = tmp_path / ATTACK.evaluation_folder
+    together = own.with_name("all-first")
+    together.mkdir()
+    rows = (own / "measurements.csv").read_text().splitlines(keepends=True)
+    better = [row.replace(",lft,", ",l2o,").replace(",0.", ",9.") for row in rows[1:]]
+    (together / "measurements.csv").write_text("".join([*rows, *better]))
+    (own / "measurements.csv").unlink()
+    assert from_run(tmp_path, ATTACK, licence="MIT").card == exported.card
+
+
 def test_a_kept_run_is_exported_too(results: Path, exported: Pretrained, tmp_path: Path) -> None:
     shutil.copytree(results, tmp_path, dirs_exist_ok=True)
     measured = tmp_path / ATTACK.evaluation_folder / "measurements.csv"

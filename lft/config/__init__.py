@@ -33,6 +33,7 @@ from lft.config.families import (
 from lft.config.loading import load_profile, read_yaml, register_installed
 from lft.config.problems import explain
 from lft.config.profile import (
+    ALL,
     Cell,
     GapSettings,
     Plugins,
@@ -44,6 +45,7 @@ from lft.config.profile import (
 )
 
 __all__ = [
+    "ALL",
     "FAMILIES",
     "AttackFamily",
     "AttackLoss",

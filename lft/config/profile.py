@@ -13,6 +13,9 @@ from lft.config.experiment import Experiment
 from lft.config.families import AttackFamily, FamilySettings, Source
 from lft.errors import NotApplicable, UsageError, suggestion
 
+ALL = "all"
+"""In place of a method: all methods that were trained on a mixture, which one job evaluates."""
+
 
 class GapSettings(Settings):
     """Measurement of Theorem 1's gradient gap (:mod:`lft.theory`)."""
@@ -64,6 +67,8 @@ class Profile(Settings):
     #: that a training job holds: ``one`` spreads seeds over a cluster; ``all`` starts the program
     #: once for all seeds of a cell, and trains them all again when one is added or removed
     seeds_per_job: Literal["one", "all"] = "one"
+    #: that an evaluation job measures; ``all`` starts the program once for all methods of a mixture
+    methods_per_job: Literal["one", "all"] = "one"
     kernel: Literal["auto", "fused", "torch"] = "auto"  #: see :data:`lft.native.Kernel`
     partition: Literal["disjoint", "paper"] = "disjoint"
     validation_share: Fraction = 0.2  #: of the training images, for meta-validation (disjoint)
@@ -82,6 +87,8 @@ class Profile(Settings):
                 source = family.image_source
                 if source is not None and source not in self.sources:
                     raise ValueError(f"unknown source {source!r}{suggestion(source, self.sources)}")
+            if ALL in (*experiment.methods, *experiment.variants):
+                raise ValueError(f"no method or variant can be called {ALL!r}; rename it")
         for name in (*self.theory.gap.experiments, *self.theory.vanishing.experiments):
             if name not in self.experiments:
                 raise ValueError(f"unknown experiment {name!r}{suggestion(name, self.experiments)}")
@@ -120,6 +127,17 @@ class Profile(Settings):
                         if not applicable_only or self.why_not(run) is None:
                             yield run
 
+    def evaluation(self, run: Run) -> Run:
+        """The job that measures a run: its name, with :data:`ALL` for all methods together."""
+        return run._replace(method=ALL) if self.methods_per_job == "all" else run
+
+    def evaluated(self, run: Run) -> list[Run]:
+        """The runs of one seed that the job of that name measures."""
+        if run.method != ALL:
+            return [run]
+        runs = self.runs(run.experiment)
+        return [other for other in runs if other._replace(method=ALL) == run]
+
     def training_inputs(self, run: Run) -> dict[str, Any]:
         """Every setting that the outcome of a meta-training depends on, and nothing else."""
         experiment = self.experiment(run.experiment).for_method(run.method)
@@ -144,6 +162,8 @@ class Profile(Settings):
 
     def evaluation_inputs(self, run: Run) -> dict[str, Any]:
         """Every setting that an evaluation depends on beside the trained weights."""
+        if run.method == ALL:
+            return {other.method: self.evaluation_inputs(other) for other in self.evaluated(run)}
         experiment = self.experiment(run.experiment).for_method(run.method)
         return {
             "families": self._families(experiment, list(experiment.families)),
@@ -239,7 +259,8 @@ class Run(NamedTuple):
 
     @property
     def evaluation_folder(self) -> Path:
-        """Where the test measurements of all seeds go, below a result folder."""
+        """Where the test measurements of all seeds go, below a result folder; see
+        :meth:`Profile.evaluation`."""
         return Path("runs", self.experiment, self.trained_on, f"{self.method}-{self.order}")
 
     @property

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from lft.config import Run
+from lft.config import ALL, Run
 from lft.errors import UsageError
 from lft.methods import get_method
 from lft.pretrained import Card, Pretrained
-from lft.records import Measurement, read_json, read_rows, stored
+from lft.records import Measurement, measurements_of, read_json, read_rows
 from lft.weights import below, load_tensors
 
 
@@ -42,7 +42,9 @@ def from_run(
         )
     weights, _ = load_tensors(folder / "weights.safetensors")
     families = {key: _family(value) for key, value in settings["families"].items()}
-    scores, steps = _scores(stored(results / run.evaluation_folder / "measurements.csv"), run)
+    together = run._replace(method=ALL)
+    measured = (results / each.evaluation_folder for each in (run, together))
+    scores, steps = _scores(measurements_of(*measured), run)
     card = Card(
         name=name or _name(run, families),
         method=method.name,
@@ -81,9 +83,12 @@ def _name(run: Run, families: dict[str, dict[str, Any]]) -> str:
 def _scores(path: Path, run: Run) -> tuple[dict[str, dict[str, float]], int]:
     """Mean of every metric over the test tasks of the run's seed, after the last step."""
     rows = read_rows(path, Measurement._fields)
-    rows = rows[(rows["seed"] == run.seed) & (rows["step"] == rows["step"].max())]
+    rows = rows[(rows["method"] == run.method) & (rows["seed"] == run.seed)]
     if rows.empty:
-        raise UsageError(f"{path} has no rows of seed {run.seed}; evaluate the run first")
+        raise UsageError(
+            f"{path} has no rows of {run.method}, seed {run.seed}; evaluate the run first"
+        )
+    rows = rows[rows["step"] == rows["step"].max()]
     means = rows.groupby(["tested_on", "metric"], observed=True)["value"].mean().dropna()
     scores: dict[str, dict[str, float]] = {}
     for (tested_on, metric), mean in means.items():

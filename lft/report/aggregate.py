@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from lft.config import Cell, Profile
+from lft.config import Cell, Profile, Run
 from lft.errors import UsageError
 from lft.records import (
     CELL_COLUMNS,
@@ -16,9 +16,9 @@ from lft.records import (
     THEORY_COLUMNS,
     Measurement,
     join_csv,
+    measurements_of,
     read_json,
     read_rows,
-    stored,
     write_rows,
 )
 
@@ -32,15 +32,14 @@ def aggregate(profile: Profile, results: Path) -> None:
         UsageError: nothing has been measured yet, or a file is damaged.
     """
     cells = list(profile.cells())
-    folders = dict.fromkeys(results / cell.run.evaluation_folder for cell in cells)
-    parts = [path for folder in folders if (path := stored(folder / "measurements.csv")).is_file()]
+    files = dict.fromkeys(measurements(profile, cell.run, results) for cell in cells)
+    parts = [path for path in files if path.is_file()]
     if not parts:
         raise UsageError(
             f"nothing has been measured in {results} yet; run snakemake reproduce first"
         )
     join_csv(results / "measurements.csv", Measurement._fields, parts)
-    measurements = read_rows(results / "measurements.csv", Measurement._fields)
-    summary = summarise(measurements)
+    summary = summarise(read_rows(results / "measurements.csv", Measurement._fields))
     write_rows(results / "summary.csv", SUMMARY_COLUMNS, summary.itertuples(index=False))
     write_rows(results / "cells.csv", CELL_COLUMNS, _cells(cells, results, summary))
     theory = [
@@ -49,6 +48,12 @@ def aggregate(profile: Profile, results: Path) -> None:
         if (path := results / "theory" / f"{name}.csv").is_file()
     ]
     join_csv(results / "theory.csv", THEORY_COLUMNS, theory)
+
+
+def measurements(profile: Profile, run: Run, results: Path) -> Path:
+    """Where a run's measurements lie: where the profile's job writes them, or by themselves."""
+    folders = (profile.evaluation(run).evaluation_folder, run.evaluation_folder)
+    return measurements_of(*(results / folder for folder in folders))
 
 
 def summarise(measurements: pd.DataFrame) -> pd.DataFrame:

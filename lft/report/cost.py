@@ -142,7 +142,10 @@ def jobs(profile: Profile) -> Iterator[Job]:
             cell = run.evaluation_folder.parts[1:]
             job = (*cell, f"seed{run.seed}") if profile.seeds_per_job == "one" else cell
             trainings[job] = trainings.get(job, 0) + _training_work(profile, run)
-            evaluations[cell] = _evaluation_work(profile, run)
+            if run.seed == profile.seeds[0]:
+                measuring = profile.evaluation(run).evaluation_folder.parts[1:]
+                work = _evaluation_work(profile, run)
+                evaluations[measuring] = evaluations.get(measuring, 0) + work
             testing = profile.experiment(name).testing
             rows += testing.tasks * testing.steps * len(profile.tested_families(run))
         for job, work in trainings.items():

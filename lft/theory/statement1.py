@@ -108,11 +108,17 @@ def _by_coordinate(state: Tensor) -> Tensor:
 
 
 def _jacobian_times(g: Tensor, theta: Tensor, matrix: Tensor) -> Tensor:
-    """∂g/∂θ · matrix, one column after the other, by differentiating twice in reverse."""
+    """∂g/∂θ · matrix, one column after the other, by differentiating twice in reverse.
+
+    Where f is linear piece by piece, as in attacks on logits, there may be nothing to differentiate.
+    """
     u = torch.zeros_like(g, requires_grad=True)
-    (transposed,) = torch.autograd.grad(g, theta, u, create_graph=True)
+    (transposed,) = torch.autograd.grad(g, theta, u, create_graph=True, materialize_grads=True)
+    if not transposed.requires_grad:
+        return torch.zeros_like(matrix)
     columns = [
-        torch.autograd.grad(transposed, u, column, retain_graph=True)[0] for column in matrix.T
+        torch.autograd.grad(transposed, u, column, retain_graph=True, materialize_grads=True)[0]
+        for column in matrix.T
     ]
     return torch.stack(columns, dim=1)
 

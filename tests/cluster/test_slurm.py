@@ -118,7 +118,7 @@ def prepare(folder: Path, profile: dict[str, Any], site: str, **train: Any) -> P
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkout in which a small workflow has run, every rule of it."""
-    profile = smoke(name="normal")
+    profile = smoke(name="normal", methods_per_job="one")
     attack = profile["experiments"]["attack"]
     attack |= {"families": {"mnist": attack["families"]["mnist"]}, "methods": ["maml", "lft"]}
     attack |= {"train_on": ["mnist"], "test_on": ["mnist"]}

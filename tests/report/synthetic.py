@@ -27,7 +27,7 @@ from lft.records import (
     write_rows,
 )
 from lft.seeding import seed_from
-from lft.weights import save_tensors
+from lft.weights import prefixed, save_tensors
 
 Level = Callable[[Run, str], float]
 
@@ -99,7 +99,8 @@ def write_results(
                 rows.extend(measurement_rows(profile, run, level, noise))
         for folder, rows in evaluations.items():
             write_rows(folder / "measurements.csv", Measurement._fields, rows)
-            pictures = _pictures(profile, name)
+            method, _ = folder.name.rsplit("-", 1)
+            pictures = prefixed(method, _pictures(profile, name))
             save_tensors(folder / "examples.safetensors", pictures, {})
     for name in profile.theory_experiments:
         rows = theory_rows(profile, name, **(theory or {}))

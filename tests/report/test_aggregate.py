@@ -13,7 +13,14 @@ from synthetic import write_results
 
 from lft.config import Profile, Run
 from lft.errors import UsageError
-from lft.records import CELL_COLUMNS, SUMMARY_COLUMNS, THEORY_COLUMNS, Measurement, read_rows
+from lft.records import (
+    CELL_COLUMNS,
+    SUMMARY_COLUMNS,
+    THEORY_COLUMNS,
+    Measurement,
+    join_csv,
+    read_rows,
+)
 from lft.report.aggregate import aggregate, summarise
 
 Make = Callable[..., Path]
@@ -107,6 +114,23 @@ def test_a_trained_run_without_measurements_is_named(sine: Profile, make: Make) 
     aggregate(sine, results)
     assert status(results, run("lft", 0)) == [("missing", "not evaluated yet")]
     assert len(read_rows(results / "theory.csv", THEORY_COLUMNS)) == 0
+
+
+def test_methods_may_have_been_measured_together(sine: Profile, make: Make) -> None:
+    results, folder = make(sine), run("lft", 0).evaluation_folder
+    alone = read_rows(results / "measurements.csv", Measurement._fields)
+    together = sine.model_copy(update={"methods_per_job": "all"})
+    aggregate(together, results)  # as they were measured by themselves
+    assert alone.equals(read_rows(results / "measurements.csv", Measurement._fields))
+    runs = results / folder.parent
+    joined = runs / "all-first" / "measurements.csv"
+    parts = [path for path in runs.glob("*/measurements.csv") if "-first" in path.parent.name]
+    join_csv(joined, Measurement._fields, sorted(parts))
+    aggregate(together, results)
+    found = read_rows(results / "measurements.csv", Measurement._fields)
+    keys = list(Measurement._fields[:-1])
+    expected = alone.astype(str).sort_values(keys, ignore_index=True)
+    assert found.astype(str).sort_values(keys, ignore_index=True).equals(expected)
 
 
 def test_runs_that_all_diverged_are_a_result(sine: Profile, make: Make) -> None:

@@ -98,6 +98,16 @@ def test_seeds_of_one_job_cost_what_they_do_apart(base: dict[Job, Spent]) -> Non
     assert hours(found, "train") == pytest.approx(hours(base, "train"))
 
 
+def test_methods_of_one_evaluation_cost_what_they_do_apart(base: dict[Job, Spent]) -> None:
+    profile = tiny_profile(methods_per_job="all")
+    names = [job.name for job in of(profile, "evaluate")]
+    assert {name[2] for name in names} == {"all-first", "all-zeroth"}
+    assert len(names) == len(set(names)) < len(of(tiny_profile(), "evaluate"))
+    found, unknown = expected(profile, base)
+    assert not unknown
+    assert hours(found, "evaluate") == pytest.approx(hours(base, "evaluate"))
+
+
 def test_test_tasks_lengthen_evaluations_and_nothing_else(base: dict[Job, Spent]) -> None:
     found, _ = expected(tiny_profile(experiments__sine__testing__tasks=40), base)
     n_sine = len(of(tiny_profile(), "evaluate", "sine"))

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
-from checkout import ROOT, SNAKEMAKE, copy_checkout
+from checkout import ROOT, SNAKEMAKE, copy_checkout, edit
 
 from lft.config import load_profile
 
@@ -19,6 +19,7 @@ QUESTIONS = yaml.safe_load((ROOT / "workflow/reference/open-questions.yaml").rea
 @pytest.mark.parametrize("site", ["slurm", "slurm-cpu"])
 def test_cluster_profiles_are_understood(site: str, tmp_path: Path) -> None:
     checkout = copy_checkout(tmp_path)
+    edit(checkout, "methods_per_job: all", "methods_per_job: one")
     done = subprocess.run(
         [SNAKEMAKE, "--profile", f"workflow/profiles/{site}", "--config", "profile=smoke", "-n"],
         cwd=checkout,

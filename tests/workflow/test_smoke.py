@@ -19,7 +19,7 @@ import pytest
 import requests
 import rocrate
 import yaml
-from checkout import SNAKEMAKE, copy_checkout
+from checkout import SNAKEMAKE, copy_checkout, edit
 from rocrate_validator.models import Severity, ValidationSettings
 from rocrate_validator.services import validate
 from rocrate_validator.utils.http import HttpRequester
@@ -52,13 +52,6 @@ def planned(checkout: Path, *arguments: str) -> dict[str, int]:
     done = snakemake(checkout, "--dry-run", *arguments)
     assert done.returncode == 0, done.stdout
     return {name: int(n) for name, n in re.findall(r"^(\w+) +(\d+)$", done.stdout, re.M)}
-
-
-def edit(checkout: Path, old: str, new: str) -> None:
-    path = checkout / "workflow/config/smoke.yaml"
-    text = path.read_text()
-    assert old in text
-    path.write_text(text.replace(old, new, 1))
 
 
 @pytest.fixture(scope="module")
@@ -210,12 +203,14 @@ def test_an_unfinished_run_becomes_no_crate(copied: Path, tmp_path: Path) -> Non
 
 
 def test_report_shows_what_is_missing(copied: Path) -> None:
-    shutil.rmtree(copied / RESULTS / "runs/attack/mnist/lft-first")
+    for name in ("lft-first", "all-first"):
+        shutil.rmtree(copied / RESULTS / "runs/attack/mnist" / name)
     shutil.rmtree(copied / RESULTS / "theory")
     done = snakemake(copied, "--", "report")
     assert done.returncode == 0, done.stdout
     page = (copied / RESULTS / "report.html").read_text()
     assert "not meta-trained yet" in page
+    assert "not evaluated yet" in page
     assert "The theory has not been measured" in page
 
 
@@ -265,7 +260,7 @@ def test_same_numbers_from_another_job_order(finished: Path, tmp_path: Path) -> 
     """Bit-identical CSVs from a second run of the whole workflow with its jobs in another order,
     but for the seconds that claims.csv adds up."""
     checkout = copy_checkout(tmp_path)
-    first = ["results/smoke/runs/sine/sine/lft-zeroth/measurements.csv"]
+    first = ["results/smoke/runs/sine/sine/all-zeroth/measurements.csv"]
     done = snakemake(checkout, "--scheduler", "greedy", "--prioritize", *first, "--", "reproduce")
     assert done.returncode == 0, done.stdout[-5000:]
 

@@ -5,7 +5,10 @@ from lft.paths import PACKAGE, kept_alternatives
 
 RUNS = [run for name in PROFILE.experiments for run in PROFILE.runs(name)]
 EVALUATIONS = sorted(
-    {f"{RESULTS}/{run.evaluation_folder}/measurements.csv" for run in RUNS}
+    {
+        f"{RESULTS}/{PROFILE.evaluation(run).evaluation_folder}/measurements.csv"
+        for run in RUNS
+    }
 )
 # Priority of long jobs: evaluations, which are short, fill the cores at the end.
 EARLY = 1

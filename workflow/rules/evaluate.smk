@@ -1,10 +1,16 @@
+# A method, or `all` methods of a mixture: see `methods_per_job` in lft/config.
 rule evaluate:
     input:
         CODE_RUN,
         code("evaluate.py"),
-        lambda w: prepared(w.experiment, PROFILE.tested_families(run_of(w))),
-        weights=[
-            f"{RESULTS}/runs/{{experiment}}/{{trained_on}}/{{method}}-{{order}}/seed{seed}/weights.safetensors"
+        lambda w: [
+            path
+            for run in PROFILE.evaluated(run_of(w))
+            for path in prepared(w.experiment, PROFILE.tested_families(run))
+        ],
+        lambda w: [
+            f"{RESULTS}/{run.evaluation_folder}/seed{seed}/weights.safetensors"
+            for run in PROFILE.evaluated(run_of(w))
             for seed in PROFILE.seeds
         ],
     output:
@@ -22,7 +28,7 @@ rule evaluate:
     threads: PROFILE.threads
     resources:
         mem_mb=lambda w, attempt: 4000 * attempt,
-        runtime=lambda w, attempt: 120 * attempt,
+        runtime=lambda w, attempt: 120 * attempt * len(PROFILE.evaluated(run_of(w))),
         gpu=GPU,
     params:
         options=OPTIONS,

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
 from lft.config import AttackFamily
+from lft.report.aggregate import measurements
 from lft.report.figures.base import Drawing, Measured, noted, subplots
 from lft.report.style import Style
 
@@ -74,14 +75,16 @@ def _examples(
     other tasks and are left out."""
     examples: dict[str, dict[str, dict[str, NDArray[Any]]]] = {}
     for run in measured.profile.runs(name):
-        path = measured.results / run.evaluation_folder / "examples.safetensors"
+        path = measurements(measured.profile, run, measured.results).with_name(
+            "examples.safetensors"
+        )
         variant = run.method in measured.profile.experiment(name).variants
         if run.trained_on != trained_on or variant or run.method in examples or not path.is_file():
             continue
         parts: dict[str, dict[str, NDArray[Any]]] = {}
         for key, tensor in sorted(load_file(path).items()):
-            family, part = key.split("/")
-            if family in shown:
+            method, family, part = key.split("/")
+            if method == run.method and family in shown:
                 parts.setdefault(family, {})[part] = tensor[0]
         examples[run.method] = parts
     return examples
