@@ -110,7 +110,7 @@ def _by_coordinate(state: Tensor) -> Tensor:
 def _jacobian_times(g: Tensor, theta: Tensor, matrix: Tensor) -> Tensor:
     """∂g/∂θ · matrix, one column after the other, by differentiating twice in reverse.
 
-    Where f is linear piece by piece, as in attacks on logits, there may be nothing to differentiate.
+    Where f is linear piece by piece, as in attacks on logits, it may be 0 without a graph.
     """
     u = torch.zeros_like(g, requires_grad=True)
     (transposed,) = torch.autograd.grad(g, theta, u, create_graph=True, materialize_grads=True)
