@@ -16,6 +16,8 @@ It is one of the kernels of :mod:`lft.native`.
 
 from __future__ import annotations
 
+import functools
+
 import torch
 from torch import Tensor
 
@@ -38,7 +40,7 @@ def step_(weights: Params, state: Tensor, gradient: Tensor, *, p: float, scale: 
     Raises:
         RuntimeError: a shape, dtype or p does not fit.
     """
-    tensors = [weights[name].contiguous() for name in _names(weights)]
+    tensors = [weights[name].contiguous() for name in _names(len(weights))]
     update: Tensor = torch.ops.lft.lstm_step_(tensors, state, gradient.contiguous(), p, scale)
     return update
 
@@ -64,7 +66,7 @@ def segment_vjp(
     Raises:
         RuntimeError: a shape, dtype or p does not fit.
     """
-    names = _names(weights)
+    names = _names(len(weights))
     gradients = torch.ops.lft.lstm_segment_vjp(
         [weights[name].contiguous() for name in names],
         start.contiguous(),
@@ -76,8 +78,9 @@ def segment_vjp(
     return dict(zip(names, gradients, strict=True))
 
 
-def _names(weights: Params) -> list[str]:
-    """The weights' names in the order of the native code."""
-    n_layers = sum(name.endswith(".w_hh") for name in weights)
-    layers = [f"layer{k}.{part}" for k in range(n_layers) for part in ("w_ih", "w_hh", "b")]
-    return [*layers, "out.w", "out.b"]
+@functools.cache
+def _names(n_weights: int) -> list[str]:
+    """The names of so many weights in the order of the native code."""
+    parts = ("w_ih", "w_hh", "b")
+    n_layers = (n_weights - 2) // len(parts)
+    return [*(f"layer{k}.{part}" for k in range(n_layers) for part in parts), "out.w", "out.b"]

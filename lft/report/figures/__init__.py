@@ -9,6 +9,7 @@ from typing import Any
 import matplotlib as mpl
 import matplotlib.style
 import seaborn as sns
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from lft import plugins
 from lft.config import Profile
@@ -67,8 +68,9 @@ def draw_figures(profile: Profile, results: Path) -> None:
     ):
         rows = []
         for drawing in build_figures(profile, results):
-            drawing.figure.draw_without_rendering()
-            drawing.figure.set_layout_engine("none")  # laid out now, once for all formats
+            if drawing.figure.get_layout_engine() is None:
+                # Once for all formats: savefig would draw a figure with an engine twice for each.
+                ConstrainedLayoutEngine().execute(drawing.figure)
             for suffix, metadata in UNDATED.items():
                 drawing.figure.savefig(folder / f"{drawing.id}.{suffix}", metadata=metadata)
             write_frame(folder / f"{drawing.id}.csv", drawing.data)

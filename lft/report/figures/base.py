@@ -93,7 +93,7 @@ def subplots(
     rows: int, columns: int, width: float = 2.4, height: float = 1.9, *, share: bool = True
 ) -> tuple[Figure, NDArray[Any]]:
     """A figure and its axes (rows, columns), each of so many inches."""
-    figure = Figure(figsize=(width * columns, height * rows + 0.6), layout="constrained")
+    figure = Figure(figsize=(width * columns, height * rows + 0.6))
     return figure, figure.subplots(rows, columns, squeeze=False, sharex=share, sharey=share)
 
 
