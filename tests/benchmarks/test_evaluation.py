@@ -26,7 +26,8 @@ from lft.tasks.sine import Sine
 from lft.types import Batch, Params, flatten, unflatten
 
 TASKS, HIDDEN, P, SCALE = 100, 10, 10.0, 0.1
-FAMILY = Sine(SineFamily(support=10, query=10, hidden=(40, 40)))
+SETTINGS = SineFamily(support=10, query=10, hidden=(40, 40))
+FAMILY, PLAIN = Sine(SETTINGS), Sine(SETTINGS, kernel="torch")
 WEIGHTS = init_weights(LSTMSettings(hidden=HIDDEN), generator("weights"))
 START = FAMILY.init(TASKS, generator("start"))
 SUPPORT = FAMILY.sample(TASKS, generator("tasks")).support
@@ -66,11 +67,11 @@ def _with_cell(params: Params, support: Batch, steps: int) -> Tensor:
     n = sum(leaf.numel() for leaf in params.values())
     state = (torch.zeros(n, HIDDEN), torch.zeros(n, HIDDEN))
     for _ in range(steps):
-        _, grads = value_and_grad(FAMILY, params, support)
+        _, grads = value_and_grad(PLAIN, params, support)
         state = cell(preprocess(flatten(grads), P).T, state)
         update = unflatten(SCALE * (state[0] @ WEIGHTS["out.w"] + WEIGHTS["out.b"]), params)
         params = {name: params[name] - update[name] for name in params}
-    return FAMILY.loss(params, support)
+    return PLAIN.loss(params, support)
 
 
 def jax_scan(steps: int) -> Tensor:
