@@ -119,7 +119,12 @@ def evaluate(
     settings, folder = _load(profile, results)
     known = settings.experiment(experiment).methods[0] if method == ALL else method
     run = _run(settings, experiment, trained_on, known, order, settings.seeds[0])
-    measure(settings, run._replace(method=method), folder)
+    runs = [run]
+    if method == ALL:
+        methods = settings.evaluated(run._replace(method=ALL))
+        runs = list(dict.fromkeys(map(settings.evaluation, methods)))
+    for each in runs:
+        measure(settings, each, folder)
 
 
 @app.command()

@@ -14,6 +14,7 @@ import pytest
 import torch
 from tiny import profile_values, tiny_profile, write_images
 
+from lft import cli
 from lft.config import Profile, Run
 from lft.errors import UsageError
 from lft.evaluate import evaluate, first_full
@@ -184,6 +185,23 @@ def test_all_methods_of_a_mixture_are_measured_as_one_by_one(tmp_path: Path) -> 
     flat, _ = load_tensors(tmp_path / together.evaluation_folder / "examples.safetensors")
     assert flat.keys() == expected.keys()
     assert all(torch.equal(flat[key], leaf) for key, leaf in expected.items())
+
+
+@pytest.mark.parametrize("together", [False, True])
+def test_without_a_method_the_command_measures_all_as_the_profile_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, together: bool
+) -> None:
+    profile = tiny_profile(
+        experiments__sine__methods=("sgd", "adam"), methods_per_job="all" if together else "one"
+    )
+    for run in profile.runs("sine"):
+        train(profile, run, tmp_path)
+    monkeypatch.setattr("lft.cli._load", lambda profile_file, results: (profile, tmp_path))
+    cli.evaluate("sine", "sine")
+    found = {path.parent.name for path in tmp_path.glob("runs/*/*/*/measurements.csv")}
+    assert found == ({"all-first"} if together else {"sgd-first", "adam-first"})
+    cli.evaluate("sine", "sine", "sgd")
+    assert (tmp_path / "runs/sine/sine/sgd-first/measurements.csv").is_file()
 
 
 def test_all_methods_meet_the_same_tasks_and_starts(results: Path, tmp_path: Path) -> None:
