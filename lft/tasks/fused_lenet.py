@@ -28,7 +28,7 @@ def features(weights: list[Tensor], images: Tensor, plain: Callable[[Tensor], Te
         RuntimeError: a shape or dtype does not fit.
     """
     if torch.is_grad_enabled() and images.requires_grad:
-        result: Tensor = _Features.apply(plain, images, *weights)
+        result: Tensor = _Features.apply(plain, images, weights)
     else:
         result, _ = torch.ops.lft.lenet_forward(weights, images.contiguous())
     return result
@@ -53,23 +53,20 @@ def with_pullback(
 class _Features(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, plain: Callable[[Tensor], Tensor], images: Tensor, *weights: Tensor
+        ctx: Any, plain: Callable[[Tensor], Tensor], images: Tensor, weights: list[Tensor]
     ) -> Tensor:
-        result: Tensor
-        result, codes = torch.ops.lft.lenet_forward(list(weights), images.contiguous())
+        result, ctx.pullback = with_pullback(weights, images)
         ctx.plain = plain
-        ctx.save_for_backward(images, codes, *weights)
+        ctx.save_for_backward(images)
         return result
 
     @staticmethod
     def backward(ctx: Any, d_features: Tensor) -> tuple[Tensor | None, ...]:
-        images, codes, *weights = ctx.saved_tensors
+        (images,) = ctx.saved_tensors
         if torch.is_grad_enabled():
             (gradient,) = torch.autograd.grad(
                 ctx.plain(images), images, d_features, create_graph=True
             )
         else:
-            gradient = torch.ops.lft.lenet_backward(
-                weights, codes, d_features.contiguous(), images.shape[-1]
-            )
-        return (None, gradient, *(None for _ in weights))
+            gradient = ctx.pullback(d_features)
+        return None, gradient, None
