@@ -1,4 +1,4 @@
-// What the native kernels share: checks of their arguments, and MAML's gradient descent.
+// What the native kernels share: checks of their arguments, losses and MAML's gradient descent.
 
 #pragma once
 
@@ -9,6 +9,9 @@
 #include <cmath>
 #include <cstdint>
 #include <vector>
+
+// Before loops over vectors that are to stay in registers; left to itself GCC unrolls them too late.
+#define UNROLL _Pragma("GCC unroll 16")
 
 namespace lft {
 
@@ -74,21 +77,21 @@ inline void cross_entropy_tangent(const float* logits, const float* r, int64_t n
 // to its gradient in path[0]. With v = d loss / d params, from the last step to the first
 // v -= step_size * Hessian v.
 //
-// gradient(params, to) is that of the support loss, query(params, to) likewise and returns the loss,
-// hessian(params, v, to) is the product of the support loss's Hessian with v.
-template <class Params, class Gradient, class Query, class Hessian>
-float descend(std::vector<Params>& path, Params& v, float step_size, const Gradient& gradient,
+// gradient(point, to) is that of the support loss, query(point, to) likewise and returns the loss,
+// hessian(point, v, to), later, is the product of the support loss's Hessian with v.
+// move(from, factor, change, to) sets to = from + factor * change, for points and for v.
+template <class Point, class Params, class Gradient, class Query, class Hessian>
+float descend(std::vector<Point>& path, Params& v, float step_size, const Gradient& gradient,
               const Query& query, const Hessian& hessian) {
   Params change = v;
   for (size_t k = 0; k + 1 < path.size(); ++k) {
     gradient(path[k], change);
-    path[k + 1] = path[k];
-    add(path[k + 1], -step_size, change);
+    move(path[k], -step_size, change, path[k + 1]);
   }
   const float loss = query(path.back(), v);
   for (size_t k = path.size() - 1; k-- > 0;) {
     hessian(path[k], v, change);
-    add(v, -step_size, change);
+    move(v, -step_size, change, v);
   }
   return loss;
 }

@@ -159,17 +159,17 @@ void multiply(const float* a, int64_t row, int64_t stride, const std::vector<Run
               const float* w, int64_t w_stride, vec* sum) {
   const int64_t step = STRIDE ? STRIDE : stride;
   vec total[ROWS * COLUMNS];
-  for (int n = 0; n < ROWS * COLUMNS; ++n) total[n] = sum[n];
+  UNROLL for (int n = 0; n < ROWS * COLUMNS; ++n) total[n] = sum[n];
   for (const Run& run : runs) {
     const float* p = a + run.offset;
     for (int64_t k = 0; k < run.length; ++k, ++p, w += w_stride) {
       const vec weights = vec_at(w);
-      for (int r = 0; r < ROWS; ++r)
-        for (int c = 0; c < COLUMNS; ++c)
+      UNROLL for (int r = 0; r < ROWS; ++r)
+        UNROLL for (int c = 0; c < COLUMNS; ++c)
           total[r * COLUMNS + c] += p[r * row + c * step] * weights;
     }
   }
-  for (int n = 0; n < ROWS * COLUMNS; ++n) sum[n] = total[n];
+  UNROLL for (int n = 0; n < ROWS * COLUMNS; ++n) sum[n] = total[n];
 }
 
 // Numbers at the first place of a grid, and the weights they are multiplied by.
@@ -185,12 +185,12 @@ void for_each_place(const Grid& grid, const Terms<N>& terms, const std::vector<R
                     int64_t w_stride, vec start, const Put& put) {
   const auto block = [&]<int ROWS, int COLUMNS>(int64_t y, int64_t x) {
     vec sum[ROWS * COLUMNS];
-    for (vec& lanes : sum) lanes = start;
+    UNROLL for (vec& lanes : sum) lanes = start;
     for (const Term& term : terms)
       multiply<ROWS, COLUMNS, STRIDE>(term.a + y * grid.row + x * grid.column, grid.row,
                                       grid.column, runs, term.w, w_stride, sum);
-    for (int r = 0; r < ROWS; ++r)
-      for (int c = 0; c < COLUMNS; ++c) put(y + r, x + c, sum[r * COLUMNS + c]);
+    UNROLL for (int r = 0; r < ROWS; ++r)
+      UNROLL for (int c = 0; c < COLUMNS; ++c) put(y + r, x + c, sum[r * COLUMNS + c]);
   };
   int64_t x = 0;
   const auto blocks = [&]<int COLUMNS>() {
@@ -224,15 +224,15 @@ void with_stride(int64_t stride, const F& f) {
 template <int N>
 void outer(const Layer& layer, const float* a, const float* grad, float* sums) {
   vec total[N];
-  for (int n = 0; n < N; ++n) total[n] = vec_at(sums + n * layer.out_stride);
+  UNROLL for (int n = 0; n < N; ++n) total[n] = vec_at(sums + n * layer.out_stride);
   for (int64_t y = 0; y < layer.rows; ++y) {
     const float *p = a + 2 * y * layer.in_row(), *d = grad + y * layer.grad_row();
     for (int64_t x = 0; x < layer.columns; ++x, p += 2 * layer.in_stride, d += layer.out_stride) {
       const vec lanes = vec_at(d);
-      for (int n = 0; n < N; ++n) total[n] += p[n] * lanes;
+      UNROLL for (int n = 0; n < N; ++n) total[n] += p[n] * lanes;
     }
   }
-  for (int n = 0; n < N; ++n) vec_at(sums + n * layer.out_stride) = total[n];
+  UNROLL for (int n = 0; n < N; ++n) vec_at(sums + n * layer.out_stride) = total[n];
 }
 
 // The same for a whole run, in blocks of at most BLOCK as equal as can be.
@@ -697,10 +697,11 @@ class Parameters {
     for (auto& part : parts_) result.push_back(part.data());
     return result;
   }
-  friend void add(Parameters& to, float factor, const Parameters& other) {
+  // to = from + factor * change
+  friend void move(const Parameters& from, float factor, const Parameters& change, Parameters& to) {
     for (size_t k = 0; k < to.parts_.size(); ++k)
       for (size_t i = 0; i < to.parts_[k].size(); ++i)
-        to.parts_[k][i] += factor * other.parts_[k][i];
+        to.parts_[k][i] = from.parts_[k][i] + factor * change.parts_[k][i];
   }
 
  private:

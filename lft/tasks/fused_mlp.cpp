@@ -2,7 +2,7 @@
 // lft/tasks/fused_mlp.py states the mathematics.
 //
 // One task at a time: its weights, activations and their derivatives stay in cache, through all
-// steps of a gradient descent. All products are add_product: numbers of one matrix times rows of
+// steps of a gradient descent. All products are set_product: numbers of one matrix times rows of
 // another, which lie in the vector lanes.
 
 #include <ATen/Parallel.h>
@@ -11,10 +11,16 @@
 #include <torch/library.h>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstdint>
 #include <tuple>
+#include <utility>
 #include <vector>
+
+#if defined(__SSE__)
+#include <xmmintrin.h>
+#endif
 
 #include "../kernels.h"
 
@@ -25,13 +31,12 @@ void check(const at::Tensor& tensor, at::IntArrayRef shape, at::ScalarType type,
   lft::check(tensor, shape, type, "fused MLP", name);
 }
 
-// Register blocks are sized for 32 registers of 16 lanes, or 16 registers of at most 8.
 #if defined(__AVX512F__)
-constexpr int LANES = 16, ROWS = 5, VECTORS = 3;
+constexpr int LANES = 16, REGISTERS = 32;
 #elif defined(__AVX__)
-constexpr int LANES = 8, ROWS = 4, VECTORS = 2;
+constexpr int LANES = 8, REGISTERS = 16;
 #else
-constexpr int LANES = 4, ROWS = 4, VECTORS = 2;
+constexpr int LANES = 4, REGISTERS = 16;
 #endif
 
 typedef float vec __attribute__((vector_size(LANES * sizeof(float)), aligned(4), may_alias));
@@ -72,35 +77,100 @@ struct Numbers {
 Numbers plain(const Matrix& a) { return {a.data.data(), a.rows, a.columns, a.stride, 1}; }
 Numbers transposed(const Matrix& a) { return {a.data.data(), a.columns, a.rows, 1, a.stride}; }
 
+// Rows of whole vectors, stride apart; zeros if there is no first.
+struct Rows {
+  const float* first;
+  int64_t stride;
+};
+
+// R rows from i on and V vectors from lane on of `to` = start + a b.
 template <int R, int V>
-void add_block(const Numbers& a, int64_t i, const Matrix& b, int64_t lane, Matrix& to) {
+void set_block(const Numbers& a, int64_t i, const Matrix& b, int64_t lane, const Rows& start,
+               Matrix& to) {
   vec sum[R][V];
-  for (int r = 0; r < R; ++r)
-    for (int v = 0; v < V; ++v) sum[r][v] = vec_at(to.row(i + r) + lane + v * LANES);
-  for (int64_t k = 0; k < a.columns; ++k)
-    for (int v = 0; v < V; ++v) {
-      const vec lanes = vec_at(b.row(k) + lane + v * LANES);
-      for (int r = 0; r < R; ++r)
-        sum[r][v] += a.first[(i + r) * a.row + k * a.column] * lanes;
-    }
-  for (int r = 0; r < R; ++r)
-    for (int v = 0; v < V; ++v) vec_at(to.row(i + r) + lane + v * LANES) = sum[r][v];
+  UNROLL for (int r = 0; r < R; ++r)
+    UNROLL for (int v = 0; v < V; ++v) sum[r][v] = vec{};
+  const float* numbers = a.first + i * a.row;
+  const float* lanes = b.data.data() + lane;
+  const int64_t n = a.columns, row = a.row, column = a.column, stride = b.stride;
+  for (int64_t k = 0; k < n; ++k, numbers += column, lanes += stride)
+    UNROLL for (int r = 0; r < R; ++r)
+      UNROLL for (int v = 0; v < V; ++v) sum[r][v] += numbers[r * row] * vec_at(lanes + v * LANES);
+  if (start.first) {
+    const float* from = start.first + i * start.stride + lane;
+    const int64_t stride = start.stride;
+    UNROLL for (int r = 0; r < R; ++r)
+      UNROLL for (int v = 0; v < V; ++v) sum[r][v] += vec_at(from + r * stride + v * LANES);
+  }
+  float* results = to.row(i) + lane;
+  const int64_t to_stride = to.stride;
+  UNROLL for (int r = 0; r < R; ++r)
+    UNROLL for (int v = 0; v < V; ++v) vec_at(results + r * to_stride + v * LANES) = sum[r][v];
 }
 
-// to += a b
+// Registers hold so many rows of sums, a row of b and a number of a.
+constexpr int most_rows(int vectors) { return std::min((REGISTERS - 1) / vectors - 1, 8); }
+
+// All rows, in blocks as equal as can be: small ones leave the multipliers waiting for their sums.
+template <int V>
+void set_columns(const Numbers& a, const Matrix& b, int64_t lane, const Rows& start, Matrix& to) {
+  constexpr int MOST = most_rows(V);
+  constexpr auto blocks = []<int... R>(std::integer_sequence<int, R...>) {
+    return std::array{&set_block<R + 1, V>...};
+  }(std::make_integer_sequence<int, MOST>{});
+  for (int64_t i = 0, left = (a.rows + MOST - 1) / MOST; left > 0; --left) {
+    const int64_t rows = (a.rows - i + left - 1) / left;
+    blocks[rows - 1](a, i, b, lane, start, to);
+    i += rows;
+  }
+}
+
+// to = start + a b
+void set_product(const Numbers& a, const Matrix& b, const Rows& start, Matrix& to) {
+  constexpr int MOST = 5;
+  constexpr auto columns = []<int... V>(std::integer_sequence<int, V...>) {
+    return std::array{&set_columns<V + 1>...};
+  }(std::make_integer_sequence<int, MOST>{});
+  const int64_t vectors = to.stride / LANES;
+  for (int64_t v = 0, left = (vectors + MOST - 1) / MOST; left > 0; --left) {
+    const int64_t taken = (vectors - v + left - 1) / left;
+    columns[taken - 1](a, b, v * LANES, start, to);
+    v += taken;
+  }
+}
+void set_product(const Numbers& a, const Matrix& b, Matrix& to) {
+  set_product(a, b, {nullptr, 0}, to);
+}
 void add_product(const Numbers& a, const Matrix& b, Matrix& to) {
-  int64_t lane = 0;
-  const auto columns = [&]<int V>() {
-    for (; lane + V * LANES <= to.stride; lane += V * LANES) {
-      int64_t i = 0;
-      for (; i + ROWS <= a.rows; i += ROWS) add_block<ROWS, V>(a, i, b, lane, to);
-      for (; i + 2 <= a.rows; i += 2) add_block<2, V>(a, i, b, lane, to);
-      for (; i < a.rows; ++i) add_block<1, V>(a, i, b, lane, to);
-    }
-  };
-  columns.template operator()<VECTORS>();
-  columns.template operator()<2>();
-  columns.template operator()<1>();
+  set_product(a, b, {to.data.data(), to.stride}, to);
+}
+
+// Four rows, from row i on; returns how many columns are done.
+int64_t transpose_rows(const Matrix& from, int64_t i, Matrix& to) {
+  int64_t j = 0;
+#if defined(__SSE__)
+  const int64_t stride = from.stride, to_stride = to.stride;
+  const float* block = from.row(i);
+  float* transposed = to.data.data() + i;
+  for (; j + 4 <= from.columns; j += 4, block += 4, transposed += 4 * to_stride) {
+    __m128 a = _mm_loadu_ps(block), b = _mm_loadu_ps(block + stride),
+           c = _mm_loadu_ps(block + 2 * stride), d = _mm_loadu_ps(block + 3 * stride);
+    _MM_TRANSPOSE4_PS(a, b, c, d);
+    _mm_storeu_ps(transposed, a);
+    _mm_storeu_ps(transposed + to_stride, b);
+    _mm_storeu_ps(transposed + 2 * to_stride, c);
+    _mm_storeu_ps(transposed + 3 * to_stride, d);
+  }
+#endif
+  return j;
+}
+
+void transpose(const Matrix& from, Matrix& to) {
+  for (int64_t i = 0; i < from.rows; i += 4) {
+    const int64_t rows = std::min<int64_t>(4, from.rows - i);
+    for (int64_t j = rows == 4 ? transpose_rows(from, i, to) : 0; j < from.columns; ++j)
+      for (int64_t r = 0; r < rows; ++r) to.row(j)[i + r] = from.row(i + r)[j];
+  }
 }
 
 // Where h <= 0 (and not NaN), d becomes 0; element by element.
@@ -119,101 +189,121 @@ struct Layer {
 
   Layer(int64_t in, int64_t out) : w(in, out), b(1, out), w_transposed(out, in) {}
 
-  void transpose() {
-    for (int64_t i = 0; i < w.rows; ++i)
-      for (int64_t j = 0; j < w.columns; ++j) w_transposed.row(j)[i] = w.row(i)[j];
+  void transpose() { ::transpose(w, w_transposed); }
+  // to = inputs w + b
+  void apply(const Numbers& inputs, Matrix& to) const {
+    set_product(inputs, w, {b.data.data(), 0}, to);
   }
-  void add(float factor, const Layer& other) {
-    for (size_t k = 0; k < w.data.size(); ++k) w.data[k] += factor * other.w.data[k];
-    for (size_t k = 0; k < b.data.size(); ++k) b.data[k] += factor * other.b.data[k];
+  // From inputs and gradients in the outputs.
+  void set_gradient(const Numbers& inputs_transposed, const Matrix& d) {
+    set_product(inputs_transposed, d, w);
+    b.clear();
+    for (int64_t i = 0; i < d.rows; ++i)
+      for (int64_t j = 0; j < d.stride; ++j) b.data[j] += d.row(i)[j];
   }
 };
 
 // A network's parameters, or anything else of their shapes.
 using Layers = std::vector<Layer>;
 
-void add(Layers& to, float factor, const Layers& other) {
-  for (size_t l = 0; l < to.size(); ++l) to[l].add(factor, other[l]);
+Layers layers(const std::vector<int64_t>& widths) {
+  Layers result;
+  for (size_t l = 0; l + 1 < widths.size(); ++l) result.emplace_back(widths[l], widths[l + 1]);
+  return result;
 }
 
-// Activations and derivatives of one task's examples; x is row by row.
-class Examples {
- public:
-  Examples(int64_t n, const std::vector<int64_t>& widths) {
-    for (const int64_t width : widths) h_.emplace_back(n, width);
-    d_ = r_h_ = r_d_ = h_;
+// to = from + factor * change
+void move(const Layers& from, float factor, const Layers& change, Layers& to) {
+  const auto move = [&](const Matrix& from, const Matrix& change, Matrix& to) {
+    for (size_t k = 0; k < from.data.size(); ++k) to.data[k] = from.data[k] + factor * change.data[k];
+  };
+  for (size_t l = 0; l < from.size(); ++l) {
+    move(from[l].w, change[l].w, to[l].w);
+    move(from[l].b, change[l].b, to[l].b);
   }
+}
+
+// One of each hidden layer and of the outputs.
+std::vector<Matrix> values(const Layers& net, int64_t n) {
+  std::vector<Matrix> result;
+  for (const Layer& layer : net) result.emplace_back(n, layer.w.columns);
+  return result;
+}
+
+// A task's network and the pass of n examples through it.
+class Point {
+ public:
+  Layers net;
+
+  Point(const std::vector<int64_t>& widths, int64_t n)
+      : net(layers(widths)), h_(values(net, n)), d_(h_) {}
 
   const Matrix& outputs() const { return h_.back(); }
 
-  void forward(const Layers& net, const float* x) {
-    h_[0].load(x);
+  // x: row by row; it has to stay where it is for the way back.
+  void forward(const float* x) {
+    x_ = x;
     for (size_t l = 0; l < net.size(); ++l) {
-      start(net[l].b, h_[l + 1]);
-      add_product(plain(h_[l]), net[l].w, h_[l + 1]);
-      if (l + 1 < net.size()) mask(h_[l + 1], h_[l + 1]);
+      net[l].apply(input(l), h_[l]);
+      if (l + 1 < net.size()) mask(h_[l], h_[l]);
     }
   }
 
   // The gradient of the loss in the parameters, after forward; sets net's transposes.
   template <class Loss>
-  void gradient(Layers& net, const Loss& loss, Layers& to) {
-    backward(net, loss);
-    for (size_t l = 0; l < net.size(); ++l) set_gradient(h_[l], d_[l + 1], to[l]);
+  void gradient(const Loss& loss, Layers& to) {
+    const size_t last = net.size() - 1;
+    loss.gradient(outputs(), d_.back());
+    for (size_t l = last; l > 0; --l) {
+      net[l].transpose();
+      set_product(plain(d_[l]), net[l].w_transposed, d_[l - 1]);
+      mask(h_[l - 1], d_[l - 1]);
+    }
+    for (size_t l = 0; l <= last; ++l) to[l].set_gradient(input_transposed(l), d_[l]);
   }
 
-  // Its derivative along v, after forward: the Hessian times v. Sets v's transposes, too.
+  // Its derivative along v, after it: the Hessian times v. Sets v's transposes; r_h and r_d: room
+  // for the derivatives of h and d.
   template <class Loss>
-  void gradient_tangent(Layers& net, const Loss& loss, Layers& v, Layers& to) {
-    backward(net, loss);
+  void gradient_tangent(const Loss& loss, Layers& v, std::vector<Matrix>& r_h,
+                        std::vector<Matrix>& r_d, Layers& to) const {
     const size_t last = net.size() - 1;
     for (size_t l = 0; l <= last; ++l) {
-      start(v[l].b, r_h_[l + 1]);
-      add_product(plain(h_[l]), v[l].w, r_h_[l + 1]);
-      if (l > 0) add_product(plain(r_h_[l]), net[l].w, r_h_[l + 1]);
-      if (l < last) mask(h_[l + 1], r_h_[l + 1]);
+      v[l].apply(input(l), r_h[l]);
+      if (l > 0) add_product(plain(r_h[l - 1]), net[l].w, r_h[l]);
+      if (l < last) mask(h_[l], r_h[l]);
     }
-    loss.tangent(outputs(), r_h_.back(), r_d_.back());
+    loss.tangent(outputs(), r_h.back(), r_d.back());
     for (size_t l = last; l > 0; --l) {
       v[l].transpose();
-      r_d_[l].clear();
-      add_product(plain(r_d_[l + 1]), net[l].w_transposed, r_d_[l]);
-      add_product(plain(d_[l + 1]), v[l].w_transposed, r_d_[l]);
-      mask(h_[l], r_d_[l]);
+      set_product(plain(r_d[l]), net[l].w_transposed, r_d[l - 1]);
+      add_product(plain(d_[l]), v[l].w_transposed, r_d[l - 1]);
+      mask(h_[l - 1], r_d[l - 1]);
     }
     for (size_t l = 0; l <= last; ++l) {
-      set_gradient(h_[l], r_d_[l + 1], to[l]);
-      if (l > 0) add_product(transposed(r_h_[l]), d_[l + 1], to[l].w);
+      to[l].set_gradient(input_transposed(l), r_d[l]);
+      if (l > 0) add_product(transposed(r_h[l - 1]), d_[l], to[l].w);
     }
   }
 
  private:
-  template <class Loss>
-  void backward(Layers& net, const Loss& loss) {
-    loss.gradient(outputs(), d_.back());
-    for (size_t l = net.size() - 1; l > 0; --l) {
-      net[l].transpose();
-      d_[l].clear();
-      add_product(plain(d_[l + 1]), net[l].w_transposed, d_[l]);
-      mask(h_[l], d_[l]);
-    }
+  Numbers input(size_t l) const {
+    const int64_t in = net[0].w.rows;
+    return l > 0 ? plain(h_[l - 1]) : Numbers{x_, outputs().rows, in, in, 1};
   }
-  static void start(const Matrix& bias, Matrix& output) {
-    for (int64_t i = 0; i < output.rows; ++i)
-      std::copy_n(bias.data.data(), bias.stride, output.row(i));
-  }
-  static void set_gradient(const Matrix& input, const Matrix& of_output, Layer& to) {
-    to.w.clear();
-    add_product(transposed(input), of_output, to.w);
-    to.b.clear();
-    for (int64_t i = 0; i < of_output.rows; ++i)
-      for (int64_t j = 0; j < of_output.columns; ++j) to.b.data[j] += of_output.row(i)[j];
+  Numbers input_transposed(size_t l) const {
+    const Numbers rows = input(l);
+    return {rows.first, rows.columns, rows.rows, rows.column, rows.row};
   }
 
-  // Inputs and each layer's output; gradients of the loss in each layer's output before its ReLU;
-  // derivatives of both along v.
-  std::vector<Matrix> h_, d_, r_h_, r_d_;
+  const float* x_ = nullptr;
+  std::vector<Matrix> h_, d_;  // outputs of each layer, gradients in them before their ReLU
 };
+
+// to.net = from.net + factor * change
+void move(const Point& from, float factor, const Layers& change, Point& to) {
+  move(from.net, factor, change, to.net);
+}
 
 // ---- losses
 
@@ -324,12 +414,6 @@ class Parameters {
   const std::vector<at::Tensor>& params_;
 };
 
-Layers layers(const std::vector<int64_t>& widths) {
-  Layers result;
-  for (size_t l = 0; l + 1 < widths.size(); ++l) result.emplace_back(widths[l], widths[l + 1]);
-  return result;
-}
-
 // The loss of each task (B), outputs (B, n, out), and the gradients of the former, as params.
 std::tuple<at::Tensor, at::Tensor, std::vector<at::Tensor>> loss_and_gradients(
     const std::vector<at::Tensor>& params, const at::Tensor& x, const at::Tensor& y) {
@@ -339,15 +423,15 @@ std::tuple<at::Tensor, at::Tensor, std::vector<at::Tensor>> loss_and_gradients(
   at::Tensor outputs = at::empty({n_tasks, n, widths.back()}, x.options());
   const std::vector<at::Tensor> gradients = lft::like(params);
   at::parallel_for(0, n_tasks, 1, [&](int64_t begin, int64_t end) {
-    Examples examples(n, widths);
-    Layers net = layers(widths), gradient = net;
+    Point point(widths, n);
+    Layers gradient = layers(widths);
     for (int64_t b = begin; b < end; ++b) {
-      Parameters(params).load(b, net);
-      examples.forward(net, lft::part<const float>(x, b));
-      examples.outputs().store(lft::part<float>(outputs, b));
+      Parameters(params).load(b, point.net);
+      point.forward(lft::part<const float>(x, b));
+      point.outputs().store(lft::part<float>(outputs, b));
       with_loss(y, b, [&](const auto& loss) {
-        losses.mutable_data_ptr<float>()[b] = loss(examples.outputs());
-        examples.gradient(net, loss, gradient);
+        losses.mutable_data_ptr<float>()[b] = loss(point.outputs());
+        point.gradient(loss, gradient);
       });
       Parameters(gradients).store(b, gradient);
     }
@@ -365,30 +449,29 @@ std::tuple<at::Tensor, std::vector<at::Tensor>, std::vector<at::Tensor>> descend
   at::Tensor losses = at::empty({x.size(0)}, x.options());
   const std::vector<at::Tensor> gradients = lft::like(params), ends = lft::like(params);
   at::parallel_for(0, x.size(0), 1, [&](int64_t begin, int64_t end) {
-    Examples support(x.size(1), widths), query(query_x.size(1), widths);
-    std::vector<Layers> path(steps + 1, layers(widths));
+    std::vector<Point> path(steps, Point(widths, x.size(1)));
+    path.emplace_back(widths, query_x.size(1));
     Layers v = layers(widths);
+    std::vector<Matrix> r_h = values(v, x.size(1)), r_d = r_h;
     for (int64_t b = begin; b < end; ++b) {
-      Parameters(params).load(b, path[0]);
-      const auto gradient = [&](Examples& examples, const at::Tensor& x, const at::Tensor& y,
-                                Layers& at, Layers& to) {
+      Parameters(params).load(b, path[0].net);
+      const auto gradient = [&](Point& at, const at::Tensor& x, const at::Tensor& y, Layers& to) {
         float value = 0.0f;
-        examples.forward(at, lft::part<const float>(x, b));
+        at.forward(lft::part<const float>(x, b));
         with_loss(y, b, [&](const auto& loss) {
-          value = loss(examples.outputs());
-          examples.gradient(at, loss, to);
+          value = loss(at.outputs());
+          at.gradient(loss, to);
         });
         return value;
       };
       losses.mutable_data_ptr<float>()[b] = lft::descend(
-          path, v, step_size, [&](Layers& at, Layers& to) { gradient(support, x, y, at, to); },
-          [&](Layers& at, Layers& to) { return gradient(query, query_x, query_y, at, to); },
-          [&](Layers& at, Layers& v, Layers& to) {
-            support.forward(at, lft::part<const float>(x, b));
-            with_loss(y, b, [&](const auto& loss) { support.gradient_tangent(at, loss, v, to); });
+          path, v, step_size, [&](Point& at, Layers& to) { gradient(at, x, y, to); },
+          [&](Point& at, Layers& to) { return gradient(at, query_x, query_y, to); },
+          [&](const Point& at, Layers& v, Layers& to) {
+            with_loss(y, b, [&](const auto& loss) { at.gradient_tangent(loss, v, r_h, r_d, to); });
           });
       Parameters(gradients).store(b, v);
-      Parameters(ends).store(b, path[steps]);
+      Parameters(ends).store(b, path[steps].net);
     }
   });
   return {losses, gradients, ends};
