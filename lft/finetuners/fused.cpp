@@ -64,16 +64,16 @@ inline float sum_of_lanes(float* x) {  // overwrites x
   return x[0];
 }
 
-// 2^r for r in [0, 1]: minimax polynomial, relative error 2e-7.
-inline vec exp2_fraction(vec r) {
-  vec e = r * 1.87757345e-3f + 8.98938053e-3f;
-  e = e * r + 5.58262487e-2f;
-  e = e * r + 0.240153659f;
-  e = e * r + 0.693153064f;
-  return e * r + 0.999999926f;
+// The polynomial whose coefficients are given from the highest power of x down.
+template <class... Rest>
+inline vec polynomial(vec x, float first, Rest... rest) {
+  vec sum = all(first);
+  ((sum = sum * x + rest), ...);
+  return sum;
 }
 
-// Operations that compilers do not make of plain expressions. All keep NaN.
+// Operations that compilers do not make of plain expressions. All keep NaN. exp_minus(x) is e^-x,
+// by minimax polynomials of relative error 8e-8.
 #if defined(__AVX512F__)
 inline vec clamp(vec x, float low, float high) {  // min and max return their second operand for NaN
   return _mm512_min_ps(all(high), _mm512_max_ps(all(low), x));
@@ -82,10 +82,11 @@ inline vec reciprocal(vec x) {
   const vec r = _mm512_rcp14_ps(x);
   return r + r * (1.0f - x * r);  // Newton: 14 -> 24 bits
 }
-inline vec exp2(vec x) {
-  x = _mm512_min_ps(all(126.0f), x);
-  const vec r = _mm512_reduce_ps(x, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);  // x - floor(x)
-  return _mm512_scalef_ps(exp2_fraction(r), x);
+inline vec exp_minus(vec x) {
+  const vec y = _mm512_min_ps(all(126.0f), x * -1.44269504f);
+  const vec r = _mm512_reduce_ps(y, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);  // y - floor(y)
+  return _mm512_scalef_ps(polynomial(r, 1.87757668e-3f, 8.98934009e-3f, 5.58263181e-2f, 0.240153617f,
+                                     0.693153073f, 0.999999925f), y);
 }
 #else
 #if defined(__AVX__)
@@ -99,29 +100,25 @@ inline vec clamp(vec x, float low, float high) {
 }
 #endif
 inline vec reciprocal(vec x) { return 1.0f / x; }
-inline vec exp2(vec x) {
-  x = clamp(x, -126.0f, 126.0f);
-  const vec shifted = (x - 0.5f) + 12582912.0f;  // 1.5 * 2^23 leaves floor(x) in the low bits
-  const vec r = x - (shifted - 12582912.0f);
-  return (vec)((ivec)exp2_fraction(r) + ((ivec)shifted << 23));
+inline vec exp_minus(vec x) {
+  const vec y = clamp(x, -87.0f, 87.0f) * -1.44269504f;
+  const vec shifted = y + 12582912.0f;  // 1.5 * 2^23 leaves the nearest integer in the low bits
+  const vec r = y - (shifted - 12582912.0f);
+  const vec fraction = polynomial(r, 1.32764720e-3f, 9.67554133e-3f, 5.55071327e-2f, 0.240221197f,
+                                  0.693146967f, 1.00000007f);
+  return (vec)((ivec)fraction + ((ivec)shifted << 23));
 }
 #endif
 
 // 1 / (1 + exp(-x))
-inline vec sigmoid(vec x) { return reciprocal(1.0f + exp2(x * -1.44269504f)); }
+inline vec sigmoid(vec x) { return reciprocal(1.0f + exp_minus(x)); }
 
 // Eigen's rational approximation, relative error 3e-7.
 inline vec tanh(vec x) {
   x = clamp(x, -7.9f, 7.9f);
   const vec s = x * x;
-  vec p = s * 1.394553628e-8f + 2.102733560e-5f;
-  p = p * s + 3.520756727e-3f;
-  p = p * s + 1.340216100e-1f;
-  p = p * s + 1.0f;
-  vec q = s * 8.015776984e-7f + 3.326951409e-4f;
-  q = q * s + 2.597254514e-2f;
-  q = q * s + 4.673548340e-1f;
-  q = q * s + 1.0f;
+  const vec p = polynomial(s, 1.394553628e-8f, 2.102733560e-5f, 3.520756727e-3f, 1.340216100e-1f, 1.0f);
+  const vec q = polynomial(s, 8.015776984e-7f, 3.326951409e-4f, 2.597254514e-2f, 4.673548340e-1f, 1.0f);
   return x * p * reciprocal(q);
 }
 
@@ -130,14 +127,9 @@ inline vec log(vec x) {
   const ivec bits = (ivec)x;
   const ivec exponent = (bits - 0x3f3504f3) >> 23;  // x = 2^exponent m, m in [sqrt(1/2), sqrt(2))
   const vec m = (vec)(bits - (exponent << 23)) - 1.0f;
-  vec p = m * 7.0376836292e-2f - 1.1514610310e-1f;
-  p = p * m + 1.1676998740e-1f;
-  p = p * m - 1.2420140846e-1f;
-  p = p * m + 1.4249322787e-1f;
-  p = p * m - 1.6668057665e-1f;
-  p = p * m + 2.0000714765e-1f;
-  p = p * m - 2.4999993993e-1f;
-  p = p * m + 3.3333331174e-1f;
+  const vec p = polynomial(m, 7.0376836292e-2f, -1.1514610310e-1f, 1.1676998740e-1f,
+                           -1.2420140846e-1f, 1.4249322787e-1f, -1.6668057665e-1f,
+                           2.0000714765e-1f, -2.4999993993e-1f, 3.3333331174e-1f);
   const vec fraction = m + m * m * (p * m - 0.5f);
   return x > FLT_MAX ? x : fraction + __builtin_convertvector(exponent, vec) * 0.693147181f;
 }
@@ -174,15 +166,17 @@ struct Network {
   std::vector<Layer> layers;
   int64_t hidden;
   const float* out_w;
-  float out_b, p, scale;
+  float out_b, scale, inverse_p, threshold, inverse_threshold;
 
   // weights: w_ih, w_hh, b of each layer, then out.w, out.b
   Network(const std::vector<at::Tensor>& weights, double p, double scale)
       : hidden(weights[1].size(1)),
         out_w(weights[weights.size() - 2].const_data_ptr<float>()),
         out_b(*weights.back().const_data_ptr<float>()),
-        p(p),
-        scale(scale) {
+        scale(scale),
+        inverse_p(1 / p),
+        threshold(std::exp(-p)),
+        inverse_threshold(std::exp(p)) {
     for (size_t k = 0; k + 2 < weights.size(); k += 3)
       layers.emplace_back(weights[k], weights[k + 1], weights[k + 2]);
   }
@@ -195,12 +189,12 @@ struct Network {
 
   // Andrychowicz et al. (2016), appendix A.
   void preprocess(const float* gradient, float* panel) const {
-    const float threshold = std::exp(-p), inverse = std::exp(p);
     for (int v = 0; v < TILE; v += LANES) {
       const vec g = vec_at(gradient + v), size = g < 0.0f ? -g : g;
       const auto large = size >= threshold;
-      vec_at(panel + v) = large ? log(size) / p : all(-1.0f);
-      vec_at(panel + TILE + v) = large ? (g < 0.0f ? all(-1.0f) : all(1.0f)) : g * inverse;
+      vec_at(panel + v) = large ? log(size) * inverse_p : all(-1.0f);
+      vec_at(panel + TILE + v) =
+          large ? (g < 0.0f ? all(-1.0f) : all(1.0f)) : g * inverse_threshold;
     }
   }
 
@@ -299,9 +293,15 @@ struct Window {
     else
       std::copy_n(tile, count, row + first);
   }
+  // Rows of a large state are too many for the processor to foresee where each is read on.
+  void load_ahead(const float* row) const {
+    for (int v = 0; v < TILE; v += 16) __builtin_prefetch(row + first + 2 * TILE + v);
+  }
   // state: (2, layers, H, n)
   void load_state(const float* state, const Network& net, const Frame* frames) const {
     for_each_unit(net, frames, [&](int64_t k, int64_t units, float* h, float* c) {
+      load_ahead(state + k * n);
+      load_ahead(state + (units + k) * n);
       load(state + k * n, h);
       load(state + (units + k) * n, c);
     });
@@ -330,14 +330,16 @@ struct Window {
 // out (hidden, 4, TILE) = W panel
 void multiply(const Layer& layer, const float* panel, float* out) {
   const float* w = layer.packed.data();
-  for (int64_t j = 0; j < layer.hidden; ++j, out += 4 * TILE) {
+  const int64_t inputs = layer.rows - 1;
+  for (int64_t j = 0; j < layer.hidden; ++j, w += 4 * layer.rows, out += 4 * TILE) {
+    const float* bias = w + 4 * inputs;
     vec sum[4][VECTORS];
-    for (auto& of_gate : sum)
-      for (vec& lanes : of_gate) lanes = vec{};
-    for (int64_t row = 0; row < layer.rows; ++row, w += 4)
+    for (int k = 0; k < 4; ++k)
+      for (vec& lanes : sum[k]) lanes = all(bias[k]);
+    for (int64_t row = 0; row < inputs; ++row)
       for (int k = 0; k < 4; ++k)
         for (int v = 0; v < VECTORS; ++v)
-          sum[k][v] += w[k] * vec_at(panel + row * TILE + v * LANES);
+          sum[k][v] += w[4 * row + k] * vec_at(panel + row * TILE + v * LANES);
     for (int k = 0; k < 4; ++k)
       for (int v = 0; v < VECTORS; ++v) vec_at(out + k * TILE + v * LANES) = sum[k][v];
   }
