@@ -11,6 +11,7 @@ import logging
 import os
 import sysconfig
 import tempfile
+import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -24,9 +25,12 @@ from torch import Tensor
 from lft.errors import UsageError
 from lft.types import Batch, TaskBatch
 
+log = logging.getLogger(__name__)
+
 Kernel = Literal["auto", "fused", "torch"]
 """``torch`` is plain PyTorch; ``fused`` the native kernels, for float32 on the CPU, or an error;
-``auto`` the native kernels where they can be had."""
+``auto`` the native kernels where they can be had. They are faster than what ``torch.compile`` makes of
+the same, so nothing is compiled for a single run, however long (docs/performance.md)."""
 
 _SOURCES = tuple(sorted(Path(__file__).parent.glob("*/*.cpp")))
 _HEADER = Path(__file__).with_name("kernels.h")
@@ -195,6 +199,8 @@ def _build(library: Path, flags: tuple[str, ...]) -> None:
     with FileLock(library.with_suffix(".lock")):
         if library.exists():
             return
+        log.info("compiling the native kernels, once on this machine for this version")
+        began = time.perf_counter()
         logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
         import ninja
         from torch.utils import cpp_extension
@@ -212,6 +218,7 @@ def _build(library: Path, flags: tuple[str, ...]) -> None:
                     is_python_module=False,
                 )
                 (Path(folder) / "kernels.so").rename(library)
+            log.info("compiled in %.0f s: %s", time.perf_counter() - began, library)
         finally:
             os.environ["PATH"] = path
 

@@ -37,9 +37,11 @@ def test_fused_is_fused_or_an_error() -> None:
 
 
 _FIRST_USE = """
+import logging
 import torch
 from lft import native
 from lft.errors import UsageError
+logging.basicConfig(level=logging.INFO)
 print(native.available(torch.device("cpu"), torch.float32))
 print(native.available(torch.device("cpu"), torch.float32))
 try:
@@ -76,10 +78,13 @@ def test_processes_that_start_together_share_one_build(tmp_path: Path) -> None:
     folder = tmp_path / "lft"
     (folder / "build-killed").mkdir(parents=True)
     processes = [first_use(tmp_path, ATEN_CPU_CAPABILITY="default") for _ in range(2)]
+    log = ""
     for process in processes:
         out, err = process.communicate(timeout=120)
         assert process.returncode == 0, err
         assert out.split() == ["True", "True", "True"]
+        log += err
+    assert log.count("compiling the native kernels") == log.count("compiled in") == 1
     assert len(list(folder.glob("*.so"))) == 1
     assert [path.name for path in folder.glob("build-*")] == ["build-killed"]
 
