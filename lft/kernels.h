@@ -79,19 +79,19 @@ inline void cross_entropy_tangent(const float* logits, const float* r, int64_t n
 //
 // gradient(point, to) is that of the support loss, query(point, to) likewise and returns the loss,
 // hessian(point, v, to), later, is the product of the support loss's Hessian with v.
-// move(from, factor, change, to) sets to = from + factor * change, for points and for v.
+// set_sum(from, factor, change, to) sets to = from + factor * change, for points and for v.
 template <class Point, class Params, class Gradient, class Query, class Hessian>
 float descend(std::vector<Point>& path, Params& v, float step_size, const Gradient& gradient,
               const Query& query, const Hessian& hessian) {
   Params change = v;
   for (size_t k = 0; k + 1 < path.size(); ++k) {
     gradient(path[k], change);
-    move(path[k], -step_size, change, path[k + 1]);
+    set_sum(path[k], -step_size, change, path[k + 1]);
   }
   const float loss = query(path.back(), v);
   for (size_t k = path.size() - 1; k-- > 0;) {
     hessian(path[k], v, change);
-    move(v, -step_size, change, v);
+    set_sum(v, -step_size, change, v);
   }
   return loss;
 }

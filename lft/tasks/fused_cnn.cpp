@@ -32,13 +32,13 @@ void check(const at::Tensor& tensor, at::IntArrayRef shape, at::ScalarType type,
 
 // ---- vectors
 
-// Register blocks are sized for 32 registers of 16 lanes, or 16 registers of at most 8.
+// Blocks of sums, and those of outer products, for 32 registers of 16 lanes, or 16 of at most 8.
 #if defined(__AVX512F__)
-constexpr int LANES = 16, BLOCK = 16;
+constexpr int LANES = 16, BLOCK = 16, OUTER = 16;
 #elif defined(__AVX__)
-constexpr int LANES = 8, BLOCK = 8;
+constexpr int LANES = 8, BLOCK = 8, OUTER = 12;
 #else
-constexpr int LANES = 4, BLOCK = 8;
+constexpr int LANES = 4, BLOCK = 8, OUTER = 12;
 #endif
 constexpr int KERNEL = 3, TAPS = KERNEL * KERNEL;
 
@@ -152,24 +152,26 @@ struct Network {
 
 // ---- products
 
-// sum[r * COLUMNS + c] += sum_k a[r * row + c * STRIDE + offset(k)] * w[k], w being rows of
-// w_stride floats. A stride that the compiler knows is part of the instructions' addresses.
-template <int ROWS, int COLUMNS, int STRIDE>
+// sum[r * COLUMNS + c], V vectors each, += sum_k a[r * row + c * STRIDE + offset(k)] * w[k], w being
+// rows of w_stride floats. A stride that the compiler knows is part of the instructions' addresses.
+template <int ROWS, int COLUMNS, int V, int STRIDE>
 void multiply(const float* a, int64_t row, int64_t stride, const std::vector<Run>& runs,
               const float* w, int64_t w_stride, vec* sum) {
   const int64_t step = STRIDE ? STRIDE : stride;
-  vec total[ROWS * COLUMNS];
-  UNROLL for (int n = 0; n < ROWS * COLUMNS; ++n) total[n] = sum[n];
+  vec total[ROWS * COLUMNS * V];
+  UNROLL for (int n = 0; n < ROWS * COLUMNS * V; ++n) total[n] = sum[n];
   for (const Run& run : runs) {
     const float* p = a + run.offset;
     for (int64_t k = 0; k < run.length; ++k, ++p, w += w_stride) {
-      const vec weights = vec_at(w);
+      vec weights[V];
+      UNROLL for (int v = 0; v < V; ++v) weights[v] = vec_at(w + v * LANES);
       UNROLL for (int r = 0; r < ROWS; ++r)
         UNROLL for (int c = 0; c < COLUMNS; ++c)
-          total[r * COLUMNS + c] += p[r * row + c * step] * weights;
+          UNROLL for (int v = 0; v < V; ++v)
+            total[(r * COLUMNS + c) * V + v] += p[r * row + c * step] * weights[v];
     }
   }
-  UNROLL for (int n = 0; n < ROWS * COLUMNS; ++n) sum[n] = total[n];
+  UNROLL for (int n = 0; n < ROWS * COLUMNS * V; ++n) sum[n] = total[n];
 }
 
 // Numbers at the first place of a grid, and the weights they are multiplied by.
@@ -179,33 +181,44 @@ struct Term {
 template <size_t N>
 using Terms = std::array<Term, N>;
 
-// Calls put(y, x, sum) for every place of a grid with start + the products there of all terms.
-template <int STRIDE, size_t N, class Put>
+// Calls put(y, x, v, sum) for every place of a grid and v < V with the vth vector of start (zeros if
+// null) + the products there of all terms.
+template <int V, int STRIDE, size_t N, class Put>
 void for_each_place(const Grid& grid, const Terms<N>& terms, const std::vector<Run>& runs,
-                    int64_t w_stride, vec start, const Put& put) {
+                    int64_t w_stride, const float* start, const Put& put) {
   const auto block = [&]<int ROWS, int COLUMNS>(int64_t y, int64_t x) {
-    vec sum[ROWS * COLUMNS];
-    UNROLL for (vec& lanes : sum) lanes = start;
+    vec sum[ROWS * COLUMNS * V];
+    UNROLL for (int n = 0; n < ROWS * COLUMNS; ++n)
+      UNROLL for (int v = 0; v < V; ++v) sum[n * V + v] = start ? vec_at(start + v * LANES) : vec{};
     for (const Term& term : terms)
-      multiply<ROWS, COLUMNS, STRIDE>(term.a + y * grid.row + x * grid.column, grid.row,
-                                      grid.column, runs, term.w, w_stride, sum);
+      multiply<ROWS, COLUMNS, V, STRIDE>(term.a + y * grid.row + x * grid.column, grid.row,
+                                         grid.column, runs, term.w, w_stride, sum);
     UNROLL for (int r = 0; r < ROWS; ++r)
-      UNROLL for (int c = 0; c < COLUMNS; ++c) put(y + r, x + c, sum[r * COLUMNS + c]);
+      UNROLL for (int c = 0; c < COLUMNS; ++c)
+        UNROLL for (int v = 0; v < V; ++v) put(y + r, x + c, v, sum[(r * COLUMNS + c) * V + v]);
   };
   int64_t x = 0;
   const auto blocks = [&]<int COLUMNS>() {
-    constexpr int ROWS = std::min(4, BLOCK / COLUMNS);
+    constexpr int ROWS = std::clamp(BLOCK / V / COLUMNS, 1, 4);
     for (; x + COLUMNS <= grid.columns; x += COLUMNS) {
       int64_t y = 0;
       for (; y + ROWS <= grid.rows; y += ROWS) block.template operator()<ROWS, COLUMNS>(y, x);
       for (; y < grid.rows; ++y) block.template operator()<1, COLUMNS>(y, x);
     }
   };
-  blocks.template operator()<BLOCK>();
-  blocks.template operator()<8>();
+  blocks.template operator()<BLOCK / V>();
+  if constexpr (BLOCK / V > 8) blocks.template operator()<8>();
   blocks.template operator()<4>();
   blocks.template operator()<2>();
   blocks.template operator()<1>();
+}
+
+// Calls f<V>(lane) for lanes below end in steps of V vectors.
+template <class F>
+void for_each_lane(int64_t end, const F& f) {
+  int64_t lane = 0;
+  for (; lane + 2 * LANES <= end; lane += 2 * LANES) f.template operator()<2>(lane);
+  for (; lane < end; lane += LANES) f.template operator()<1>(lane);
 }
 
 // Calls f<STRIDE>() with the stride if it is a usual one, else with 0.
@@ -220,31 +233,38 @@ void with_stride(int64_t stride, const F& f) {
   }
 }
 
-// sums[n] (rows of sum_stride floats) += sum over places of a[place + n] * grad[place], n < N.
-template <int N>
+// sums[n], V vectors each, += sum over places of a[place + n] * grad[place], n < N.
+template <int N, int V>
 void outer(const Layer& layer, const float* a, const float* grad, float* sums) {
-  vec total[N];
-  UNROLL for (int n = 0; n < N; ++n) total[n] = vec_at(sums + n * layer.out_stride);
+  const int64_t stride = layer.out_stride;
+  vec total[N][V];
+  UNROLL for (int n = 0; n < N; ++n)
+    UNROLL for (int v = 0; v < V; ++v) total[n][v] = vec_at(sums + n * stride + v * LANES);
   for (int64_t y = 0; y < layer.rows; ++y) {
     const float *p = a + 2 * y * layer.in_row(), *d = grad + y * layer.grad_row();
-    for (int64_t x = 0; x < layer.columns; ++x, p += 2 * layer.in_stride, d += layer.out_stride) {
-      const vec lanes = vec_at(d);
-      UNROLL for (int n = 0; n < N; ++n) total[n] += p[n] * lanes;
+    for (int64_t x = 0; x < layer.columns; ++x, p += 2 * layer.in_stride, d += stride) {
+      vec lanes[V];
+      UNROLL for (int v = 0; v < V; ++v) lanes[v] = vec_at(d + v * LANES);
+      UNROLL for (int n = 0; n < N; ++n)
+        UNROLL for (int v = 0; v < V; ++v) total[n][v] += p[n] * lanes[v];
     }
   }
-  UNROLL for (int n = 0; n < N; ++n) vec_at(sums + n * layer.out_stride) = total[n];
+  UNROLL for (int n = 0; n < N; ++n)
+    UNROLL for (int v = 0; v < V; ++v) vec_at(sums + n * stride + v * LANES) = total[n][v];
 }
 
-// The same for a whole run, in blocks of at most BLOCK as equal as can be.
+// The same for a whole run, in blocks of at most OUTER vectors as equal as can be.
+template <int V>
 void outer(const Layer& layer, const float* a, int64_t length, const float* grad, float* sums) {
-  const int64_t blocks = (length + BLOCK - 1) / BLOCK;
+  constexpr int MOST = OUTER / V;
+  const int64_t blocks = (length + MOST - 1) / MOST;
   for (int64_t b = 0, begin = 0; b < blocks; ++b) {
     const int64_t n = (length - begin + blocks - b - 1) / (blocks - b);
     [&]<int... I>(std::integer_sequence<int, I...>) {
-      ((n == I + 1 ? outer<I + 1>(layer, a + begin, grad, sums + begin * layer.out_stride)
+      ((n == I + 1 ? outer<I + 1, V>(layer, a + begin, grad, sums + begin * layer.out_stride)
                    : void()),
        ...);
-    }(std::make_integer_sequence<int, BLOCK>());
+    }(std::make_integer_sequence<int, MOST>());
     begin += n;
   }
 }
@@ -470,10 +490,13 @@ class Task {
     const Grid grid{layer.rows, layer.columns, 2 * layer.in_row(), 2 * layer.in_stride};
     const auto [row, column] = strides_after(l);
     with_stride(grid.column, [&, row = row, column = column]<int STRIDE>() {
-      for (int64_t o = 0; o < layer.out_stride; o += LANES)
-        for_each_place<STRIDE>(
-            grid, shifted(terms, o), layer.runs, layer.out_stride, vec_at(at(biases.bias[l]) + o),
-            [&](int64_t y, int64_t x, vec sum) { put(o + y * row + x * column, sum); });
+      for_each_lane(layer.out_stride, [&, row = row, column = column]<int V>(int64_t o) {
+        for_each_place<V, STRIDE>(
+            grid, shifted(terms, o), layer.runs, layer.out_stride, at(biases.bias[l]) + o,
+            [&](int64_t y, int64_t x, int v, vec sum) {
+              put(o + v * LANES + y * row + x * column, sum);
+            });
+      });
     });
   }
 
@@ -488,14 +511,17 @@ class Task {
       float* gradients = at(to.grad[l - 1]) + parity.odd_row * below.grad_row() +
                          parity.odd_column * below.out_stride;
       with_stride(parity.grid.column, [&]<int STRIDE>() {
-        for (int64_t c = 0; c < lanes; c += LANES)
-          for_each_place<STRIDE>(
-              parity.grid, shifted(terms, c), parity.runs, lanes, vec{},
-              [&](int64_t y, int64_t x, vec sum) {
-                const vec value = vec_at(values + c + 2 * (y * layer.in_row() + x * layer.in_stride));
-                vec_at(gradients + c + 2 * (y * below.grad_row() + x * below.out_stride)) =
+        for_each_lane(lanes, [&]<int V>(int64_t c) {
+          for_each_place<V, STRIDE>(
+              parity.grid, shifted(terms, c), parity.runs, lanes, nullptr,
+              [&](int64_t y, int64_t x, int v, vec sum) {
+                const int64_t lane = c + v * LANES;
+                const vec value =
+                    vec_at(values + lane + 2 * (y * layer.in_row() + x * layer.in_stride));
+                vec_at(gradients + lane + 2 * (y * below.grad_row() + x * below.out_stride)) =
                     value <= 0.0f ? vec{} : sum;
               });
+        });
       });
       terms = shifted(terms, parity.taps.size() * layer.out * lanes);
     }
@@ -521,13 +547,13 @@ class Task {
 
   void add_outer(size_t l, const Places& inputs, const Places& grads) {
     const Layer& layer = net_.layers[l];
-    for (int64_t o = 0; o < layer.out_stride; o += LANES) {
+    for_each_lane(layer.out_stride, [&]<int V>(int64_t o) {
       float* sums = at(sums_[l]) + o;
       for (const Run& run : layer.runs) {
-        outer(layer, at(inputs.input[l]) + run.offset, run.length, at(grads.grad[l]) + o, sums);
+        outer<V>(layer, at(inputs.input[l]) + run.offset, run.length, at(grads.grad[l]) + o, sums);
         sums += run.length * layer.out_stride;
       }
-    }
+    });
   }
 
   // Where a layer's output goes: within the margin of the next layer's input.
@@ -698,7 +724,8 @@ class Parameters {
     return result;
   }
   // to = from + factor * change
-  friend void move(const Parameters& from, float factor, const Parameters& change, Parameters& to) {
+  friend void set_sum(const Parameters& from, float factor, const Parameters& change,
+                      Parameters& to) {
     for (size_t k = 0; k < to.parts_.size(); ++k)
       for (size_t i = 0; i < to.parts_[k].size(); ++i)
         to.parts_[k][i] = from.parts_[k][i] + factor * change.parts_[k][i];

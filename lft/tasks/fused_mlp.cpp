@@ -213,13 +213,14 @@ Layers layers(const std::vector<int64_t>& widths) {
 }
 
 // to = from + factor * change
-void move(const Layers& from, float factor, const Layers& change, Layers& to) {
-  const auto move = [&](const Matrix& from, const Matrix& change, Matrix& to) {
-    for (size_t k = 0; k < from.data.size(); ++k) to.data[k] = from.data[k] + factor * change.data[k];
-  };
+void set_sum(const Matrix& from, float factor, const Matrix& change, Matrix& to) {
+  for (size_t k = 0; k < from.data.size(); ++k)
+    to.data[k] = from.data[k] + factor * change.data[k];
+}
+void set_sum(const Layers& from, float factor, const Layers& change, Layers& to) {
   for (size_t l = 0; l < from.size(); ++l) {
-    move(from[l].w, change[l].w, to[l].w);
-    move(from[l].b, change[l].b, to[l].b);
+    set_sum(from[l].w, factor, change[l].w, to[l].w);
+    set_sum(from[l].b, factor, change[l].b, to[l].b);
   }
 }
 
@@ -301,8 +302,8 @@ class Point {
 };
 
 // to.net = from.net + factor * change
-void move(const Point& from, float factor, const Layers& change, Point& to) {
-  move(from.net, factor, change, to.net);
+void set_sum(const Point& from, float factor, const Layers& change, Point& to) {
+  set_sum(from.net, factor, change, to.net);
 }
 
 // ---- losses
