@@ -207,7 +207,7 @@ void for_each_place(const Grid& grid, const Terms<N>& terms, const std::vector<R
     }
   };
   blocks.template operator()<BLOCK / V>();
-  if constexpr (BLOCK / V > 8) blocks.template operator()<8>();
+  if constexpr (BLOCK / V >= 8) blocks.template operator()<8>();
   blocks.template operator()<4>();
   blocks.template operator()<2>();
   blocks.template operator()<1>();
