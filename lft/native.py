@@ -29,8 +29,8 @@ log = logging.getLogger(__name__)
 
 Kernel = Literal["auto", "fused", "torch"]
 """``torch`` is plain PyTorch; ``fused`` the native kernels, for float32 on the CPU, or an error;
-``auto`` the native kernels where they can be had. They are faster than what ``torch.compile`` makes
-of the same, so nothing is compiled for a single run, however long (docs/performance.md)."""
+``auto`` the native kernels where they can be had. Nothing is compiled for a single run: no profile
+has runs so long that ``torch.compile`` would pay beside the kernels (docs/performance.md)."""
 
 _SOURCES = tuple(sorted(Path(__file__).parent.glob("*/*.cpp")))
 _HEADER = Path(__file__).with_name("kernels.h")
