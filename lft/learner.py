@@ -43,12 +43,15 @@ class Learner:
         experiment: settings, a variant's overrides applied.
         order: what the fine-tuner is fed.
         kernel: native kernels or PyTorch, for the coordinate-wise LSTM.
+        compiled: whether MAML's meta-gradient is compiled (:mod:`lft.compiled`) where a family has
+            no native kernel for it.
     """
 
     method: Method
     experiment: Experiment
     order: Order = "first"
     kernel: Kernel = "auto"
+    compiled: bool = False
 
     @classmethod
     def of(cls, profile: Profile, run: Run) -> Learner:
@@ -72,6 +75,17 @@ class Learner:
                 training.epochs, training.steps, training.segment, training.learning_rate, order
             )
         return Plan(maml.epochs, maml.steps, maml.steps, maml.learning_rate, mode)
+
+    @property
+    def meta_batches(self) -> int:
+        """Length of meta-training."""
+        return self.plan.epochs * self.experiment.training.batches
+
+    @property
+    def differentiates_descent(self) -> bool:
+        """Whether the meta-gradient is that of gradient descent in its start (eq. 1)."""
+        first_order_descent = self.method.tuner == "sgd" and self.order == "first"
+        return first_order_descent and self.plan.second_order == "exact"
 
     def initial(self, family: TaskFamily, generator: Generator) -> Params:
         """Meta-parameters before meta-training."""
@@ -99,12 +113,14 @@ class Learner:
         if self.method.learns_finetuner:
             weights = below(self.method.phi, meta)
             return learned_tuner(self.method)(weights, self.experiment.finetuner)
-        step_size = (
-            float(meta["step_size"])
-            if "step_size" in meta
-            else self.experiment.maml.step_size[self.order]
-        )
-        return SGD(step_size) if self.method.tuner == "sgd" else Adam(step_size)
+        rule = SGD if self.method.tuner == "sgd" else Adam
+        return rule(self.step_size(meta))
+
+    def step_size(self, meta: Params) -> float:
+        """α of a hand-designed fine-tuner: the chosen one, or the setting."""
+        if "step_size" in meta:
+            return float(meta["step_size"])
+        return self.experiment.maml.step_size[self.order]
 
     def gradient(self, generator: Generator, *, create_graph: bool = False) -> Gradient:
         """What the fine-tuner is fed; ``generator`` draws zeroth-order directions."""

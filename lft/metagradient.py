@@ -15,8 +15,8 @@ import torch
 from torch import Generator, Tensor
 from torch.utils._pytree import tree_map_only
 
+from lft import compiled
 from lft.adapt import Point, adapt
-from lft.finetuners.gradient_descent import SGD
 from lft.finetuners.lstm import CoordinateLSTM
 from lft.gradients import FirstOrder, Gradient, value_and_grad
 from lft.learner import Learner
@@ -79,19 +79,17 @@ def _exact(
     start: Point,
     generator: Generator,
 ) -> Segment:
-    steps, tuner = learner.plan.segment, learner.tuner(meta)
-    if isinstance(tuner, SGD) and learner.order == "first" and isinstance(family, Differentiated):
-        found = family.descend(start.params, tasks, steps, float(tuner.step_size))
-        if found is not None:
-            losses, grads, end = found
-            of_init = {f"init/{name}": leaf.mean(0) for name, leaf in grads.items()}
-            return Segment(losses.mean(), of_init, Point(end, None))
+    found = _descend(learner, meta, family, tasks, start)
+    if found is not None:
+        losses, grads, end = found
+        of_init = {f"init/{name}": leaf.mean(0) for name, leaf in grads.items()}
+        return Segment(losses.mean(), of_init, Point(end, None))
     points = adapt(
         family,
-        tuner,
+        learner.tuner(meta),
         start,
         tasks.support,
-        steps=steps,
+        steps=learner.plan.segment,
         gradient=learner.gradient(generator, create_graph=True),
     )
     loss, point = torch.zeros(()), start
@@ -99,6 +97,19 @@ def _exact(
         if weight:
             loss = loss + weight * family.loss(point.params, tasks.query).mean()
     return Segment(loss.detach(), _grad(loss, meta), _detached(point))
+
+
+def _descend(
+    learner: Learner, meta: Params, family: TaskFamily, tasks: TaskBatch, start: Point
+) -> tuple[Tensor, Params, Params] | None:
+    """Gradient descent and its derivative without autograd, where that can be had."""
+    if not learner.differentiates_descent:
+        return None
+    arguments = start.params, tasks, learner.plan.segment, learner.step_size(meta)
+    found = family.descend(*arguments) if isinstance(family, Differentiated) else None
+    if found is None and learner.compiled:
+        return compiled.descend(family, *arguments)
+    return found
 
 
 def _dropped(

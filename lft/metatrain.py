@@ -6,14 +6,14 @@ import logging
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from lft import native
+from lft import compiled, native
 from lft.adapt import adapt, parts
 from lft.checkpoint import Checkpoints, watch_for_stop
 from lft.config import Profile, Run, digest
@@ -158,6 +158,8 @@ def _train(
 ) -> None:
     """Meta-train one run, going on from its checkpoint, and write its outputs."""
     learner = Learner.of(profile, run)
+    compiles = compiled.chosen(learner, families.values(), profile.device)
+    learner = replace(learner, compiled=compiles)
     folder = results / run.folder
     checkpoints = _checkpoints(profile, run, results)
     memory = MemoryMeter()
@@ -194,7 +196,7 @@ def _train(
             memory_mb=memory.peak_mb(),
             device=profile.device,
             threads=profile.threads,
-            kernel=native.used(profile.kernel, profile.device),
+            kernel="torch.compile" if compiles else native.used(profile.kernel, profile.device),
             meta_batches=state.step,
             best_meta_batch=state.best_step,
             validation_score=state.best_score if math.isfinite(state.best_score) else None,
@@ -212,8 +214,7 @@ def _meta_train(
     events: Path | None,
 ) -> None:
     """Run the outer loop from ``state`` to its end, changing ``state``."""
-    training, plan = learner.experiment.training, learner.plan
-    total = plan.epochs * training.batches
+    training, total = learner.experiment.training, learner.meta_batches
     rounds = {
         math.ceil(total * (i + 1) / training.validation.rounds)
         for i in range(training.validation.rounds)

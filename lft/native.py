@@ -26,11 +26,13 @@ from lft.errors import UsageError
 from lft.types import Batch, TaskBatch
 
 log = logging.getLogger(__name__)
+# On a machine without a GPU it says so whenever something is compiled for the CPU.
+logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
 
 Kernel = Literal["auto", "fused", "torch"]
 """``torch`` is plain PyTorch; ``fused`` the native kernels, for float32 on the CPU, or an error;
-``auto`` the native kernels where they can be had. Nothing is compiled for a single run: no profile
-has runs so long that ``torch.compile`` would pay beside the kernels (docs/performance.md)."""
+``auto`` the native kernels where they can be had. Plain PyTorch compiles MAML's meta-gradient for
+runs so long that it pays (:mod:`lft.compiled`)."""
 
 _SOURCES = tuple(sorted(Path(__file__).parent.glob("*/*.cpp")))
 _HEADER = Path(__file__).with_name("kernels.h")
@@ -201,7 +203,6 @@ def _build(library: Path, flags: tuple[str, ...]) -> None:
             return
         log.info("compiling the native kernels, once on this machine for this version")
         began = time.perf_counter()
-        logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
         import ninja
         from torch.utils import cpp_extension
 

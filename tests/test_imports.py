@@ -26,6 +26,7 @@ LAYERS = (
     {"lft.attacks"},
     {"lft.art", "lft"},
     {"lft.learner"},
+    {"lft.compiled"},
     {"lft.metagradient", "lft.checkpoint", "lft.world"},
     {"lft.metatrain", "lft.evaluate", "lft.theory", "lft.report", "lft.crate"},
     {"lft.scaffold"},

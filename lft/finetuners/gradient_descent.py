@@ -17,7 +17,7 @@ class SGD:
         step_size: α, in units of parameter per unit of gradient.
     """
 
-    def __init__(self, step_size: float | Tensor) -> None:
+    def __init__(self, step_size: float) -> None:
         self.step_size = step_size
 
     def start(self, params: Params) -> None:
@@ -25,7 +25,9 @@ class SGD:
 
     def step(self, state: None, params: Params, grads: Params) -> tuple[None, Params]:
         """One step; see :class:`lft.finetuners.base.FineTuner`."""
-        return None, {name: params[name] - self.step_size * grads[name] for name in params}
+        return None, {
+            name: torch.add(params[name], grads[name], alpha=-self.step_size) for name in params
+        }
 
 
 class AdamState(NamedTuple):

@@ -89,7 +89,8 @@ class MLP:
         """Mean squared error of each task, (B,), for targets (B, n, outputs)."""
 
         def plain(leaves: Params) -> Tensor:
-            return (self(leaves, x) - y).square().mean(dim=(1, 2))
+            squares = functional.mse_loss(self(leaves, x), y, reduction="none")
+            return squares.mean(dim=(1, 2))
 
         if self._use_fused(x) and torch.is_grad_enabled():
             return fused_mlp.loss(self._in_order(params), x.flatten(2), y, plain)[0]

@@ -12,6 +12,7 @@ import functools
 import os
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import pytest
@@ -74,10 +75,16 @@ def plain(case: Problem) -> Result:
     return _package(case, "torch")
 
 
-def _package(case: Problem, kernel: Kernel) -> Result:
+def compiled(case: Problem) -> Result:
+    """The same through ``torch.compile``, as in long runs."""
+    return _package(case, "torch", compiled=True)
+
+
+def _package(case: Problem, kernel: Kernel, *, compiled: bool = False) -> Result:
+    rule = replace(learner(), compiled=compiled)
     tasks = TaskBatch(Batch(case.x, case.y), Batch(case.query_x, case.query_y))
     meta = {f"init/{name}": leaf for name, leaf in case.init.items()}
-    segment = meta_gradient(learner(), meta, family(kernel), tasks, None, generator("unused"))
+    segment = meta_gradient(rule, meta, family(kernel), tasks, None, generator("unused"))
     return segment.loss.item(), {k.removeprefix("init/"): v for k, v in segment.grads.items()}
 
 
@@ -109,17 +116,7 @@ def explicit_loop(case: Problem) -> Result:
 
 def vmapped(case: Problem) -> Result:
     """``torch.func``: vmap over tasks, outer gradient too."""
-    grads, loss = _vmapped(case.init, *case[1:])
-    return loss.item(), grads
 
-
-def compiled(case: Problem) -> Result:
-    """The same through ``torch.compile`` with the C++ wrapper."""
-    grads, loss = _compiled()(case.init, *case[1:])
-    return loss.item(), grads
-
-
-def _vmapped(init: Params, *points: Tensor) -> tuple[Params, Tensor]:
     def adapted_loss(init: Params, x: Tensor, y: Tensor, query_x: Tensor, query_y: Tensor) -> Any:
         params = init
         for _ in range(STEPS):
@@ -128,14 +125,10 @@ def _vmapped(init: Params, *points: Tensor) -> tuple[Params, Tensor]:
         return _loss(params, query_x, query_y)
 
     def mean(init: Params) -> Tensor:
-        return vmap(adapted_loss, in_dims=(None, 0, 0, 0, 0))(init, *points).mean()
+        return vmap(adapted_loss, in_dims=(None, 0, 0, 0, 0))(init, *case[1:]).mean()
 
-    return grad_and_value(mean)(init)
-
-
-@functools.cache
-def _compiled() -> Callable[..., tuple[Params, Tensor]]:
-    return torch.compile(_vmapped, fullgraph=True, options={"cpp_wrapper": True})
+    grads, loss = grad_and_value(mean)(case.init)
+    return loss.item(), grads
 
 
 class _Module(torch.nn.Module):
@@ -257,8 +250,8 @@ def one_core() -> None:
 COMPETITORS = [
     native_kernel,
     plain,
-    jax,
     compiled,
+    jax,
     vmapped,
     explicit_loop,
     functional_loop,

@@ -120,12 +120,10 @@ def test_a_step_leaves_its_arguments_unchanged(rule: str) -> None:
     assert torch.equal(params["theta"], torch.ones(2, 3, dtype=torch.float64))
 
 
-def test_sgd_is_differentiable_in_step_size_parameters_and_gradient() -> None:
-    step_size = torch.tensor(0.2, dtype=torch.float64, requires_grad=True)
+def test_sgd_is_differentiable_in_parameters_and_gradient() -> None:
     theta = torch.tensor([[1.0, 2.0]], dtype=torch.float64, requires_grad=True)
     gradient = torch.tensor([[3.0, 5.0]], dtype=torch.float64, requires_grad=True)
-    _, updated = SGD(step_size).step(None, {"theta": theta}, {"theta": gradient})
-    by_hand = torch.autograd.grad(updated["theta"].sum(), [step_size, theta, gradient])
-    assert by_hand[0] == -8
-    assert by_hand[1].tolist() == [[1, 1]]
-    assert by_hand[2].tolist() == [[-0.2, -0.2]]
+    _, updated = SGD(0.2).step(None, {"theta": theta}, {"theta": gradient})
+    by_hand = torch.autograd.grad(updated["theta"].sum(), [theta, gradient])
+    assert by_hand[0].tolist() == [[1, 1]]
+    assert by_hand[1].tolist() == [[-0.2, -0.2]]
