@@ -1,4 +1,5 @@
-// What the native kernels share: checks of their arguments, losses and MAML's gradient descent.
+// What the native kernels share: vectors and blocks of them, checks of arguments, losses and MAML's
+// gradient descent.
 
 #pragma once
 
@@ -8,12 +9,48 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <utility>
 #include <vector>
 
-// Before loops over vectors that are to stay in registers; left to itself GCC unrolls them too late.
-#define UNROLL _Pragma("GCC unroll 16")
+// Before loops over vectors that are to stay in registers: by itself GCC unrolls them too late.
+#define LFT_UNROLL _Pragma("GCC unroll 16")
 
 namespace lft {
+
+// ---- vectors
+
+#if defined(__AVX512F__)
+constexpr int LANES = 16, REGISTERS = 32;
+#elif defined(__AVX__)
+constexpr int LANES = 8, REGISTERS = 16;
+#else
+constexpr int LANES = 4, REGISTERS = 16;
+#endif
+
+typedef float vec __attribute__((vector_size(LANES * sizeof(float)), may_alias, aligned(4)));
+
+inline vec& vec_at(float* p) { return *reinterpret_cast<vec*>(p); }
+inline vec vec_at(const float* p) { return *reinterpret_cast<const vec*>(p); }
+
+// The floats of whole vectors that hold so many.
+constexpr int64_t padded(int64_t floats) { return (floats + LANES - 1) / LANES * LANES; }
+
+// Calls f<N>(begin) over [begin, end) in blocks of N <= MAX as equal as can be: the sums of a small
+// block would leave the multipliers waiting.
+template <int MAX, class F>
+void in_blocks(int64_t begin, int64_t end, const F& f) {
+  if (begin == end) return;
+  const int64_t blocks = (end - begin + MAX - 1) / MAX;
+  const int64_t size = (end - begin + blocks - 1) / blocks;
+  const auto call = [&](int64_t n) {
+    [&]<int... I>(std::integer_sequence<int, I...>) {
+      ((n == I + 1 ? f.template operator()<I + 1>(begin) : void()), ...);
+    }(std::make_integer_sequence<int, MAX>());
+  };
+  for (; begin < end; begin += size) call(std::min(size, end - begin));
+}
+
+// ---- arguments
 
 // Raises an error that calls the tensor by its name if it is not a contiguous one of this kind.
 inline void check(const at::Tensor& tensor, at::IntArrayRef shape, at::ScalarType type,
@@ -47,6 +84,8 @@ T* part(const at::Tensor& tensor, int64_t task) {
   return static_cast<T*>(tensor.data_ptr()) + task * (tensor.numel() / tensor.size(0));
 }
 
+// ---- losses
+
 // The probabilities of n logits to p; returns the logarithm of the sum of exp(logits).
 inline float softmax(const float* logits, int64_t n, float* p) {
   const float largest = *std::max_element(logits, logits + n);
@@ -72,6 +111,8 @@ inline void cross_entropy_tangent(const float* logits, const float* r, int64_t n
   for (int64_t k = 0; k < n; ++k) mean += r_d[k] * r[k];
   for (int64_t k = 0; k < n; ++k) r_d[k] *= scale * (r[k] - mean);
 }
+
+// ---- gradient descent
 
 // Gradient descent of one task from path[0] to path.back(): returns the query loss there and sets v
 // to its gradient in path[0]. With v = d loss / d params, from the last step to the first

@@ -17,10 +17,7 @@
 #include <cmath>
 #include <cstdint>
 #include <cstdlib>
-#include <cstring>
 #include <memory>
-#include <tuple>
-#include <utility>
 #include <vector>
 
 #if defined(__AVX__)
@@ -31,32 +28,23 @@
 
 namespace {
 
+using lft::in_blocks, lft::LANES, lft::vec, lft::vec_at;
+
 // ---- vectors
 
-// Register blocks are sized for 32 registers of 16 lanes, or 16 registers of at most 8; the gates and
-// panels of GROUP steps fit the first-level cache.
-#if defined(__AVX512F__)
-constexpr int LANES = 16, VECTORS = 4, OUTER_ROWS = 4, OUTER_COLUMNS = 7, PANEL_ROWS = 5, GROUP = 3;
-#elif defined(__AVX__)
-constexpr int LANES = 8, VECTORS = 2, OUTER_ROWS = 4, OUTER_COLUMNS = 3, PANEL_ROWS = 5, GROUP = 7;
-#else
-constexpr int LANES = 4, VECTORS = 2, OUTER_ROWS = 4, OUTER_COLUMNS = 3, PANEL_ROWS = 5, GROUP = 7;
-#endif
+// Register blocks; the gates and panels of GROUP steps fit the first-level cache.
+constexpr bool LARGE = lft::REGISTERS == 32;
+constexpr int VECTORS = LARGE ? 4 : 2, PANEL_ROWS = 5, OUTER_ROWS = 4,
+              OUTER_COLUMNS = LARGE ? 7 : 3, GROUP = LARGE ? 3 : 7;
 constexpr int TILE = LANES * VECTORS;
-// Weight gradients are sums over chunks of tiles, at most so many, at least so large. Both are fixed,
-// so that results do not depend on the number of threads.
+// Weight gradients are sums over chunks of tiles, at most so many, at least so large. Both are
+// fixed, so that results do not depend on the number of threads.
 constexpr int64_t MAX_CHUNKS = 64, MIN_CHUNK = 256 / TILE;
 constexpr int64_t STEP_GRAIN = 8;   // tiles worth a thread in one step
 
-typedef float vec __attribute__((vector_size(LANES * sizeof(float)), may_alias));
-typedef vec loose __attribute__((aligned(sizeof(float))));
 typedef int32_t ivec __attribute__((vector_size(LANES * sizeof(int32_t))));
 
 inline vec all(float x) { return x - vec{}; }
-inline vec& vec_at(float* p) { return *reinterpret_cast<vec*>(p); }
-inline vec vec_at(const float* p) { return *reinterpret_cast<const vec*>(p); }
-inline loose& loose_at(float* p) { return *reinterpret_cast<loose*>(p); }
-inline vec loose_at(const float* p) { return *reinterpret_cast<const loose*>(p); }
 
 inline float sum_of_lanes(float* x) {  // overwrites x
   for (int half = LANES / 2; half > 0; half /= 2)
@@ -278,10 +266,10 @@ struct Window {
   Window(int64_t n, int64_t tile)
       : n(n), first(tile * TILE), count(std::min<int64_t>(TILE, n - first)) {}
 
-  // Whole tiles move by vectors: what is read as a vector soon must not be written in smaller parts.
+  // Whole tiles move by vectors: what is soon read as a vector must not be written in smaller parts.
   void load(const float* row, float* tile) const {
     if (count == TILE) {
-      for (int v = 0; v < TILE; v += LANES) vec_at(tile + v) = loose_at(row + first + v);
+      for (int v = 0; v < TILE; v += LANES) vec_at(tile + v) = vec_at(row + first + v);
     } else {
       std::fill_n(tile, TILE, 0.0f);
       std::copy_n(row + first, count, tile);
@@ -289,7 +277,7 @@ struct Window {
   }
   void store(const float* tile, float* row) const {
     if (count == TILE)
-      for (int v = 0; v < TILE; v += LANES) loose_at(row + first + v) = vec_at(tile + v);
+      for (int v = 0; v < TILE; v += LANES) vec_at(row + first + v) = vec_at(tile + v);
     else
       std::copy_n(tile, count, row + first);
   }
@@ -382,20 +370,6 @@ const float* top_h(const Network& net, const Frame* frames) {
 }
 
 // ---- backward
-
-// Calls f<N>(begin) over [begin, end) in blocks of N <= MAX as equal as can be.
-template <int MAX, class F>
-void in_blocks(int64_t begin, int64_t end, const F& f) {
-  if (begin == end) return;
-  const int64_t blocks = (end - begin + MAX - 1) / MAX;
-  const int64_t size = (end - begin + blocks - 1) / blocks;
-  const auto call = [&](int64_t n) {
-    [&]<int... I>(std::integer_sequence<int, I...>) {
-      ((n == I + 1 ? f.template operator()<I + 1>(begin) : void()), ...);
-    }(std::make_integer_sequence<int, MAX>());
-  };
-  for (; begin < end; begin += size) call(std::min(size, end - begin));
-}
 
 // Gradients of one step: in d_h (with respect to h after the step) and d_c, out gates' gradients
 // (in place of the gates) and d_c with respect to c before the step.

@@ -25,29 +25,16 @@
 
 namespace {
 
+using lft::in_blocks, lft::LANES, lft::padded, lft::vec, lft::vec_at;
+
 // Errors name the kernel.
 void check(const at::Tensor& tensor, at::IntArrayRef shape, at::ScalarType type, const char* name) {
   lft::check(tensor, shape, type, "fused CNN", name);
 }
 
-// ---- vectors
-
-// Blocks of sums, and those of outer products, for 32 registers of 16 lanes, or 16 of at most 8.
-#if defined(__AVX512F__)
-constexpr int LANES = 16, BLOCK = 16, OUTER = 16;
-#elif defined(__AVX__)
-constexpr int LANES = 8, BLOCK = 8, OUTER = 12;
-#else
-constexpr int LANES = 4, BLOCK = 8, OUTER = 12;
-#endif
 constexpr int KERNEL = 3, TAPS = KERNEL * KERNEL;
-
-typedef float vec __attribute__((vector_size(LANES * sizeof(float)), may_alias));
-
-inline vec& vec_at(float* p) { return *reinterpret_cast<vec*>(p); }
-inline vec vec_at(const float* p) { return *reinterpret_cast<const vec*>(p); }
-
-constexpr int64_t padded(int64_t n) { return (n + LANES - 1) / LANES * LANES; }
+// Vectors of a block of sums, and of one of outer products.
+constexpr int BLOCK = lft::REGISTERS / 2, OUTER = lft::REGISTERS == 32 ? 16 : 12;
 
 struct Free {
   void operator()(float* p) const { std::free(p); }
@@ -56,7 +43,8 @@ struct Free {
 // Zeros on whole vectors.
 std::unique_ptr<float, Free> zeros(int64_t floats) {
   const size_t bytes = padded(floats) * sizeof(float);
-  std::unique_ptr<float, Free> memory(static_cast<float*>(std::aligned_alloc(64, (bytes + 63) / 64 * 64)));
+  void* allocated = std::aligned_alloc(64, (bytes + 63) / 64 * 64);
+  std::unique_ptr<float, Free> memory(static_cast<float*>(allocated));
   TORCH_CHECK_WITH(OutOfMemoryError, memory, "no memory for ", bytes, " bytes of CNN activations");
   std::memset(memory.get(), 0, bytes);
   return memory;
@@ -159,19 +147,19 @@ void multiply(const float* a, int64_t row, int64_t stride, const std::vector<Run
               const float* w, int64_t w_stride, vec* sum) {
   const int64_t step = STRIDE ? STRIDE : stride;
   vec total[ROWS * COLUMNS * V];
-  UNROLL for (int n = 0; n < ROWS * COLUMNS * V; ++n) total[n] = sum[n];
+  LFT_UNROLL for (int n = 0; n < ROWS * COLUMNS * V; ++n) total[n] = sum[n];
   for (const Run& run : runs) {
     const float* p = a + run.offset;
     for (int64_t k = 0; k < run.length; ++k, ++p, w += w_stride) {
       vec weights[V];
-      UNROLL for (int v = 0; v < V; ++v) weights[v] = vec_at(w + v * LANES);
-      UNROLL for (int r = 0; r < ROWS; ++r)
-        UNROLL for (int c = 0; c < COLUMNS; ++c)
-          UNROLL for (int v = 0; v < V; ++v)
+      LFT_UNROLL for (int v = 0; v < V; ++v) weights[v] = vec_at(w + v * LANES);
+      LFT_UNROLL for (int r = 0; r < ROWS; ++r)
+        LFT_UNROLL for (int c = 0; c < COLUMNS; ++c)
+          LFT_UNROLL for (int v = 0; v < V; ++v)
             total[(r * COLUMNS + c) * V + v] += p[r * row + c * step] * weights[v];
     }
   }
-  UNROLL for (int n = 0; n < ROWS * COLUMNS * V; ++n) sum[n] = total[n];
+  LFT_UNROLL for (int n = 0; n < ROWS * COLUMNS * V; ++n) sum[n] = total[n];
 }
 
 // Numbers at the first place of a grid, and the weights they are multiplied by.
@@ -188,14 +176,15 @@ void for_each_place(const Grid& grid, const Terms<N>& terms, const std::vector<R
                     int64_t w_stride, const float* start, const Put& put) {
   const auto block = [&]<int ROWS, int COLUMNS>(int64_t y, int64_t x) {
     vec sum[ROWS * COLUMNS * V];
-    UNROLL for (int n = 0; n < ROWS * COLUMNS; ++n)
-      UNROLL for (int v = 0; v < V; ++v) sum[n * V + v] = start ? vec_at(start + v * LANES) : vec{};
+    LFT_UNROLL for (int n = 0; n < ROWS * COLUMNS; ++n)
+      LFT_UNROLL for (int v = 0; v < V; ++v)
+        sum[n * V + v] = start ? vec_at(start + v * LANES) : vec{};
     for (const Term& term : terms)
       multiply<ROWS, COLUMNS, V, STRIDE>(term.a + y * grid.row + x * grid.column, grid.row,
                                          grid.column, runs, term.w, w_stride, sum);
-    UNROLL for (int r = 0; r < ROWS; ++r)
-      UNROLL for (int c = 0; c < COLUMNS; ++c)
-        UNROLL for (int v = 0; v < V; ++v) put(y + r, x + c, v, sum[(r * COLUMNS + c) * V + v]);
+    LFT_UNROLL for (int r = 0; r < ROWS; ++r)
+      LFT_UNROLL for (int c = 0; c < COLUMNS; ++c)
+        LFT_UNROLL for (int v = 0; v < V; ++v) put(y + r, x + c, v, sum[(r * COLUMNS + c) * V + v]);
   };
   int64_t x = 0;
   const auto blocks = [&]<int COLUMNS>() {
@@ -238,35 +227,27 @@ template <int N, int V>
 void outer(const Layer& layer, const float* a, const float* grad, float* sums) {
   const int64_t stride = layer.out_stride;
   vec total[N][V];
-  UNROLL for (int n = 0; n < N; ++n)
-    UNROLL for (int v = 0; v < V; ++v) total[n][v] = vec_at(sums + n * stride + v * LANES);
+  LFT_UNROLL for (int n = 0; n < N; ++n)
+    LFT_UNROLL for (int v = 0; v < V; ++v) total[n][v] = vec_at(sums + n * stride + v * LANES);
   for (int64_t y = 0; y < layer.rows; ++y) {
     const float *p = a + 2 * y * layer.in_row(), *d = grad + y * layer.grad_row();
     for (int64_t x = 0; x < layer.columns; ++x, p += 2 * layer.in_stride, d += stride) {
       vec lanes[V];
-      UNROLL for (int v = 0; v < V; ++v) lanes[v] = vec_at(d + v * LANES);
-      UNROLL for (int n = 0; n < N; ++n)
-        UNROLL for (int v = 0; v < V; ++v) total[n][v] += p[n] * lanes[v];
+      LFT_UNROLL for (int v = 0; v < V; ++v) lanes[v] = vec_at(d + v * LANES);
+      LFT_UNROLL for (int n = 0; n < N; ++n)
+        LFT_UNROLL for (int v = 0; v < V; ++v) total[n][v] += p[n] * lanes[v];
     }
   }
-  UNROLL for (int n = 0; n < N; ++n)
-    UNROLL for (int v = 0; v < V; ++v) vec_at(sums + n * stride + v * LANES) = total[n][v];
+  LFT_UNROLL for (int n = 0; n < N; ++n)
+    LFT_UNROLL for (int v = 0; v < V; ++v) vec_at(sums + n * stride + v * LANES) = total[n][v];
 }
 
-// The same for a whole run, in blocks of at most OUTER vectors as equal as can be.
+// The same for a whole run.
 template <int V>
 void outer(const Layer& layer, const float* a, int64_t length, const float* grad, float* sums) {
-  constexpr int MOST = OUTER / V;
-  const int64_t blocks = (length + MOST - 1) / MOST;
-  for (int64_t b = 0, begin = 0; b < blocks; ++b) {
-    const int64_t n = (length - begin + blocks - b - 1) / (blocks - b);
-    [&]<int... I>(std::integer_sequence<int, I...>) {
-      ((n == I + 1 ? outer<I + 1, V>(layer, a + begin, grad, sums + begin * layer.out_stride)
-                   : void()),
-       ...);
-    }(std::make_integer_sequence<int, MOST>());
-    begin += n;
-  }
+  in_blocks<OUTER / V>(0, length, [&]<int N>(int64_t n) {
+    outer<N, V>(layer, a + n, grad, sums + n * layer.out_stride);
+  });
 }
 
 // ---- one task

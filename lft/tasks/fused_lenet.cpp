@@ -11,45 +11,34 @@
 #include <torch/library.h>
 
 #include <algorithm>
-#include <array>
 #include <bit>
 #include <cstdint>
 #include <cstring>
 #include <tuple>
-#include <utility>
 #include <vector>
 
 #include "../kernels.h"
 
 namespace {
 
+using lft::in_blocks, lft::LANES, lft::padded, lft::vec, lft::vec_at;
+
 // Errors name the kernel.
 void check(const at::Tensor& tensor, at::IntArrayRef shape, at::ScalarType type, const char* name) {
   lft::check(tensor, shape, type, "fused LeNet", name);
 }
 
-// Register blocks, of at most MAX_OUT output planes, are sized for 32 registers of 16 lanes, or 16
-// registers of at most 8.
-#if defined(__AVX512F__)
-constexpr int LANES = 16, VECTORS = 2, SUMS = 24, MAX_OUT = 8, PIXELS = 10;
-#elif defined(__AVX__)
-constexpr int LANES = 8, VECTORS = 1, SUMS = 12, MAX_OUT = 6, PIXELS = 5;
-#else
-constexpr int LANES = 4, VECTORS = 1, SUMS = 12, MAX_OUT = 6, PIXELS = 5;
-#endif
 constexpr int K = 5;
-
-typedef float vec __attribute__((vector_size(LANES * sizeof(float)), may_alias, aligned(4)));
+// Vectors of a block of sums, of them side by side, output planes of a block at most, and pixels of
+// a block with outputs in the lanes.
+constexpr bool LARGE = lft::REGISTERS == 32;
+constexpr int SUMS = LARGE ? 24 : 12, VECTORS = LARGE ? 2 : 1, MAX_OUT = LARGE ? 8 : 6,
+              PIXELS = LARGE ? 10 : 5;
 
 typedef int32_t ivec
     __attribute__((vector_size(LANES * sizeof(int32_t)), may_alias, aligned(4)));
 
-inline vec& vec_at(float* p) { return *reinterpret_cast<vec*>(p); }
-inline vec vec_at(const float* p) { return *reinterpret_cast<const vec*>(p); }
-
 inline ivec& ivec_at(int32_t* p) { return *reinterpret_cast<ivec*>(p); }
-
-constexpr int64_t rounded_up(int64_t n) { return (n + LANES - 1) / LANES * LANES; }
 
 // Planes of rows of `stride` floats, with room for a vector that begins in the last row.
 struct Planes {
@@ -71,7 +60,7 @@ struct Kernels {
   std::vector<float> weights, bias;
 
   Kernels(int64_t in, int64_t out)
-      : in(in), out(out), stride(rounded_up(out)), weights(in * K * K * stride), bias(stride) {}
+      : in(in), out(out), stride(padded(out)), weights(in * K * K * stride), bias(stride) {}
   float& at(int64_t c, int64_t i, int64_t j, int64_t o) {
     return weights[((c * K + i) * K + j) * stride + o];
   }
@@ -158,20 +147,13 @@ void correlate(const Kernels& kernels, const Planes& in, Planes& out, int64_t ro
     vectors.template operator()<VECTORS>();
     vectors.template operator()<1>();
   };
-  const int64_t blocks = (kernels.out + MAX_OUT - 1) / MAX_OUT;
-  for (int64_t b = 0, o = 0; b < blocks; ++b) {
-    const int64_t n = (kernels.out - o + blocks - b - 1) / (blocks - b);
-    [&]<int... I>(std::integer_sequence<int, I...>) {
-      ((n == I + 1 ? planes.template operator()<I + 1>(o) : void()), ...);
-    }(std::make_integer_sequence<int, MAX_OUT>());
-    o += n;
-  }
+  in_blocks<MAX_OUT>(0, kernels.out, planes);
 }
 
 // PIXELS neighbouring pixels of the correlation, from (y, x) on, with V vectors of outputs.
 template <int V>
-void cells(const Kernels& kernels, const Planes& in, int64_t y, int64_t x, const float* w,
-           const float* bias, float* out) {
+[[gnu::noinline]] void cells(const Kernels& kernels, const Planes& in, int64_t y, int64_t x,
+                             const float* w, const float* bias, float* out) {
   vec sum[PIXELS][V];
   for (int p = 0; p < PIXELS; ++p)
     for (int v = 0; v < V; ++v) sum[p][v] = vec_at(bias + v * LANES);
@@ -228,8 +210,8 @@ constexpr float SHARE[] = {0, 1, 1, .5, 1, .5, .5, THIRD, 1, .5, .5, THIRD, .5, 
 // The windows of two rows; those at odd columns are computed and left out.
 template <int COLUMNS>
 void pool_rows(const float* upper, const float* lower, float* out, uint8_t* codes) {
-  float most[rounded_up(2 * COLUMNS)];
-  int32_t code[rounded_up(2 * COLUMNS)];
+  float most[padded(2 * COLUMNS)];
+  int32_t code[padded(2 * COLUMNS)];
   for (int x = 0; x < 2 * COLUMNS; x += LANES)
     pool(vec_at(upper + x), vec_at(upper + x + 1), vec_at(lower + x), vec_at(lower + x + 1),
          most + x, code + x);
@@ -241,8 +223,8 @@ void pool_rows(const float* upper, const float* lower, float* out, uint8_t* code
 template <int COLUMNS>
 void unpool_rows(const float* grad, int64_t stride, const uint8_t* codes, float* upper,
                  float* lower) {
-  float share[rounded_up(2 * COLUMNS)];
-  int32_t code[rounded_up(2 * COLUMNS)] = {};  // zeros are written beyond the last column
+  float share[padded(2 * COLUMNS)];
+  int32_t code[padded(2 * COLUMNS)] = {};  // zeros are written beyond the last column
   for (int x = 0; x < COLUMNS; ++x)
     share[2 * x] = share[2 * x + 1] = grad[x * stride] * SHARE[codes[x]];
   for (int x = 0; x < COLUMNS; ++x) code[2 * x] = codes[x], code[2 * x + 1] = codes[x] >> 1;
@@ -255,7 +237,7 @@ void unpool_rows(const float* grad, int64_t stride, const uint8_t* codes, float*
 
 // ---- the two layers
 
-constexpr int64_t OUT1 = 6, OUT2 = 16, CELL1 = rounded_up(OUT1), CELL2 = rounded_up(OUT2);
+constexpr int64_t OUT1 = 6, OUT2 = 16, CELL1 = padded(OUT1), CELL2 = padded(OUT2);
 constexpr int64_t SIDE = 32, MARGIN = K - 1;  // side of the padded images
 constexpr int64_t SIDE1 = SIDE - MARGIN, POOLED1 = SIDE1 / 2;
 constexpr int64_t SIDE2 = POOLED1 - MARGIN, POOLED2 = SIDE2 / 2, WINDOWS2 = POOLED2 * POOLED2;

@@ -11,11 +11,8 @@
 #include <torch/library.h>
 
 #include <algorithm>
-#include <array>
-#include <cmath>
 #include <cstdint>
 #include <tuple>
-#include <utility>
 #include <vector>
 
 #if defined(__SSE__)
@@ -26,23 +23,12 @@
 
 namespace {
 
+using lft::in_blocks, lft::LANES, lft::padded, lft::vec, lft::vec_at;
+
 // Errors name the kernel.
 void check(const at::Tensor& tensor, at::IntArrayRef shape, at::ScalarType type, const char* name) {
   lft::check(tensor, shape, type, "fused MLP", name);
 }
-
-#if defined(__AVX512F__)
-constexpr int LANES = 16, REGISTERS = 32;
-#elif defined(__AVX__)
-constexpr int LANES = 8, REGISTERS = 16;
-#else
-constexpr int LANES = 4, REGISTERS = 16;
-#endif
-
-typedef float vec __attribute__((vector_size(LANES * sizeof(float)), aligned(4), may_alias));
-
-inline vec& vec_at(float* p) { return *reinterpret_cast<vec*>(p); }
-inline vec vec_at(const float* p) { return *reinterpret_cast<const vec*>(p); }
 
 // Rows are padded with zeros to whole vectors.
 struct Matrix {
@@ -52,7 +38,7 @@ struct Matrix {
   Matrix(int64_t rows, int64_t columns)
       : rows(rows),
         columns(columns),
-        stride((columns + LANES - 1) / LANES * LANES),
+        stride(padded(columns)),
         data(rows * stride) {}
 
   float* row(int64_t i) { return data.data() + i * stride; }
@@ -85,58 +71,40 @@ struct Rows {
 
 // R rows from i on and V vectors from lane on of `to` = start + a b.
 template <int R, int V>
-void set_block(const Numbers& a, int64_t i, const Matrix& b, int64_t lane, const Rows& start,
-               Matrix& to) {
+[[gnu::noinline]] void set_block(const Numbers& a, int64_t i, const Matrix& b, int64_t lane,
+                                 const Rows& start, Matrix& to) {
   vec sum[R][V];
-  UNROLL for (int r = 0; r < R; ++r)
-    UNROLL for (int v = 0; v < V; ++v) sum[r][v] = vec{};
+  LFT_UNROLL for (int r = 0; r < R; ++r)
+    LFT_UNROLL for (int v = 0; v < V; ++v) sum[r][v] = vec{};
   const float* numbers = a.first + i * a.row;
   const float* lanes = b.data.data() + lane;
   const int64_t n = a.columns, row = a.row, column = a.column, stride = b.stride;
   for (int64_t k = 0; k < n; ++k, numbers += column, lanes += stride)
-    UNROLL for (int r = 0; r < R; ++r)
-      UNROLL for (int v = 0; v < V; ++v) sum[r][v] += numbers[r * row] * vec_at(lanes + v * LANES);
+    LFT_UNROLL for (int r = 0; r < R; ++r)
+      LFT_UNROLL for (int v = 0; v < V; ++v)
+        sum[r][v] += numbers[r * row] * vec_at(lanes + v * LANES);
   if (start.first) {
     const float* from = start.first + i * start.stride + lane;
     const int64_t stride = start.stride;
-    UNROLL for (int r = 0; r < R; ++r)
-      UNROLL for (int v = 0; v < V; ++v) sum[r][v] += vec_at(from + r * stride + v * LANES);
+    LFT_UNROLL for (int r = 0; r < R; ++r)
+      LFT_UNROLL for (int v = 0; v < V; ++v) sum[r][v] += vec_at(from + r * stride + v * LANES);
   }
   float* results = to.row(i) + lane;
   const int64_t to_stride = to.stride;
-  UNROLL for (int r = 0; r < R; ++r)
-    UNROLL for (int v = 0; v < V; ++v) vec_at(results + r * to_stride + v * LANES) = sum[r][v];
+  LFT_UNROLL for (int r = 0; r < R; ++r)
+    LFT_UNROLL for (int v = 0; v < V; ++v) vec_at(results + r * to_stride + v * LANES) = sum[r][v];
 }
 
 // Registers hold so many rows of sums, a row of b and a number of a.
-constexpr int most_rows(int vectors) { return std::min((REGISTERS - 1) / vectors - 1, 8); }
-
-// All rows, in blocks as equal as can be: small ones leave the multipliers waiting for their sums.
-template <int V>
-void set_columns(const Numbers& a, const Matrix& b, int64_t lane, const Rows& start, Matrix& to) {
-  constexpr int MOST = most_rows(V);
-  constexpr auto blocks = []<int... R>(std::integer_sequence<int, R...>) {
-    return std::array{&set_block<R + 1, V>...};
-  }(std::make_integer_sequence<int, MOST>{});
-  for (int64_t i = 0, left = (a.rows + MOST - 1) / MOST; left > 0; --left) {
-    const int64_t rows = (a.rows - i + left - 1) / left;
-    blocks[rows - 1](a, i, b, lane, start, to);
-    i += rows;
-  }
-}
+constexpr int most_rows(int vectors) { return std::min((lft::REGISTERS - 1) / vectors - 1, 8); }
 
 // to = start + a b
 void set_product(const Numbers& a, const Matrix& b, const Rows& start, Matrix& to) {
-  constexpr int MOST = 5;
-  constexpr auto columns = []<int... V>(std::integer_sequence<int, V...>) {
-    return std::array{&set_columns<V + 1>...};
-  }(std::make_integer_sequence<int, MOST>{});
-  const int64_t vectors = to.stride / LANES;
-  for (int64_t v = 0, left = (vectors + MOST - 1) / MOST; left > 0; --left) {
-    const int64_t taken = (vectors - v + left - 1) / left;
-    columns[taken - 1](a, b, v * LANES, start, to);
-    v += taken;
-  }
+  in_blocks<5>(0, to.stride / LANES, [&]<int V>(int64_t v) {
+    in_blocks<most_rows(V)>(0, a.rows, [&]<int R>(int64_t i) {
+      set_block<R, V>(a, i, b, v * LANES, start, to);
+    });
+  });
 }
 void set_product(const Numbers& a, const Matrix& b, Matrix& to) {
   set_product(a, b, {nullptr, 0}, to);
