@@ -71,42 +71,44 @@ def used(kernel: Kernel, device: str) -> Kernel:
     return "fused" if chosen(kernel, torch.device(device), torch.float32) else "torch"
 
 
+LossAndGradients = Callable[[list[Tensor], Tensor, Tensor], tuple[Tensor, list[Tensor]]]
+"""From parameters, ``x`` and ``y`` the loss of each task (B,) and its gradients."""
+
+
 def loss(
-    kernel: Callable[[list[Tensor], Tensor, Tensor], tuple[Tensor, Tensor, list[Tensor]]],
+    kernel: LossAndGradients,
     params: dict[str, Tensor],
     x: Tensor,
     y: Tensor,
     plain: Callable[[dict[str, Tensor]], Tensor],
-) -> tuple[Tensor, Tensor]:
-    """The loss of each task (B,), differentiable in the parameters, and detached outputs.
+) -> Tensor:
+    """The loss of each task (B,), differentiable in the parameters.
 
     Args:
-        kernel: computes both from parameters, ``x`` and ``y``, and the gradients of the losses.
         params: in the kernel's order.
         plain: the same loss in PyTorch; it is differentiated instead where the graph is kept
             (``create_graph``), as second derivatives need it.
     """
-    losses, outputs = _Loss.apply(kernel, plain, tuple(params), x, y, *params.values())
-    return losses, outputs
+    losses: Tensor = _Loss.apply(kernel, plain, tuple(params), x, y, *params.values())
+    return losses
 
 
 @torch.no_grad()
 def loss_and_gradients(
-    kernel: Callable[[list[Tensor], Tensor, Tensor], tuple[Tensor, Tensor, list[Tensor]]],
+    kernel: LossAndGradients,
     params: dict[str, Tensor],
     batch: Batch,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """The loss of each task (B,) and its gradients, without autograd.
 
     Args:
-        kernel: as of :func:`loss`.
         params: in the kernel's order.
 
     Raises:
         RuntimeError: a shape, dtype or label does not fit.
     """
     leaves = [leaf.contiguous() for leaf in params.values()]
-    losses, _, gradients = kernel(leaves, batch.x.contiguous(), batch.y.contiguous())
+    losses, gradients = kernel(leaves, batch.x.contiguous(), batch.y.contiguous())
     return losses, dict(zip(params, gradients, strict=True))
 
 
@@ -139,17 +141,17 @@ class _Loss(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, kernel: Any, plain: Any, names: Any, x: Tensor, y: Tensor, *leaves: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        losses, outputs, gradients = kernel(
+    ) -> Tensor:
+        losses: Tensor
+        losses, gradients = kernel(
             [leaf.contiguous() for leaf in leaves], x.contiguous(), y.contiguous()
         )
         ctx.plain, ctx.names = plain, names
         ctx.save_for_backward(*leaves, *gradients)
-        ctx.mark_non_differentiable(outputs)
-        return losses, outputs
+        return losses
 
     @staticmethod
-    def backward(ctx: Any, d_losses: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, d_losses: Tensor) -> tuple[Tensor | None, ...]:
         leaves = ctx.saved_tensors[: len(ctx.names)]
         gradients = ctx.saved_tensors[len(ctx.names) :]
         if torch.is_grad_enabled():

@@ -67,7 +67,7 @@ class Classification(Differentiated):
 
     def loss(self, params: Params, batch: Batch) -> Tensor:
         """Mean cross-entropy of each task, (B,)."""
-        return self.network.cross_entropy(params, batch.x, batch.y)[0]
+        return self.network.cross_entropy(params, batch.x, batch.y)
 
     def loss_and_gradients(self, params: Params, batch: Batch) -> tuple[Tensor, Params] | None:
         """See :class:`lft.tasks.base.Differentiated`."""

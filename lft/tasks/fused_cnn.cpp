@@ -270,7 +270,12 @@ class Task {
  public:
   // order: of the derivatives that are asked for, 0 to 2
   Task(const Network& net, int order)
-      : net_(net), order_(order), d_logits_(net.outputs), r_logits_(net.outputs), r_d_(net.outputs) {
+      : net_(net),
+        order_(order),
+        logits_(net.outputs),
+        d_logits_(net.outputs),
+        r_logits_(net.outputs),
+        r_d_(net.outputs) {
     int64_t floats = 0;
     const auto take = [&](int64_t n) { return std::exchange(floats, floats + padded(n)); };
     const auto lay_out = [&](Places& places) {
@@ -308,13 +313,13 @@ class Task {
     add_logits(values_, values_, logits);
   }
 
-  // The mean cross-entropy of the examples, their logits (n, outputs) and its gradient.
-  double gradient(const Examples& examples, float* logits, const Pointers<float>& to) {
+  // The mean cross-entropy of the examples and its gradient.
+  double gradient(const Examples& examples, const Pointers<float>& to) {
     clear_sums(to);
     double loss = 0.0;
-    for (int64_t k = 0; k < examples.n; ++k, logits += net_.outputs) {
-      forward(examples.x + k * net_.pixels(), logits);
-      loss += lft::cross_entropy(logits, net_.outputs, examples.y[k], 1.0f / examples.n,
+    for (int64_t k = 0; k < examples.n; ++k) {
+      forward(examples.x + k * net_.pixels(), logits_.data());
+      loss += lft::cross_entropy(logits_.data(), net_.outputs, examples.y[k], 1.0f / examples.n,
                                  d_logits_.data());
       backward();
       add_head_gradients(values_, d_logits_, to);
@@ -329,14 +334,14 @@ class Task {
                        const Pointers<float>& to) {
     load(v, tangents_);
     clear_sums(to);
-    std::vector<float> logits(net_.outputs);
     for (int64_t k = 0; k < examples.n; ++k) {
       const float scale = 1.0f / examples.n;
-      forward(examples.x + k * net_.pixels(), logits.data());
-      lft::cross_entropy(logits.data(), net_.outputs, examples.y[k], scale, d_logits_.data());
+      forward(examples.x + k * net_.pixels(), logits_.data());
+      lft::cross_entropy(logits_.data(), net_.outputs, examples.y[k], scale, d_logits_.data());
       backward();
       forward_tangent();
-      lft::cross_entropy_tangent(logits.data(), r_logits_.data(), net_.outputs, scale, r_d_.data());
+      lft::cross_entropy_tangent(logits_.data(), r_logits_.data(), net_.outputs, scale,
+                                 r_d_.data());
       backward_tangent();
       add_head_gradients(values_, r_d_, to);
       add_outer_head(tangents_, d_logits_, to);
@@ -602,7 +607,7 @@ class Task {
   int order_;
   Places values_, tangents_;
   std::vector<int64_t> sums_, bias_sums_;  // gradients of weights and biases
-  std::vector<float> d_logits_, r_logits_, r_d_;
+  std::vector<float> logits_, d_logits_, r_logits_, r_d_;
   std::unique_ptr<float, Free> memory_;
 };
 
@@ -663,23 +668,22 @@ at::Tensor forward(const std::vector<at::Tensor>& params, const at::Tensor& x) {
   return logits;
 }
 
-// Mean cross-entropy of each task (B), logits, and the gradients of the former, as params.
-std::tuple<at::Tensor, at::Tensor, std::vector<at::Tensor>> loss_and_gradients(
+// Mean cross-entropy of each task (B), and its gradients, as params.
+std::tuple<at::Tensor, std::vector<at::Tensor>> loss_and_gradients(
     const std::vector<at::Tensor>& params, const at::Tensor& x, const at::Tensor& y) {
   const Network net = check_network(params, x);
   check_labels(net, x, y);
   at::Tensor losses = at::empty({x.size(0)}, x.options());
-  at::Tensor logits = at::empty({x.size(0), x.size(1), net.outputs}, x.options());
   const std::vector<at::Tensor> gradients = lft::like(params);
   at::parallel_for(0, x.size(0), 1, [&](int64_t begin, int64_t end) {
     Task task(net, 1);
     for (int64_t b = begin; b < end; ++b) {
       task.load(pointers<const float>(params, b));
-      losses.mutable_data_ptr<float>()[b] = task.gradient(
-          examples_of(x, y, b), lft::part<float>(logits, b), pointers<float>(gradients, b));
+      losses.mutable_data_ptr<float>()[b] =
+          task.gradient(examples_of(x, y, b), pointers<float>(gradients, b));
     }
   });
-  return {losses, logits, gradients};
+  return {losses, gradients};
 }
 
 // A network's parameters, or anything else of their shapes, for one task.
@@ -730,13 +734,12 @@ std::tuple<at::Tensor, std::vector<at::Tensor>, std::vector<at::Tensor>> descend
     Task task(net, 2);
     std::vector<Parameters> path(steps + 1, Parameters(params));
     Parameters v(params);
-    std::vector<float> logits(std::max(x.size(1), query_x.size(1)) * net.outputs);
     for (int64_t b = begin; b < end; ++b) {
       path[0].load(pointers<const float>(params, b));
       const auto gradient = [&](const at::Tensor& x, const at::Tensor& y, const Parameters& at,
                                 Parameters& to) {
         task.load(at.read());
-        return task.gradient(examples_of(x, y, b), logits.data(), to.write());
+        return task.gradient(examples_of(x, y, b), to.write());
       };
       losses.mutable_data_ptr<float>()[b] = lft::descend(
           path, v, step_size,
@@ -758,8 +761,7 @@ std::tuple<at::Tensor, std::vector<at::Tensor>, std::vector<at::Tensor>> descend
 TORCH_LIBRARY_FRAGMENT(lft, library) {
   library.def("cnn_forward(Tensor[] params, Tensor x) -> Tensor");
   library.def(
-      "cnn_loss_and_gradients(Tensor[] params, Tensor x, Tensor y) -> "
-      "(Tensor, Tensor, Tensor[])");
+      "cnn_loss_and_gradients(Tensor[] params, Tensor x, Tensor y) -> (Tensor, Tensor[])");
   library.def(
       "cnn_descend(Tensor[] params, Tensor x, Tensor y, Tensor query_x, Tensor query_y, int steps, "
       "float step_size) -> (Tensor, Tensor[], Tensor[])");

@@ -34,8 +34,8 @@ def logits(params: Params, x: Tensor) -> Tensor:
 
 def cross_entropy(
     params: Params, x: Tensor, y: Tensor, plain: Callable[[Params], Tensor]
-) -> tuple[Tensor, Tensor]:
-    """Mean cross-entropy of each task (B,), differentiable in the parameters, and detached logits.
+) -> Tensor:
+    """Mean cross-entropy of each task (B,), differentiable in the parameters.
 
     Args:
         params: in the order and shapes of ``CNN.init``.

@@ -383,21 +383,19 @@ class Parameters {
   const std::vector<at::Tensor>& params_;
 };
 
-// The loss of each task (B), outputs (B, n, out), and the gradients of the former, as params.
-std::tuple<at::Tensor, at::Tensor, std::vector<at::Tensor>> loss_and_gradients(
+// The loss of each task (B), and its gradients, as params.
+std::tuple<at::Tensor, std::vector<at::Tensor>> loss_and_gradients(
     const std::vector<at::Tensor>& params, const at::Tensor& x, const at::Tensor& y) {
   const std::vector<int64_t> widths = check_network(params, x, y);
-  const int64_t n_tasks = x.size(0), n = x.size(1);
+  const int64_t n_tasks = x.size(0);
   at::Tensor losses = at::empty({n_tasks}, x.options());
-  at::Tensor outputs = at::empty({n_tasks, n, widths.back()}, x.options());
   const std::vector<at::Tensor> gradients = lft::like(params);
   at::parallel_for(0, n_tasks, 1, [&](int64_t begin, int64_t end) {
-    Point point(widths, n);
+    Point point(widths, x.size(1));
     Layers gradient = layers(widths);
     for (int64_t b = begin; b < end; ++b) {
       Parameters(params).load(b, point.net);
       point.forward(lft::part<const float>(x, b));
-      point.outputs().store(lft::part<float>(outputs, b));
       with_loss(y, b, [&](const auto& loss) {
         losses.mutable_data_ptr<float>()[b] = loss(point.outputs());
         point.gradient(loss, gradient);
@@ -405,7 +403,7 @@ std::tuple<at::Tensor, at::Tensor, std::vector<at::Tensor>> loss_and_gradients(
       Parameters(gradients).store(b, gradient);
     }
   });
-  return {losses, outputs, gradients};
+  return {losses, gradients};
 }
 
 // Gradient descent on (x, y): the loss on (query_x, query_y) after the last step (B), its gradient
@@ -450,7 +448,7 @@ std::tuple<at::Tensor, std::vector<at::Tensor>, std::vector<at::Tensor>> descend
 
 TORCH_LIBRARY_FRAGMENT(lft, library) {
   library.def(
-      "mlp_loss_and_gradients(Tensor[] params, Tensor x, Tensor y) -> (Tensor, Tensor, Tensor[])");
+      "mlp_loss_and_gradients(Tensor[] params, Tensor x, Tensor y) -> (Tensor, Tensor[])");
   library.def(
       "mlp_descend(Tensor[] params, Tensor x, Tensor y, Tensor query_x, Tensor query_y, int steps, "
       "float step_size) -> (Tensor, Tensor[], Tensor[])");

@@ -21,10 +21,8 @@ from lft import native
 from lft.types import Batch, Params, TaskBatch
 
 
-def loss(
-    params: Params, x: Tensor, y: Tensor, plain: Callable[[Params], Tensor]
-) -> tuple[Tensor, Tensor]:
-    """The loss of each task (B,), differentiable in the parameters, and detached outputs.
+def loss(params: Params, x: Tensor, y: Tensor, plain: Callable[[Params], Tensor]) -> Tensor:
+    """The loss of each task (B,), differentiable in the parameters.
 
     Args:
         params: in the order and shapes of ``MLP.init``.

@@ -25,8 +25,8 @@ class Network(Protocol):
     def __call__(self, params: Params, x: Tensor) -> Tensor:
         """Outputs (B, n, outputs) for inputs (B, n, …)."""
 
-    def cross_entropy(self, params: Params, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean cross-entropy of each task (B,), and the outputs that it is computed from."""
+    def cross_entropy(self, params: Params, x: Tensor, y: Tensor) -> Tensor:
+        """Mean cross-entropy of each task (B,)."""
 
     def loss_and_gradients(self, params: Params, batch: Batch) -> tuple[Tensor, Params] | None:
         """See :func:`lft.native.loss_and_gradients`; None where no kernel applies."""
@@ -76,14 +76,13 @@ class MLP:
                 x = x.relu()
         return x
 
-    def cross_entropy(self, params: Params, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    def cross_entropy(self, params: Params, x: Tensor, y: Tensor) -> Tensor:
         def plain(leaves: Params) -> Tensor:
             return cross_entropy(self(leaves, x), y)
 
         if self._use_fused(x) and torch.is_grad_enabled():
             return fused_mlp.loss(self._in_order(params), x.flatten(2), y, plain)
-        logits = self(params, x)
-        return cross_entropy(logits, y), logits
+        return plain(params)
 
     def squared_error(self, params: Params, x: Tensor, y: Tensor) -> Tensor:
         """Mean squared error of each task, (B,), for targets (B, n, outputs)."""
@@ -93,7 +92,7 @@ class MLP:
             return squares.mean(dim=(1, 2))
 
         if self._use_fused(x) and torch.is_grad_enabled():
-            return fused_mlp.loss(self._in_order(params), x.flatten(2), y, plain)[0]
+            return fused_mlp.loss(self._in_order(params), x.flatten(2), y, plain)
         return plain(params)
 
     def loss_and_gradients(self, params: Params, batch: Batch) -> tuple[Tensor, Params] | None:
@@ -161,7 +160,7 @@ class CNN:
             return fused_cnn.logits(self._in_order(params), x)
         return self._plain(params, x)
 
-    def cross_entropy(self, params: Params, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    def cross_entropy(self, params: Params, x: Tensor, y: Tensor) -> Tensor:
         if self._use_fused(x) and torch.is_grad_enabled():
             return fused_cnn.cross_entropy(
                 self._in_order(params),
@@ -169,8 +168,7 @@ class CNN:
                 y,
                 lambda leaves: cross_entropy(self._plain(leaves, x), y),
             )
-        logits = self(params, x)
-        return cross_entropy(logits, y), logits
+        return cross_entropy(self(params, x), y)
 
     def loss_and_gradients(self, params: Params, batch: Batch) -> tuple[Tensor, Params] | None:
         if not self._use_fused(batch.x):

@@ -58,7 +58,7 @@ class Objective:
         self.network = network
 
     def loss(self, params: Params, batch: Batch) -> Tensor:
-        return self.network.cross_entropy(params, batch.x, batch.y)[0]
+        return self.network.cross_entropy(params, batch.x, batch.y)
 
 
 def native_kernel(case: Problem) -> Result:
@@ -150,7 +150,7 @@ def native_descent(case: Problem) -> Result:
 def grouped_descent(case: Problem) -> Result:
     """Tasks as groups of channels of one convolution, and autograd."""
     network = CNN(SHAPE, case.widths, CLASSES, "torch")
-    return _descended(lambda leaves, x, y: network.cross_entropy(leaves, x, y)[0], case)
+    return _descended(lambda leaves, x, y: network.cross_entropy(leaves, x, y), case)
 
 
 def unfolded_descent(case: Problem) -> Result:

@@ -47,7 +47,7 @@ class Loss:
     def loss(self, params: Params, batch: Batch) -> Tensor:
         if batch.y.is_floating_point():
             return self.network.squared_error(params, batch.x, batch.y)
-        return self.network.cross_entropy(params, batch.x, batch.y)[0]
+        return self.network.cross_entropy(params, batch.x, batch.y)
 
 
 class Case:
