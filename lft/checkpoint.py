@@ -13,8 +13,8 @@ from typing import Any
 
 from torch import Tensor
 
+from lft.atomic import remove_orphans
 from lft.errors import Damaged, UsageError
-from lft.records import remove_orphans
 from lft.weights import load_tensors, save_tensors
 
 log = logging.getLogger(__name__)

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from lft.atomic import atomic_path
 from lft.config import Profile
 from lft.errors import UsageError
 from lft.paths import shipped
-from lft.records import CELL_COLUMNS, atomic_path, read_json, read_rows
+from lft.records import CELL_COLUMNS, read_json, read_rows
 
 if TYPE_CHECKING:
     from rocrate.rocrate import ROCrate

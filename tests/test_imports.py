@@ -15,6 +15,7 @@ ROOT = Path(lft.__file__).parent
 
 LAYERS = (
     {"lft.errors", "lft.memory", "lft.paths", "lft.seeding"},
+    {"lft.atomic"},
     {"lft.records", "lft.methods", "lft.plugins", "lft.progress"},
     {"lft.config", "lft.types", "lft.weights"},
     {"lft.device", "lft.native"},

@@ -15,6 +15,7 @@ import pandas as pd
 import yaml
 from markupsafe import Markup
 
+from lft.atomic import write_text
 from lft.config import Experiment, Profile, Run
 from lft.errors import UsageError
 from lft.records import (
@@ -24,7 +25,6 @@ from lft.records import (
     THEORY_COLUMNS,
     read_json,
     read_rows,
-    write_text,
 )
 from lft.report.alternatives import effects, found_alternatives
 from lft.report.claims import REFERENCE, SHARES

@@ -10,12 +10,12 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from lft.atomic import atomic_folder
 from lft.config import Experiment, Profile
 from lft.methods import Method
 from lft.records import (
     CELL_COLUMNS,
     SUMMARY_COLUMNS,
-    atomic_folder,
     read_json,
     read_rows,
     write_frame,

@@ -12,8 +12,9 @@ import seaborn as sns
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from lft import plugins
+from lft.atomic import atomic_folder
 from lft.config import Profile
-from lft.records import atomic_folder, write_frame, write_rows
+from lft.records import write_frame, write_rows
 from lft.report.figures.base import Drawing, Measured
 from lft.report.figures.finetuning import (
     accuracy,
