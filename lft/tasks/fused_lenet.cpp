@@ -150,7 +150,8 @@ void correlate(const Kernels& kernels, const Planes& in, Planes& out, int64_t ro
   in_blocks<MAX_OUT>(0, kernels.out, planes);
 }
 
-// PIXELS neighbouring pixels of the correlation, from (y, x) on, with V vectors of outputs.
+// PIXELS neighbouring pixels of the correlation, from (y, x) on, with V vectors of outputs. Inlined
+// it would share the registers of its sums with what surrounds it.
 template <int V>
 [[gnu::noinline]] void cells(const Kernels& kernels, const Planes& in, int64_t y, int64_t x,
                              const float* w, const float* bias, float* out) {

@@ -69,7 +69,8 @@ struct Rows {
   int64_t stride;
 };
 
-// R rows from i on and V vectors from lane on of `to` = start + a b.
+// R rows from i on and V vectors from lane on of `to` = start + a b. Not inlined, as there are many
+// of them.
 template <int R, int V>
 [[gnu::noinline]] void set_block(const Numbers& a, int64_t i, const Matrix& b, int64_t lane,
                                  const Rows& start, Matrix& to) {
