@@ -137,10 +137,12 @@ def train_seeds(
     refusal = profile.why_not(runs[0])
     if refusal:
         raise UsageError(refusal)
-    experiment = profile.experiment(runs[0].experiment).for_method(runs[0].method)
-    families = build_families(profile, experiment, runs[0].trained_on.split("+"), results)
+    learner = Learner.of(profile, runs[0])
+    families = build_families(profile, learner.experiment, runs[0].trained_on.split("+"), results)
+    compiles = compiled.chosen(learner, families.values(), profile.device)
+    learner = replace(learner, compiled=compiles)
     for run in runs:
-        _train(profile, run, families, results, tensorboard)
+        _train(profile, run, learner, families, results, tensorboard)
     for run in runs:
         _checkpoints(profile, run, results).clear()
 
@@ -152,14 +154,12 @@ def _checkpoints(profile: Profile, run: Run, results: Path) -> Checkpoints:
 def _train(
     profile: Profile,
     run: Run,
+    learner: Learner,
     families: dict[str, TaskFamily],
     results: Path,
     tensorboard: Path | None,
 ) -> None:
     """Meta-train one run, going on from its checkpoint, and write its outputs."""
-    learner = Learner.of(profile, run)
-    compiles = compiled.chosen(learner, families.values(), profile.device)
-    learner = replace(learner, compiled=compiles)
     folder = results / run.folder
     checkpoints = _checkpoints(profile, run, results)
     memory = MemoryMeter()
@@ -180,6 +180,7 @@ def _train(
     except Diverged as divergence:
         status, reason = "diverged", str(divergence)
         log.warning("diverged: %s", reason)
+    used = native.used(profile.kernel, profile.device)
     stages = {"best": state.meta} | state.stages
     flat = {k: v for stage, meta in stages.items() for k, v in prefixed(stage, meta).items()}
     save_tensors(folder / "weights.safetensors", flat, {"run": run._asdict(), "status": status})
@@ -196,7 +197,7 @@ def _train(
             memory_mb=memory.peak_mb(),
             device=profile.device,
             threads=profile.threads,
-            kernel="torch.compile" if compiles else native.used(profile.kernel, profile.device),
+            kernel="torch.compile" if learner.compiled else used,
             meta_batches=state.step,
             best_meta_batch=state.best_step,
             validation_score=state.best_score if math.isfinite(state.best_score) else None,

@@ -3,28 +3,39 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from descent import STEP_SIZE, STEPS, assert_close, descended, double, far_from_kinks
-from tiny import tiny_profile
+from tiny import tiny_images, tiny_profile
 
 from lft import compiled, native
-from lft.config import Run, SineFamily
+from lft.config import ClassificationFamily, Run, SineFamily
 from lft.learner import Learner
 from lft.metatrain import train
 from lft.records import read_json
 from lft.seeding import generator
+from lft.tasks.attack import Attack
 from lft.tasks.base import TaskFamily
-from lft.tasks.networks import CNN
+from lft.tasks.classification import Classification
+from lft.tasks.pools import Pools
 from lft.tasks.sine import Sine
+from lft.types import Params
 from lft.weights import load_tensors
 from lft.world import build_families
 
-SETTINGS = SineFamily(support=4, query=5, hidden=(6,))
+
+def sine() -> TaskFamily:
+    return Sine(SineFamily(support=4, query=5, hidden=(6,)), kernel="torch")
+
+
+def images() -> TaskFamily:
+    settings = ClassificationFamily(source="tiny", net="cnn", widths=(3,), support=2, query=3)
+    data = tiny_images(1, 28)
+    return Classification(settings, data, Pools(data, "disjoint", 0.5), "torch")
 
 
 @pytest.fixture
@@ -45,17 +56,26 @@ def case(method: str = "maml", order: Any = "first", **changes: Any) -> tuple[Le
     return learner, family
 
 
+def trained(results: Path) -> tuple[str, Params]:
+    """What a run of MAML on sines says of its kernel, and its weights."""
+    run = Run("sine", "sine", "maml", "first", 0)
+    train(tiny_profile(), run, results)
+    kernel = read_json(results / run.folder / "run.json")["kernel"]
+    return kernel, load_tensors(results / run.folder / "weights.safetensors")[0]
+
+
 @pytest.mark.usefixtures("compiler")
-def test_the_same_as_autograd_in_float64() -> None:
-    family = Sine(SETTINGS, kernel="torch")
+@pytest.mark.parametrize("make", [sine, images])
+def test_the_same_as_autograd_in_float64(make: Callable[[], TaskFamily]) -> None:
+    family = make()
     for seed in range(20):
-        tasks = family.sample(3, generator("tasks", seed))
+        tasks = family.sample(3, generator("tasks", seed), "train")
         start = family.init(3, generator("start", seed))
         if far_from_kinks(family, start, tasks):
             break
     found = compiled.descend(family, start, tasks, STEPS, STEP_SIZE)
     expected = descended(family, *double(start, tasks))
-    # float32 sums over 5 points; a rounding before the first step grows by a factor of ten.
+    # float32 sums; a rounding before the first step grows by a factor of ten.
     assert_close(found[0], expected[0], 1e-4)
     for name in start:
         assert_close(found[1][name], expected[1][name], 1e-4)
@@ -67,18 +87,12 @@ def test_a_long_run_compiles_and_has_the_same_results(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "lft.compiled")
-    run = Run("sine", "sine", "maml", "first", 0)
-
-    def weights(results: Path) -> dict[str, torch.Tensor]:
-        train(tiny_profile(), run, results)
-        return load_tensors(results / run.folder / "weights.safetensors")[0]
-
-    plain = weights(tmp_path / "short")
-    assert read_json(tmp_path / "short" / run.folder / "run.json")["kernel"] == "torch"
+    kernel, plain = trained(tmp_path / "short")
+    assert kernel == "torch"
     assert "pays from 10000 meta-batches on, not for 6" in caplog.text
     monkeypatch.setattr(compiled, "PAYS_FROM", 6)
-    fast = weights(tmp_path / "long")
-    assert read_json(tmp_path / "long" / run.folder / "run.json")["kernel"] == "torch.compile"
+    kernel, fast = trained(tmp_path / "long")
+    assert kernel == "torch.compile"
     assert "torch.compile pays: 6 meta-batches" in caplog.text
     # Six steps of Adam on gradients that differ by float32 roundings.
     for name, leaf in plain.items():
@@ -86,9 +100,9 @@ def test_a_long_run_compiles_and_has_the_same_results(
 
 
 def test_what_cannot_be_compiled_takes_the_plain_path(
-    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    learner, family = case()
+    _, plain = trained(tmp_path / "short")
     monkeypatch.setattr(compiled, "PAYS_FROM", 1)
 
     def broken(*_: Any) -> None:
@@ -96,16 +110,17 @@ def test_what_cannot_be_compiled_takes_the_plain_path(
 
     monkeypatch.setattr(compiled, "descend", broken)
     with pytest.warns(RuntimeWarning, match=r"torch.compile failed \(no working compiler\)"):
-        assert not compiled.chosen(learner, [family], "cpu")
+        kernel, weights = trained(tmp_path / "long")
+    assert kernel == "torch"
+    assert all(torch.equal(weights[name], leaf) for name, leaf in plain.items())
 
 
-def test_networks_with_convolutions_are_not_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_families_are_not_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
     learner, family = case()
     monkeypatch.setattr(compiled, "PAYS_FROM", 1)
     monkeypatch.setattr(compiled, "descend", lambda *_: None)
     assert compiled.chosen(learner, [family], "cpu")
-    family.network = CNN((1, 8, 8), (2,), 2)  # type: ignore[attr-defined]
-    assert not compiled.chosen(learner, [family], "cpu")
+    assert not compiled.chosen(learner, [family, Attack.__new__(Attack)], "cpu")
 
 
 @pytest.mark.parametrize(
