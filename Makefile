@@ -40,7 +40,7 @@ benchmark: .venv/ready
 	python3 -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.lock
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --editable .
-	$(BIN)/python -c "import logging; from lft import native; logging.basicConfig(level='INFO'); print('kernels:', native.used('auto', 'cpu'))"
+	$(BIN)/python -c "import logging; from lft.kernels import build; logging.basicConfig(level='INFO'); print('kernels:', build.used('auto', 'cpu'))"
 	touch $@
 
 clean:

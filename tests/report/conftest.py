@@ -11,12 +11,12 @@ import pytest
 from synthetic import report_profile, write_results
 
 from lft.config import Profile
-from lft.report.aggregate import aggregate
 from lft.report.alternatives import write_alternatives
 from lft.report.claims import write_claims
 from lft.report.figures import draw_figures
 from lft.report.page import write_page
 from lft.report.tables import write_tables
+from lft.results.aggregate import aggregate
 
 
 @pytest.fixture(scope="session")

@@ -18,7 +18,7 @@ from tiny import profile_values
 
 from lft.config import AttackFamily, Profile, Run
 from lft.paths import data_path, victim_path
-from lft.records import (
+from lft.results.records import (
     HISTORY_COLUMNS,
     THEORY_COLUMNS,
     Measurement,
@@ -27,7 +27,7 @@ from lft.records import (
     write_rows,
 )
 from lft.seeding import seed_from
-from lft.weights import prefixed, save_tensors
+from lft.storage.tensors import prefixed, save_tensors
 
 Level = Callable[[Run, str], float]
 

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 import pandas as pd
 
-from lft.records import HISTORY_COLUMNS, read_rows
 from lft.report.figures.base import Drawing, Measured, add_legend, noted, rows_with, subplots
 from lft.report.style import ORDERS
+from lft.results.records import HISTORY_COLUMNS, read_rows
 
 
 def histories(measured: Measured) -> Iterator[Drawing]:
