@@ -47,7 +47,8 @@ def init_weights(settings: LSTMSettings, generator: Generator) -> Params:
     bound: float = hidden**-0.5
 
     def uniform(*shape: int) -> Tensor:
-        return (2 * torch.rand(shape, generator=generator) - 1) * bound
+        drawn = torch.rand(shape, generator=generator, device=generator.device)
+        return (2 * drawn - 1) * bound
 
     weights = {}
     for layer in range(settings.layers):
@@ -55,7 +56,7 @@ def init_weights(settings: LSTMSettings, generator: Generator) -> Params:
         weights[f"layer{layer}.w_hh"] = uniform(4 * hidden, hidden)
         weights[f"layer{layer}.b"] = uniform(4 * hidden)
     weights["out.w"] = uniform(hidden) / 10
-    weights["out.b"] = torch.zeros(())
+    weights["out.b"] = weights["out.w"].new_zeros(())
     return weights
 
 

@@ -51,9 +51,12 @@ class Perturbation:
         self.settings = settings
         self.victim = victim
 
-    def random(self, shape: tuple[int, ...], generator: Generator) -> Params:
+    def random(
+        self, shape: tuple[int, ...], generator: Generator, dtype: torch.dtype | None = None
+    ) -> Params:
         """δ⁽⁰⁾ ~ N(0, init_scale²) of shape (B, C, H, W)."""
-        return {"delta": self.settings.init_scale * torch.randn(shape, generator=generator)}
+        drawn = torch.randn(shape, generator=generator, device=generator.device, dtype=dtype)
+        return {"delta": self.settings.init_scale * drawn}
 
     def attacked(self, params: Params, images: Tensor) -> Tensor:
         """x + δ, clipped to [0, 1] if the settings say so: (B, n, C, H, W)."""
