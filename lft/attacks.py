@@ -149,9 +149,9 @@ def measure(
     """
     family, batch = _problem(AttackLoss(clip=clip), model, images, labels, batch_size)
     if not isinstance(perturbation, Tensor) or perturbation.shape != images.shape[1:]:
-        raise UsageError(
-            f"the perturbation is {_described(perturbation)}, the images {_shape(images[0])}"
-        )
+        is_tensor = isinstance(perturbation, Tensor)
+        found = _shape(perturbation) if is_tensor else _described(perturbation)
+        raise UsageError(f"the perturbation is {found}, the images {_shape(images[0])}")
     with evaluating(held(model)):
         metrics = family.metrics({"delta": perturbation[None].to(images)}, batch)
     return Success(*(round(float(metrics[name]), 6) for name in Success._fields))

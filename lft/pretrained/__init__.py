@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 from torch import Tensor
 
 from lft.config import (
@@ -23,7 +23,7 @@ from lft.config import (
     register_installed,
 )
 from lft.errors import UsageError, suggestion
-from lft.finetuners.base import FineTuner
+from lft.finetuners.base import FineTuner, InPlace
 from lft.finetuners.registry import learned_tuner
 from lft.methods import get_method
 from lft.optimizer import LearnedOptimizer
@@ -53,6 +53,9 @@ class Card(Settings):
     versions: dict[str, str]
     licence: str
     note: str | None = None  # what users should know, e.g. how images were obtained
+    step_size: Annotated[float, Field(ge=0)] = 1.0  # learning rate of optimizers by default
+    # small problem -> optimizer -> test accuracy, of lft.pretrained.trial
+    compared: dict[str, dict[str, float]] = {}
 
     @property
     def attack_loss(self) -> AttackLoss:
@@ -89,11 +92,17 @@ class Pretrained:
         """One step; see :class:`lft.finetuners.base.FineTuner`."""
         return self._tuner(params).step(state, params, grads)
 
+    def advance(self, state: State, params: Params, grads: Params) -> tuple[State, Params]:
+        """One step that may overwrite the state; see :class:`lft.finetuners.base.InPlace`."""
+        tuner = self._tuner(params)
+        step = tuner.advance if isinstance(tuner, InPlace) else tuner.step
+        return step(state, params, grads)
+
     def optimizer(
         self,
         params: Iterable[Tensor] | Iterable[dict[str, Any]] | Iterable[tuple[str, Tensor]],
         *,
-        lr: float = 1.0,
+        lr: float | None = None,
         seed: int = 0,
     ) -> LearnedOptimizer:
         """An optimizer for the parameters of a module; see :class:`LearnedOptimizer`.
@@ -104,10 +113,17 @@ class Pretrained:
         >>> model(torch.ones(3)).square().backward()
         >>> optimizer.step()
 
+        TABLE
+
         Args:
-            lr: factor of the update.
+            lr: factor of the update; the card's ``step_size`` by default. Attacks take 1.
             seed: of the directions, if the fine-tuner is a zeroth-order one.
+
+        Raises:
+            UsageError: ``lr`` is negative or not finite.
         """
+        params = list(params)
+        lr = self.card.step_size if lr is None else lr
         return LearnedOptimizer(params, self, lr=lr, zeroth_order=self.card.zeroth_order, seed=seed)
 
     def _tuner(self, params: Params) -> FineTuner:
@@ -141,13 +157,13 @@ def load(name: str | Path) -> Pretrained:
         UsageError: there is no such fine-tuner, the file is damaged, or its method is that of a
             plug-in that is not installed.
     """
-    path = Path(name)
-    if not path.suffix and len(path.parts) == 1:
-        if str(name) not in available():
-            raise UsageError(
-                f"unknown fine-tuner {str(name)!r}{suggestion(str(name), available())}"
-            )
-        path = FOLDER / f"{name}.safetensors"
+    if not isinstance(name, str | Path):
+        raise UsageError(f"a fine-tuner is loaded by its name or its file, not {name!r}")
+    path = FOLDER / f"{name}.safetensors" if str(name) in available() else Path(name).expanduser()
+    if not path.exists() and not path.suffix and str(name) == path.name:
+        raise UsageError(
+            f"unknown fine-tuner {str(name)!r}, and no file{suggestion(str(name), available())}"
+        )
     weights, info = load_tensors(path)
     try:
         card = Card.model_validate(info)
