@@ -13,24 +13,50 @@ from pydantic import Field, SerializeAsAny, TypeAdapter, WrapValidator, model_va
 from lft.config.base import Name, Positive, Settings
 from lft.errors import UsageError
 
+#: Data sets of torchvision that are fetched from mirrors of our own, with checksums of our own.
+OWN_MIRRORS = ("MNIST", "FashionMNIST", "KMNIST", "SVHN", "CIFAR10", "CIFAR100")
+
 
 class Source(Settings):
     """Where images come from. Every kind ends in the same checked array file."""
 
     kind: Literal["embedded", "torchvision", "folder"]
-    name: str  #: mnist5k or photos; a torchvision class; free text for a folder
+    name: str  #: mnist5k or photos; a class of torchvision.datasets; free text for a folder
     label: str  #: shown in tables and figures
     shape: tuple[Positive, Positive, Positive]  #: channels, height, width (pixels)
     #: directory or tar of a folder source; download folder of a torchvision one
     path: Path | None = None
+    #: what pictures of another size become: cut (``crop``) or filled with black (``pad``) after
+    #: scaling, or stretched; without it they are refused
+    resize: Literal["crop", "pad", "stretch"] | None = None
+    #: whether pictures of other colours become grey, RGB or RGBA as ``shape`` says (transparency is
+    #: dropped); otherwise they are refused
+    convert: bool = False
+    #: further arguments of the torchvision class, e.g. ``{split: letters}`` of EMNIST
+    options: dict[str, bool | int | float | str | list[int]] = Field(default_factory=dict)
     stands_in_for: str | None = None  #: the paper's data set that this one replaces
     note: str | None = None  #: shown with every result, e.g. how the pixels were obtained
 
     @model_validator(mode="after")
-    def _folder_has_path(self) -> Source:
+    def _keys_fit_the_kind(self) -> Source:
         if self.kind == "folder" and self.path is None:
             raise ValueError("kind 'folder' needs the key 'path'")
+        if self.options and (self.kind != "torchvision" or self.name in OWN_MIRRORS):
+            raise ValueError(f"{self.kind} source {self.name!r} takes no 'options'; remove the key")
         return self
+
+    @property
+    def remarks(self) -> str | None:
+        """The note, and what was done to pictures of another shape."""
+        channels, height, width = self.shape
+        done = {"crop": "cropped to", "pad": "padded to", "stretch": "stretched to", None: None}
+        colours = {1: "grey", 3: "RGB", 4: "RGBA"}.get(channels, f"{channels} channels")
+        changes = [
+            *([f"{done[self.resize]} {height}x{width} pixels"] if self.resize else []),
+            *([f"converted to {colours}"] if self.convert else []),
+        ]
+        made = f"pictures of another shape were {' and '.join(changes)}" if changes else None
+        return "; ".join(filter(None, (self.note, made))) or None
 
 
 class FamilySettings(Settings):

@@ -5,6 +5,7 @@ Nothing is unpickled and no code comes from a file: the card names a row of the 
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
@@ -55,7 +56,7 @@ class Card(Settings):
     note: str | None = None  # what users should know, e.g. how images were obtained
     step_size: Annotated[float, Field(ge=0)] = 1.0  # learning rate of optimizers by default
     # small problem -> optimizer -> test accuracy, of lft.pretrained.trial
-    compared: dict[str, dict[str, float]] = {}
+    compared: dict[str, dict[str, float]] = Field(default_factory=dict)
 
     @property
     def attack_loss(self) -> AttackLoss:
@@ -122,9 +123,17 @@ class Pretrained:
         Raises:
             UsageError: ``lr`` is negative or not finite.
         """
-        params = list(params)
         lr = self.card.step_size if lr is None else lr
-        return LearnedOptimizer(params, self, lr=lr, zeroth_order=self.card.zeroth_order, seed=seed)
+        zeroth = self.card.zeroth_order
+        optimizer = LearnedOptimizer(params, self, lr=lr, zeroth_order=zeroth, seed=seed)
+        kinds = {family.get("kind") for family in self.card.families.values()}
+        if kinds == {"attack"} and sum(len(g["params"]) for g in optimizer.param_groups) > 1:
+            warnings.warn(
+                f"{self.card.name!r} was meta-trained on attacks only; on networks Adam is better "
+                f"(lft card {self.card.name})",
+                stacklevel=2,
+            )
+        return optimizer
 
     def _tuner(self, params: Params) -> FineTuner:
         """The update rule with φ where the parameters are."""

@@ -7,6 +7,7 @@ for training, 20 % for validation, by which the step size is chosen, and 20 % fo
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 from collections.abc import Callable
 from typing import NamedTuple
@@ -20,7 +21,7 @@ from lft.errors import UsageError
 from lft.pretrained import Pretrained
 from lft.seeding import generator
 
-STEP_SIZES = (1.0, 0.3, 0.1, 0.03, 0.01)
+STEP_SIZES = (10.0, 3.0, 1.0, 0.3, 0.1, 0.03, 0.01)
 STEPS, BATCH = 200, 64
 SEEDS = (0, 1, 2)
 
@@ -77,7 +78,7 @@ def train(problem: Problem, make: Make, seed: int) -> Outcome:
         drawn = torch.randint(len(training.y), (BATCH,), generator=random)
         optimizer.zero_grad()
         loss = functional.cross_entropy(network(training.x[drawn]), training.y[drawn])
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         optimizer.step()
         losses.append(loss.item())
     network.eval()
@@ -138,8 +139,10 @@ def _divided(x: Tensor, y: Tensor) -> tuple[Split, Split, Split]:
     order = torch.randperm(len(y), generator=generator("trial", "division"))
     share = len(y) // 5
     training, validation, test = order.split([len(y) - 2 * share, share, share])
-    return Split(x[training], y[training]), Split(x[validation], y[validation]), Split(
-        x[test], y[test]
+    return (
+        Split(x[training], y[training]),
+        Split(x[validation], y[validation]),
+        Split(x[test], y[test]),
     )
 
 
@@ -174,7 +177,7 @@ def _embedded(name: str) -> tuple[Split, Split, Split]:
 
 def _mlp(*widths: int) -> nn.Module:
     layers: list[nn.Module] = [nn.Flatten(), nn.Linear(widths[0], widths[1])]
-    for before, after in zip(widths[1:], widths[2:], strict=False):
+    for before, after in itertools.pairwise(widths[1:]):
         layers += [nn.ReLU(), nn.Linear(before, after)]
     return nn.Sequential(*layers)
 

@@ -319,7 +319,7 @@ def _differences(profile: Profile) -> list[str]:
         for source in profile.sources.values()
         if source.stands_in_for
     ]
-    found += [source.note + "." for source in profile.sources.values() if source.note]
+    found += [source.remarks + "." for source in profile.sources.values() if source.remarks]
     if profile.partition == "disjoint":
         found.append(
             "Meta-training, meta-validation and meta-test tasks draw from disjoint images. The "

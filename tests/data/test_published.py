@@ -103,7 +103,7 @@ FAILURES = {
     "missing": "HTTP status 404",
     "silent": "silent for 0.3 s",
     "stalled": "silent for 0.3 s",
-    "broken": "no connection",
+    "broken": "transfer broke off",
 }
 
 
