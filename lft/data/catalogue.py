@@ -76,10 +76,15 @@ def _class(source: Source) -> Any:
 
 
 def _parameters(source: Source) -> set[str]:
-    """Names of the arguments that the class takes, those of its bases too."""
-    makers = (vars(each).get("__init__") for each in inspect.getmro(_class(source)))
-    functions = [maker for maker in makers if inspect.isfunction(maker)]
-    return {name for each in functions for name in inspect.signature(each).parameters}
+    """Names of the arguments that the class takes, those that it hands on to its bases too."""
+    found: set[str] = set()
+    for each in inspect.getmro(_class(source)):
+        if inspect.isfunction(maker := vars(each).get("__init__")):
+            parameters = inspect.signature(maker).parameters.values()
+            found |= {parameter.name for parameter in parameters}
+            if all(parameter.kind != parameter.VAR_KEYWORD for parameter in parameters):
+                break
+    return found
 
 
 def _divisions(source: Source) -> list[dict[str, Any]]:
@@ -103,7 +108,7 @@ def _examples(
     problem = f"torchvision cannot read {source.name}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        dataset = _class(source)(**given, **chosen, **source.options)
+        dataset = _class(source)(**(given | chosen | source.options))
         pairs = [
             (pictures.fit(_picture(image), f"{source.name} {index}", source), int(label))
             for index, (image, label) in enumerate(_items(dataset))
@@ -117,7 +122,8 @@ def _examples(
             f"{problem}: {_line(error)}; get its files by hand and put them into {folder}, as "
             "torchvision lays them out"
         ) from None
-    names = getattr(dataset, "classes", None) or getattr(dataset, "_characters", None) or []
+    attributes = (getattr(dataset, each, None) for each in ("classes", "categories", "_characters"))
+    names: list[Any] = next(filter(None, attributes), [])
     if not pairs:
         raise UsageError(f"{problem}: it holds no images")
     images, labels = zip(*pairs, strict=True)

@@ -49,7 +49,8 @@ def at_home(path: Path) -> Path:
     try:
         return path.expanduser()
     except RuntimeError as error:
-        raise UsageError(f"{path}: {error}; write the folder out") from None
+        reason = str(error).rstrip(".")
+        raise UsageError(f"{path}: {reason}; write the folder out") from None
 
 
 def torchvision() -> ModuleType:
