@@ -98,9 +98,15 @@ class LearnedUniversalPerturbation(EvasionAttack):  # type: ignore[misc]
             return logits
 
         delta = universal(
-            model, (images - low) / (high - low), torch.as_tensor(labels), tuner=self.tuner, steps=self.steps,
-            loss=self.loss, seed=self.seed, batch_size=self.batch_size,
-        )  # fmt: skip
+            model,
+            (images - low) / (high - low),
+            torch.as_tensor(labels),
+            tuner=self.tuner,
+            steps=self.steps,
+            loss=self.loss,
+            seed=self.seed,
+            batch_size=self.batch_size,
+        )
         self._noise = ((high - low) * delta[None]).cpu().numpy()
         adversarial = self._in_range(self._floats(x) + self._noise, x.dtype)
         predicted = self.estimator.predict(self._floats(adversarial)).argmax(1)

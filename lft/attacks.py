@@ -334,7 +334,8 @@ def whole_number(name: str, value: int) -> None:
         UsageError: it is not.
     """
     if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
-        raise UsageError(f"{name} is {value!r}; it must be a whole number of at least 1")
+        shown = repr(value) if isinstance(value, int | float | str) else _described(value)
+        raise UsageError(f"{name} is {shown}; it must be a whole number of at least 1")
 
 
 def _described(value: object) -> str:

@@ -122,20 +122,14 @@ class LearnedOptimizer(Optimizer):
             UsageError: it is that of other parameters, of another fine-tuner or of another
                 optimizer; this one stays as it was.
         """
-        try:
-            groups, state = state_dict["param_groups"], state_dict["state"]
-            saved = [index for group in groups for index in group["params"]]
-            sizes = [len(group["params"]) for group in groups]
-            for group in groups:
-                _rate(group["lr"])
-                generator("optimizer", group["seed"], group["steps"] + 0)
-        except (KeyError, TypeError, AttributeError):
-            raise UsageError("this is no state dict of a learned optimizer") from None
+        groups, state = _parts(state_dict)
+        sizes = [len(group["params"]) for group in groups]
         if sizes != [len(group["params"]) for group in self.param_groups]:
             raise UsageError(
                 f"the state dict is that of parameter groups of {_listed(sizes)} tensors; load it "
                 "into an optimizer of the same parameters"
             )
+        saved = [index for group in groups for index in group["params"]]
         params = [param for group in self.param_groups for param in group["params"]]
         restored = {
             param: self._restored(param, state[index], number)
@@ -145,12 +139,11 @@ class LearnedOptimizer(Optimizer):
         super().load_state_dict({**state_dict, "state": {}})
         self.state.update(restored)
 
-    def _restored(self, param: Tensor, saved: Any, number: int) -> dict[str, State]:
+    def _restored(self, param: Tensor, saved: Any, number: int) -> State:
         """The saved state of a parameter in the form of a fresh one."""
         try:
-            (value,) = (saved[name] for name in ["tuner"])
-            return {"tuner": _in_the_form_of(self.tuner.start(_task(param)), value)}
-        except (KeyError, TypeError, ValueError) as error:
+            return _in_the_form_of({"tuner": self.tuner.start(_task(param))}, saved)
+        except ValueError as error:
             raise UsageError(
                 f"the state of parameter {number} is not this fine-tuner's ({error}); make the "
                 "optimizer of the fine-tuner and the parameters that the state dict was saved with"
@@ -272,8 +265,37 @@ def _rate(lr: Any) -> float:
     except (TypeError, ValueError, RuntimeError):
         rate = math.nan
     if not (math.isfinite(rate) and rate >= 0):
-        raise UsageError(f"lr is {lr!r}; it must be a finite number, 0 or more")
+        shown = " ".join(repr(lr).split())
+        raise UsageError(f"lr is {shown}; it must be a finite number, 0 or more")
     return rate
+
+
+def _parts(state_dict: Any) -> tuple[list[dict[str, Any]], dict[int, Any]]:
+    """Parameter groups and states of a state dict.
+
+    Raises:
+        UsageError: it is none, or a group's options are not those of this optimizer.
+    """
+    found = state_dict if isinstance(state_dict, dict) else {}
+    groups, state = found.get("param_groups"), found.get("state")
+    kinds = {"params": list, "seed": int, "steps": int}
+    if (
+        not isinstance(state, dict)
+        or not isinstance(groups, list)
+        or not all(
+            isinstance(group, dict)
+            and "lr" in group
+            and all(isinstance(group.get(key), kind) for key, kind in kinds.items())
+            and all(isinstance(index, int) for index in group["params"])
+            for group in groups
+        )
+    ):
+        raise UsageError(
+            "this is no state dict of a learned optimizer; load the one it was saved as"
+        )
+    for group in groups:
+        _rate(group["lr"])
+    return groups, state
 
 
 def _plain(state: State) -> Any:

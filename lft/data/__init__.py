@@ -7,6 +7,7 @@ from pathlib import Path
 from lft.config import Source
 from lft.data import catalogue, embedded, folder, pictures
 from lft.data.images import ImageSet, load, save
+from lft.paths import at_home
 
 __all__ = ["ImageSet", "load", "prepare"]
 
@@ -21,7 +22,7 @@ def prepare(source: Source, path: Path) -> None:
             settings say; nothing is left at ``path``.
     """
     if source.path is not None:
-        source = source.model_copy(update={"path": pictures.at_home(source.path)})
+        source = source.model_copy(update={"path": at_home(source.path)})
     with pictures.reading(source.path or source.name):
         arrays = pictures.fit_all(READERS[source.kind](source), source)
     save(arrays, source, path)

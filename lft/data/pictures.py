@@ -6,7 +6,6 @@ import io
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -38,19 +37,6 @@ def reading(name: object) -> Iterator[None]:
     except OSError as error:
         reason = error.strerror or error
         raise UsageError(f"cannot read {error.filename or name}: {reason}") from None
-
-
-def at_home(path: Path) -> Path:
-    """A path with ``~`` replaced.
-
-    Raises:
-        UsageError: there is no such user, or none has a home.
-    """
-    try:
-        return path.expanduser()
-    except RuntimeError as error:
-        reason = str(error).rstrip(".")
-        raise UsageError(f"{path}: {reason}; write the folder out") from None
 
 
 def torchvision() -> ModuleType:

@@ -28,6 +28,7 @@ from lft.finetuners.base import FineTuner, InPlace
 from lft.finetuners.registry import learned_tuner
 from lft.methods import get_method
 from lft.optimizer import LearnedOptimizer
+from lft.paths import at_home
 from lft.storage.tensors import load_tensors, save_tensors
 from lft.types import Params, State
 
@@ -167,8 +168,8 @@ def load(name: str | Path) -> Pretrained:
             plug-in that is not installed.
     """
     if not isinstance(name, str | Path):
-        raise UsageError(f"a fine-tuner is loaded by its name or its file, not {name!r}")
-    path = FOLDER / f"{name}.safetensors" if str(name) in available() else Path(name).expanduser()
+        raise UsageError(f"a fine-tuner has a name or a file, not a {type(name).__name__}")
+    path = FOLDER / f"{name}.safetensors" if str(name) in available() else at_home(Path(name))
     if not path.exists() and not path.suffix and str(name) == path.name:
         raise UsageError(
             f"unknown fine-tuner {str(name)!r}, and no file{suggestion(str(name), available())}"
