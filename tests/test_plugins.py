@@ -226,6 +226,30 @@ def test_a_plug_in_is_not_written_over(tmp_path: Path) -> None:
             create("task", name, tmp_path)
 
 
+NAMES = {
+    "class": "is a word of Python",
+    "none": "is a word of Python",  # as a class, None
+    "random": "is a module of Python",
+    "json": "is a module of Python",
+    "lft": "is this package",
+    "torch": "is an installed package",
+    "smoke": "is a profile that comes with lft",
+}
+OF_A_KIND = {
+    "method": {"maml": "is a method of lft", "params": "is a name that the template imports"},
+    "task": {"sine": "is a task of lft", "family": "is a name that the template imports"},
+    "figure": {"drawing": "is a name that the template imports"},
+}
+
+
+@pytest.mark.parametrize("kind", OF_A_KIND)
+def test_a_name_is_checked_for_all_that_it_is_used_as(kind: str, tmp_path: Path) -> None:
+    for name, words in (NAMES | OF_A_KIND[kind]).items():
+        with pytest.raises(UsageError, match=f"^'{name}' {words}; choose another name$"):
+            create(kind, name, tmp_path)  # type: ignore[arg-type]
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_the_workflow_plans_plug_ins_and_watches_their_source(tmp_path: Path) -> None:
     profile = create("method", "momentum", tmp_path) / "profile.yaml"
     snakemake = ["-m", "snakemake", "--snakefile", str(ROOT / "workflow/Snakefile"), "--cores", "1"]

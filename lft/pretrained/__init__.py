@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import torch
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 from torch import Tensor
 
 from lft.config import (
@@ -56,8 +56,15 @@ class Card(Settings):
     licence: str
     note: str | None = None  # what users should know, e.g. how images were obtained
     step_size: Annotated[float, Field(ge=0)] = 1.0  # learning rate of optimizers by default
-    # small problem -> optimizer -> test accuracy, of lft.pretrained.trial
+    # small network -> method, adam -> test accuracy, of lft.pretrained.trial
     compared: dict[str, dict[str, float]] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _compared_with_adam(self) -> Card:
+        for problem, row in self.compared.items():
+            if row.keys() != {self.method, "adam"}:
+                raise ValueError(f"compared.{problem} needs the keys {self.method} and adam")
+        return self
 
     @property
     def attack_loss(self) -> AttackLoss:
@@ -115,7 +122,24 @@ class Pretrained:
         >>> model(torch.ones(3)).square().backward()
         >>> optimizer.step()
 
-        TABLE
+        The shipped fine-tuners were meta-trained for other purposes: ``lft-mnist+cifar10`` on
+        attacks, ``lft-classify-mnist+cifar10`` on few-shot classification. On ordinary networks
+        Adam is better. Test accuracy after 200 steps of 64 examples, mean of three
+        initialisations, with the card's step size and Adam's defaults
+        (:mod:`lft.pretrained.trial`):
+
+        ==================== ============= ============= ======
+        problem              classify      attack        Adam
+        ==================== ============= ============= ======
+        digits, MLP          0.747         0.865         0.919
+        digits, CNN          0.957         0.947         0.968
+        MNIST-5k, MLP        0.110         0.823         0.901
+        MNIST-5k, CNN        0.783         0.858         0.941
+        photographs, MLP     0.181         0.496         0.544
+        breast cancer, MLP   0.988         0.976         0.991
+        wine, MLP            0.952         0.962         0.971
+        step size            3             0.1           0.001
+        ==================== ============= ============= ======
 
         Args:
             lr: factor of the update; the card's ``step_size`` by default. Attacks take 1.
@@ -123,18 +147,29 @@ class Pretrained:
 
         Raises:
             UsageError: ``lr`` is negative or not finite.
+
+        Warns:
+            UserWarning: there are several tensors, hence a network, and the card says that Adam is
+                better on most.
         """
         lr = self.card.step_size if lr is None else lr
         zeroth = self.card.zeroth_order
         optimizer = LearnedOptimizer(params, self, lr=lr, zeroth_order=zeroth, seed=seed)
-        kinds = {family.get("kind") for family in self.card.families.values()}
-        if kinds == {"attack"} and sum(len(g["params"]) for g in optimizer.param_groups) > 1:
-            warnings.warn(
-                f"{self.card.name!r} was meta-trained on attacks only; on networks Adam is better "
-                f"(lft card {self.card.name})",
-                stacklevel=2,
-            )
+        if sum(len(group["params"]) for group in optimizer.param_groups) > 1:
+            self._warn_of_networks()
         return optimizer
+
+    def _warn_of_networks(self) -> None:
+        """A warning if another optimizer is known to be better on most networks."""
+        rows = self.card.compared.values()
+        worse = sum(row["adam"] > row[self.card.method] for row in rows)
+        if worse > len(rows) / 2:
+            kinds = {str(family.get("kind")) for family in self.card.families.values()}
+            warnings.warn(
+                f"{self.card.name!r} was meta-trained on {' and '.join(sorted(kinds))} tasks; on "
+                f"{worse} of {len(rows)} small networks Adam is better (lft card {self.card.name})",
+                stacklevel=3,
+            )
 
     def _tuner(self, params: Params) -> FineTuner:
         """The update rule with φ where the parameters are."""
