@@ -5,8 +5,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lft.errors import UsageError
-
 PACKAGE = Path(__file__).resolve().parent
 """The installed package."""
 
@@ -41,16 +39,3 @@ def kept_alternatives(results: Path) -> dict[str, Path]:
         for name in ("ablation", "alternatives", "supplement")
     }
     return {name: path for name, path in paths.items() if path.is_file()}
-
-
-def at_home(path: Path) -> Path:
-    """A path with ``~`` replaced.
-
-    Raises:
-        UsageError: there is no such user, or none has a home.
-    """
-    try:
-        return path.expanduser()
-    except RuntimeError as error:
-        reason = str(error).rstrip(".")
-        raise UsageError(f"{path}: {reason}; write the folder out") from None

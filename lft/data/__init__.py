@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from lft.config import Source
 from lft.data import catalogue, embedded, folder, pictures
 from lft.data.images import ImageSet, load, save
-from lft.paths import at_home
 
 __all__ = ["ImageSet", "load", "prepare"]
 
@@ -22,7 +22,8 @@ def prepare(source: Source, path: Path) -> None:
             settings say; nothing is left at ``path``.
     """
     if source.path is not None:
-        source = source.model_copy(update={"path": at_home(source.path)})
+        expanded = os.path.expanduser(source.path)  # noqa: PTH111 - as it is for an unknown user
+        source = source.model_copy(update={"path": Path(expanded)})
     with pictures.reading(source.path or source.name):
         arrays = pictures.fit_all(READERS[source.kind](source), source)
     save(arrays, source, path)

@@ -172,7 +172,7 @@ def test_home_is_found(tmp_path, pictures, monkeypatch, source):
     settings = source("folder", path="~/leaves", shape=(3, 4, 6))
     prepare(settings, tmp_path / "x.safetensors")
     assert str(settings.path) == "~/leaves"  # as written, in records too
-    with pytest.raises(UsageError, match=r"~nobody.*; write the folder out"):
+    with pytest.raises(UsageError, match=r"there is no ~nobody-here/leaves; correct"):
         prepare(source("folder", path="~nobody-here/leaves"), tmp_path / "y.safetensors")
 
 
