@@ -30,7 +30,13 @@ from lft.config.families import (
     Source,
     register_family,
 )
-from lft.config.loading import load_profile, read_yaml, register_installed
+from lft.config.loading import (
+    find_profile,
+    load_profile,
+    read_yaml,
+    register_installed,
+    shipped_profiles,
+)
 from lft.config.problems import explain
 from lft.config.profile import (
     ALL,
@@ -80,8 +86,10 @@ __all__ = [
     "ZerothOrderSettings",
     "digest",
     "explain",
+    "find_profile",
     "load_profile",
     "read_yaml",
     "register_family",
     "register_installed",
+    "shipped_profiles",
 ]
