@@ -10,25 +10,35 @@ from __future__ import annotations
 from lft.config.base import Fraction, Mixture, Name, Order, Positive, Rate, Settings, digest
 from lft.config.experiment import (
     Experiment,
-    LSTMSettings,
     MamlSettings,
-    StepSizes,
     Testing,
     Training,
     Validation,
     Variant,
     ZerothOrderSettings,
+    tuner_class,
 )
 from lft.config.families import (
     FAMILIES,
+    LENET_SIDES,
     AttackFamily,
     AttackLoss,
     ClassificationFamily,
     Family,
     FamilySettings,
     SineFamily,
-    Source,
     register_family,
+)
+from lft.config.finetuners import (
+    FINETUNERS,
+    AdamSettings,
+    HandDesignedTuner,
+    LearnedTuner,
+    LSTMSettings,
+    SGDSettings,
+    Tuner,
+    TunerSettings,
+    register_finetuner,
 )
 from lft.config.loading import (
     find_profile,
@@ -49,10 +59,14 @@ from lft.config.profile import (
     VanishingSettings,
     VictimSettings,
 )
+from lft.config.sources import Source
 
 __all__ = [
     "ALL",
     "FAMILIES",
+    "FINETUNERS",
+    "LENET_SIDES",
+    "AdamSettings",
     "AttackFamily",
     "AttackLoss",
     "Cell",
@@ -62,7 +76,9 @@ __all__ = [
     "FamilySettings",
     "Fraction",
     "GapSettings",
+    "HandDesignedTuner",
     "LSTMSettings",
+    "LearnedTuner",
     "MamlSettings",
     "Mixture",
     "Name",
@@ -72,13 +88,15 @@ __all__ = [
     "Profile",
     "Rate",
     "Run",
+    "SGDSettings",
     "Settings",
     "SineFamily",
     "Source",
-    "StepSizes",
     "Testing",
     "TheorySettings",
     "Training",
+    "Tuner",
+    "TunerSettings",
     "Validation",
     "VanishingSettings",
     "Variant",
@@ -90,6 +108,8 @@ __all__ = [
     "load_profile",
     "read_yaml",
     "register_family",
+    "register_finetuner",
     "register_installed",
     "shipped_profiles",
+    "tuner_class",
 ]

@@ -11,7 +11,9 @@ import yaml
 from pydantic import ValidationError
 
 from lft import methods, plugins
+from lft.config.experiment import tuner_class
 from lft.config.families import register_family
+from lft.config.finetuners import register_finetuner
 from lft.config.problems import explain
 from lft.config.profile import Plugins, Profile
 from lft.errors import UsageError, suggestion
@@ -87,7 +89,7 @@ def load_profile(path: Path | str) -> Profile:
     try:
         profile = Profile.model_validate(_profile_values(path))
     except ValidationError as error:
-        raise UsageError(f"{path}: {explain(error, Profile)}") from None
+        raise UsageError(f"{path}: {explain(error)}") from None
     _check_name(profile.name, path)
     return profile
 
@@ -97,7 +99,8 @@ def _check_name(name: str, path: Path) -> None:
     known = shipped_profiles()
     if name in known and path.stem != name and not path.samefile(known[name]):
         raise UsageError(
-            f"{path}: name {name!r} is that of a profile that comes with the package; choose another"
+            f"{path}: name {name!r} is that of a profile that comes with the package; "
+            "choose another"
         )
 
 
@@ -142,12 +145,12 @@ def _merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
 
 @functools.cache
 def register_installed() -> None:
-    """Make methods and task families of installed packages known.
+    """Make fine-tuners, methods and task families of installed packages known.
 
     Raises:
         UsageError: one of them is broken.
     """
-    _register(plugins.installed("methods"), plugins.installed("tasks"))
+    _register(*(plugins.installed(group) for group in ("finetuners", "methods", "tasks")))
 
 
 def _plugins(named: Any, profile: Path) -> dict[str, tuple[str, ...]]:
@@ -160,17 +163,21 @@ def _plugins(named: Any, profile: Path) -> dict[str, tuple[str, ...]]:
             )
             for group, group_references in references
         }
-        _register(located["methods"], located["tasks"])
+        _register(located["finetuners"], located["methods"], located["tasks"])
     except ValidationError as error:
-        raise UsageError(f"{profile}: plugins.{explain(error, Plugins)}") from None
+        raise UsageError(f"{profile}: plugins.{explain(error)}") from None
     except UsageError as error:
         raise UsageError(f"{profile}: {error}") from None
     return located
 
 
-def _register(rows: Iterable[str], families: Iterable[str]) -> None:
+def _register(tuners: Iterable[str], rows: Iterable[str], families: Iterable[str]) -> None:
+    for reference in tuners:
+        register_finetuner(plugins.load_object(reference))
     for reference in rows:
-        methods.register(plugins.load_object(reference))
+        row = plugins.load_object(reference)
+        methods.register(row)
+        tuner_class(row)
     for reference in families:
         register_family(plugins.load_object(reference))
 
