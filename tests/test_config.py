@@ -594,7 +594,7 @@ WHOLE: dict[str, tuple[dict[str, Any], str]] = {
                 "shape": [3, 1, 1],
             }
         },
-        "sources.grey: unknown torchvision source 'SHVN'; did you mean 'SVHN'?",
+        "sources.grey: unknown embedded source 'mnist'; did you mean 'mnist5k'?",
     ),
     "a device": ({"device": "gpu"}, "device: 'gpu'; use cpu, cuda or cuda:N"),
     "a device in capitals": ({"device": "CUDA"}, "device: 'CUDA'; use cpu, cuda or cuda:N"),

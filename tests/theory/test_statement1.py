@@ -118,7 +118,7 @@ def distance(found: Tensor, expected: Tensor) -> float:
 
 MODES = ("dropped", "exact")
 
-LEAST = [("sine", 0.001), ("classification", 0.01), ("attack on probabilities", 0.01)]
+LEAST = [("sine", 0.001), ("classification", 0.001), ("attack on probabilities", 0.01)]
 
 CASES: list[tuple[str, int, Weights]] = [
     ("sine", 1, "uniform"),
