@@ -278,7 +278,7 @@ def test_a_fine_tuner_can_be_hand_designed(tmp_path: Path, registry: None) -> No
     }
     demo = values["experiments"]["demo"]
     del demo["maml"]
-    demo |= {"methods": ["decaying"], "step_sizes": {"decaying": [0.01, 0.1, 1e9]}}
+    demo |= {"methods": ["decaying"], "step_sizes": {"decaying": [0.01, 0.1, 90.0]}}
     demo["finetuner"] = {"kind": "decaying", "decay": 0.25}
     (tmp_path / "profile.yaml").write_text(yaml.safe_dump(values))
     profile, results = load_profile(tmp_path / "profile.yaml"), tmp_path / "results"
@@ -288,12 +288,12 @@ def test_a_fine_tuner_can_be_hand_designed(tmp_path: Path, registry: None) -> No
     evaluate(profile, run, results)
     settings = json.loads((results / run.folder / "run.json").read_text())["settings"]
     assert settings["finetuner"] == {"kind": "decaying", "decay": 0.25}
-    assert settings["step_sizes"] == {"decaying": [0.01, 0.1, 1e9]}
+    assert settings["step_sizes"] == {"decaying": [0.01, 0.1, 90.0]}
     with (results / run.folder / "history.csv").open() as file:
-        scores = [float(row["validation_score"]) for row in csv.DictReader(file)]
+        scores = [float(row["validation"]) for row in csv.DictReader(file)]
     assert len(scores) == 3
     weights, _ = load_tensors(results / run.folder / "weights.safetensors")
-    assert float(weights["best/step_size"]) == [0.01, 0.1, 1e9][scores.index(min(scores))]
+    assert float(weights["best/step_size"]) == [0.01, 0.1, 90.0][scores.index(min(scores))]
 
 
 def test_a_plug_in_is_not_written_over(tmp_path: Path) -> None:

@@ -64,7 +64,7 @@ class Rule:
 
     @staticmethod
     def initial(generator: torch.Generator) -> Params:
-        return {"rate": torch.rand((), generator=generator, dtype=torch.float32)}
+        return {"rate": torch.rand((), generator=generator, dtype=torch.float32, device="cpu")}
 
     def start(self, params: Params) -> Any:
         return {name: torch.zeros_like(leaf) for name, leaf in params.items()}
@@ -112,7 +112,7 @@ def by_zero(self: Rule, state: Any, params: Params, grads: Params) -> Any:
 BROKEN_RULES = {
     "no dict": ({"initial": staticmethod(lambda g: [1.0])}, "initial must give a dict"),
     "integers": (
-        {"initial": staticmethod(lambda g: {"rate": torch.tensor(1)})},
+        {"initial": staticmethod(lambda g: {"rate": torch.tensor(1, device="cpu")})},
         "'rate' is torch.int64 of shape",
     ),
     "global draw": (
@@ -132,7 +132,7 @@ BROKEN_RULES = {
     "tuple": ({"start": lambda self, p: (torch.ones(1),)}, "in plain dicts and lists"),
     "default dtype": (
         {"initial": staticmethod(lambda g: {"rate": torch.rand((), generator=g)})},
-        "initial depends on torch's default dtype",
+        "initial depends on torch's default device or dtype",
     ),
 }
 
@@ -186,7 +186,7 @@ BROKEN_FAMILIES = {
         "init draws from torch's global generator",
     ),
     "no task axis": (
-        {"init": lambda self, n, g: {"w": torch.zeros(2, dtype=torch.float32)}},
+        {"init": lambda self, n, g: {"w": torch.zeros(2, dtype=torch.float32, device="cpu")}},
         "every tensor starts with the tasks",
     ),
     "mean": ({"loss": lossy(torch.mean)}, r"one finite number per task, \(3,\), not"),
@@ -204,10 +204,10 @@ BROKEN_FAMILIES = {
     "double": ({"double": lambda self: self}, "whose parameters are float64"),
     "default dtype": (
         {"init": lambda self, n, g: {"w": torch.rand(n, 2, generator=g)}},
-        "init depends on torch's default dtype",
+        "init depends on torch's default device or dtype",
     ),
     "shapes": (
-        {"init": lambda self, n, g: {"w": torch.zeros(n, 2, dtype=torch.float32)}},
+        {"init": lambda self, n, g: {"w": torch.zeros(n, 2, dtype=torch.float32, device="cpu")}},
         r"init gives the shapes {'w': \(2,\)}, but the settings promise",
     ),
 }
@@ -222,7 +222,7 @@ def test_a_broken_family_is_told_why(case: str) -> None:
 
 def test_a_forgotten_parameter_is_named() -> None:
     def with_spare(self: Sine, n_tasks: int, generator: Any) -> Params:
-        spare = torch.zeros(n_tasks, dtype=self.dtype)
+        spare = torch.zeros(n_tasks, dtype=self.dtype, device="cpu")
         return Sine.init(self, n_tasks, generator) | {"spare": spare}
 
     class Spare(SineFamily):

@@ -40,7 +40,7 @@ class Source(Settings):
     name: str  #: mnist5k or photos; a torchvision class; free text for a folder
     label: str  #: shown in tables and figures
     shape: ImageShape  #: channels, height, width (pixels)
-    #: their number, where it is not known; networks with an output for each class are compared by it
+    #: number of classes where lft does not know it, for networks with an output for each
     classes: Positive | None = None
     #: directory or tar of a folder source; download folder of a torchvision one
     path: Path | None = None
