@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 import pytest
+import torch
 import yaml
 
 from lft import config, methods, plugins
@@ -284,8 +285,15 @@ def test_a_fine_tuner_can_be_hand_designed(tmp_path: Path, registry: None) -> No
     profile, results = load_profile(tmp_path / "profile.yaml"), tmp_path / "results"
     check_fine_tuner(profile.experiments["demo"].tuner(METHODS["decaying"]))
     run = config.Run("demo", "points", "decaying", "first", 0)
-    train(profile, run, results)
-    evaluate(profile, run, results)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        train(profile, run, results)
+        evaluate(profile, run, results)
+        assert torch.get_num_threads() == 2, "a call puts torch's settings back"
+        assert float(torch.full((1,), 1e-30) * 1e-10) > 0
+    finally:
+        torch.set_num_threads(threads)
     settings = json.loads((results / run.folder / "run.json").read_text())["settings"]
     assert settings["finetuner"] == {"kind": "decaying", "decay": 0.25}
     assert settings["step_sizes"] == {"decaying": [0.01, 0.1, 90.0]}
