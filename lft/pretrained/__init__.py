@@ -205,9 +205,9 @@ def load(name: str | Path) -> Pretrained:
         raise UsageError(f"a fine-tuner has a name or a file, not a {type(name).__name__}")
     given = Path(os.path.expanduser(name))  # noqa: PTH111 - as it is for an unknown user
     path = FOLDER / f"{name}.safetensors" if str(name) in available() else given
-    if not path.exists() and not path.suffix and str(name) == path.name:
+    if not path.exists():
         raise UsageError(
-            f"unknown fine-tuner {str(name)!r}, and no file{suggestion(str(name), available())}"
+            f"no fine-tuner is called {str(name)!r}, and no file{suggestion(str(name), available())}"
         )
     weights, info = load_tensors(path)
     try:
