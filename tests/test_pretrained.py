@@ -174,7 +174,7 @@ def test_what_is_no_shipped_name_is_a_file(
     for given_ in ("mine", "./mine", Path("mine"), "~/mine", "~/below/t.safetensors"):
         assert lft.load(given_).card == exported.card
     for absent in ("./yours", "below/mine", "~/t.safetensors"):
-        with pytest.raises(UsageError, match="no fine-tuner is called .*, and no file"):
+        with pytest.raises(UsageError, match=r"no fine-tuner is called .*, and no file"):
             lft.load(absent)
     for wrong in (None, 3, ["mine"], torch.zeros(2)):
         with pytest.raises(UsageError, match="has a name or a file, not"):

@@ -206,9 +206,8 @@ def load(name: str | Path) -> Pretrained:
     given = Path(os.path.expanduser(name))  # noqa: PTH111 - as it is for an unknown user
     path = FOLDER / f"{name}.safetensors" if str(name) in available() else given
     if not path.exists():
-        raise UsageError(
-            f"no fine-tuner is called {str(name)!r}, and no file{suggestion(str(name), available())}"
-        )
+        hint = suggestion(str(name), available())
+        raise UsageError(f"no fine-tuner is called {str(name)!r}, and no file{hint}")
     weights, info = load_tensors(path)
     try:
         register_installed()
