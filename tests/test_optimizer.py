@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
@@ -392,6 +392,7 @@ TUNERS: dict[str, FineTuner] = {
     stop=st.integers(0, 2),
     file=st.booleans(),
 )
+@example(name="shipped", dtype=torch.float32, shapes=[(3,)], zeroth=False, stop=1, file=False)
 def test_a_saved_optimizer_goes_on_with_the_same_bits(
     name: str,
     dtype: torch.dtype,
