@@ -7,11 +7,10 @@ import importlib.util
 import keyword
 import re
 import sys
-from collections.abc import Collection
 from pathlib import Path
 from typing import Literal
 
-from lft.config import FAMILIES
+from lft.config import FAMILIES, FINETUNERS
 from lft.errors import UsageError
 from lft.methods import METHODS
 from lft.paths import shipped
@@ -37,16 +36,15 @@ def create(kind: Kind, name: str, parent: Path) -> Path:
     """
     if not re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", name):
         raise UsageError(f"{name!r}: a name has small letters, digits and hyphens, as in my-{kind}")
+    _check_free(kind, name)
     target = parent / name
     if target.exists():
         raise UsageError(f"{target} exists; choose another name")
-    if taken := _taken(kind, name):
-        raise UsageError(f"{name!r} {taken}; choose another name")
     words = name.split("-")
     names = {
         "example-name": name,
         "example_name": "_".join(words),
-        "ExampleName": "".join(word.capitalize() for word in words),
+        "ExampleName": _in_capitals(name),
         "Example name": " ".join(words).capitalize(),
     }
     with atomic_folder(target) as folder:
@@ -59,26 +57,21 @@ def create(kind: Kind, name: str, parent: Path) -> Path:
     return target
 
 
-def _taken(kind: Kind, name: str) -> str | None:
-    """What else a name is, of all that it is going to be used as."""
-    module = name.replace("-", "_")
-    spec = importlib.util.find_spec(module)
-    known: dict[Kind, Collection[str]] = {"method": METHODS, "task": FAMILIES, "figure": ()}
-    profiles = [path.stem for path in shipped("workflow", "config").glob("*.yaml")]
-    title = "".join(word.capitalize() for word in name.split("-"))
-    titles = {module, title, f"{title}Settings"}
-    for applies, what in (
-        (any(map(keyword.iskeyword, titles)), "is a word of Python"),
-        (module == "lft", "is this package"),
-        (module in sys.stdlib_module_names, "is a module of Python"),
-        (spec is not None and spec.origin is not None, "is an installed package"),
-        (name in known[kind], f"is a {kind} of lft"),
-        (name in profiles, "is a profile that comes with lft"),
-        (titles & _imported(kind), "is a name that the template imports"),
-    ):
-        if applies:
-            return what
-    return None
+def _check_free(kind: Kind, name: str) -> None:
+    """Refuse names that a package, a class, a method or a kind cannot have."""
+    module, word = name.replace("-", "_"), _in_capitals(name)
+    if keyword.iskeyword(module) or keyword.iskeyword(word):
+        raise UsageError(f"{name!r} is a word of Python; choose another name")
+    if module == "lft":
+        raise UsageError(f"{name!r} is this package; choose another name")
+    if module in sys.stdlib_module_names or importlib.util.find_spec(module):
+        raise UsageError(f"{name!r} is a module of Python; choose another name")
+    if name in {*METHODS, *FAMILIES, *FINETUNERS}:
+        raise UsageError(f"{name!r} is the name of a method, family or fine-tuner; choose another")
+    if shipped("workflow", "config", f"{name}.yaml").exists():
+        raise UsageError(f"{name!r} is a profile that comes with lft; choose another name")
+    if {module, word, f"{word}Settings"} & _imported(kind):
+        raise UsageError(f"{name!r} is a name that the template imports; choose another name")
 
 
 def _imported(kind: Kind) -> set[str]:
@@ -87,6 +80,10 @@ def _imported(kind: Kind) -> set[str]:
     nodes = [node for tree in trees for node in ast.walk(tree)]
     imports = [node for node in nodes if isinstance(node, ast.Import | ast.ImportFrom)]
     return {alias.asname or alias.name for node in imports for alias in node.names}
+
+
+def _in_capitals(name: str) -> str:
+    return "".join(word.capitalize() for word in name.split("-"))
 
 
 def _renamed(text: str, names: dict[str, str]) -> str:
