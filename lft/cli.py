@@ -31,6 +31,7 @@ Results = Annotated[
 ]
 QUICK = Path("quick")
 SEEDS = [0]
+Seeds = Annotated[list[int], typer.Option(help="Repeatable: one after the other.")]
 
 
 def _load(profile: Path, results: Path | None) -> tuple[Profile, Path]:
@@ -88,7 +89,7 @@ def train(
     trained_on: str,
     method: str,
     order: str = "first",
-    seed: Annotated[list[int], typer.Option(help="Repeatable: one after the other.")] = SEEDS,
+    seed: Seeds = SEEDS,
     profile: ProfileFile = QUICK,
     results: Results = None,
     tensorboard: Annotated[
@@ -128,12 +129,18 @@ def evaluate(
 
 
 @app.command()
-def theory(experiment: str, profile: ProfileFile = QUICK, results: Results = None) -> None:
+def theory(
+    experiment: str,
+    seed: Seeds = SEEDS,
+    profile: ProfileFile = QUICK,
+    results: Results = None,
+) -> None:
     """Measure Theorem 1's gradient gap, its bound and the meta-gradient norms of an experiment."""
     from lft.theory import measure
 
     settings, folder = _load(profile, results)
-    measure(settings, experiment, folder)
+    for each in seed:
+        measure(settings, experiment, each, folder)
 
 
 @app.command()

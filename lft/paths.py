@@ -31,6 +31,11 @@ def victim_path(results: Path, source: str) -> Path:
     return results / "victims" / f"{source}.safetensors"
 
 
+def theory_path(results: Path, experiment: str, seed: int) -> Path:
+    """Theory measurements of one seed; their manifest stands in the .json beside them."""
+    return results / "theory" / f"{experiment}-seed{seed}.csv"
+
+
 def kept_alternatives(results: Path) -> dict[str, Path]:
     """alternatives.csv of the profiles that exist to try other choices, where they were run beside
     a result folder."""

@@ -6,7 +6,7 @@ import functools
 import operator
 import re
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, SerializeAsAny, TypeAdapter, WrapValidator, model_validator
 
@@ -59,6 +59,27 @@ class FamilySettings(Settings):
         """
         raise NotImplementedError
 
+    @property
+    def classes_per_task(self) -> int:
+        """Classes of a task, whose examples follow each other in its sets; 1 without classes."""
+        return 1
+
+    def resized(self, support: int, query: int) -> Self:
+        """The same tasks with sets of other sizes.
+
+        Args:
+            support: examples per class; ``query`` likewise.
+
+        Raises:
+            UsageError: the settings have no such sizes.
+        """
+        if not {"support", "query"} <= type(self).model_fields.keys():
+            raise UsageError(
+                f"{type(self).__name__} has no keys 'support' and 'query', so its tasks cannot be "
+                "drawn in other sizes; override resized, or measure no theory on it"
+            )
+        return self.model_copy(update={"support": support, "query": query})
+
 
 class SineFamily(FamilySettings):
     """Sine regression y = a sin(x + b), x in [-5, 5] (supplement G; MAML, sec. 5.1)."""
@@ -91,6 +112,10 @@ class ClassificationFamily(FamilySettings):
     outputs: Literal["classes", "ways"] = "classes"
     widths: tuple[Positive, ...]  #: hidden widths of the mlp, channels of the cnn's conv layers
 
+    @property
+    def classes_per_task(self) -> int:
+        return self.ways
+
     def optimizee(self, image: tuple[int, int, int] | None) -> str:
         widths = "-".join(map(str, self.widths))
         return f"{self.net} {widths} on {_size(image)} images with one output per {self.outputs}"
@@ -116,6 +141,10 @@ class AttackFamily(FamilySettings, AttackLoss):
     support: Positive = 2  #: images per class
     query: Positive = 2  #: images per class
     only_correct: bool = True  #: attack only images that the victim classifies correctly
+
+    @property
+    def classes_per_task(self) -> int:
+        return self.classes
 
     def optimizee(self, image: tuple[int, int, int] | None) -> str:
         return f"a perturbation of {_size(image)} pixels"

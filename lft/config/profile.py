@@ -21,12 +21,15 @@ class GapSettings(Settings):
     """Measurement of Theorem 1's gradient gap (:mod:`lft.theory`)."""
 
     experiments: tuple[Name, ...]
-    #: |D_tr| and |D_val|, examples per class
+    #: |D_tr|, |D_new| and |D_val|, examples per class; the largest eight times the smallest or more
     sizes: Annotated[tuple[Positive, ...], Field(min_length=2)]
-    fixed_size: Positive  #: size of the other set while one varies
+    #: |D_tr| of the frozen trajectory, and of both sets while K varies; examples per class
+    fixed_size: Positive
     steps: Annotated[tuple[Positive, ...], Field(min_length=1)]  #: fine-tuning steps K
-    tasks: Positive  #: tasks per point
-    draws: Annotated[int, Field(ge=2, le=100, strict=True)] = 3  #: of each task's data
+    tasks: Positive  #: tasks per seed and point
+    draws: Annotated[int, Field(ge=2, le=100, strict=True)] = 2  #: of each task's data
+    #: examples per class from which sigma is estimated, which nothing else uses
+    sigma_size: Annotated[int, Field(ge=2, strict=True)] = 8
 
 
 class VanishingSettings(Settings):
@@ -34,7 +37,7 @@ class VanishingSettings(Settings):
 
     experiments: tuple[Name, ...]
     steps: Annotated[tuple[Positive, ...], Field(min_length=2)]
-    tasks: Positive
+    tasks: Positive  #: tasks per seed
 
 
 class TheorySettings(Settings):
@@ -215,16 +218,12 @@ class Profile(Settings):
         """Families that the theory is measured on: those of the first training mixture."""
         return self.experiment(experiment).train_on[0].split("+")
 
-    def theory_runs(self, experiment: str) -> list[Run]:
-        """Runs that the theory looks at: LFT and MAML on the first training mixture."""
+    def theory_runs(self, experiment: str, seed: int) -> list[Run]:
+        """Runs that the theory of one seed looks at: LFT and MAML on the first training mixture."""
         trained_on = self.experiment(experiment).train_on[0]
         vanishing = experiment in self.theory.vanishing.experiments
         methods = ("lft", "maml") if vanishing else ("lft",)
-        return [
-            Run(experiment, trained_on, method, "first", seed)
-            for method in methods
-            for seed in self.seeds
-        ]
+        return [Run(experiment, trained_on, method, "first", seed) for method in methods]
 
     def theory_inputs(self, experiment: str) -> dict[str, Any]:
         """Every setting that the theory measurements depend on beside the trained weights."""

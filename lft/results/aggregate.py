@@ -10,6 +10,7 @@ import pandas as pd
 
 from lft.config import Cell, Profile, Run
 from lft.errors import UsageError
+from lft.paths import theory_path
 from lft.results.records import (
     CELL_COLUMNS,
     SUMMARY_COLUMNS,
@@ -42,12 +43,17 @@ def aggregate(profile: Profile, results: Path) -> None:
     summary = summarise(read_rows(results / "measurements.csv", Measurement._fields))
     write_rows(results / "summary.csv", SUMMARY_COLUMNS, summary.itertuples(index=False))
     write_rows(results / "cells.csv", CELL_COLUMNS, _cells(cells, results, summary))
-    theory = [
-        path
-        for name in profile.theory_experiments
-        if (path := results / "theory" / f"{name}.csv").is_file()
-    ]
-    join_csv(results / "theory.csv", THEORY_COLUMNS, theory)
+    join_csv(results / "theory.csv", THEORY_COLUMNS, list(theory_files(profile, results)))
+
+
+def theory_files(profile: Profile, results: Path) -> Iterator[Path]:
+    """Theory measurements that there are: a file for every seed, or one for all of them, as runs
+    before version 0.2 have it."""
+    for name in profile.theory_experiments:
+        paths = [theory_path(results, name, seed) for seed in profile.seeds]
+        found = [path for path in paths if path.is_file()]
+        together = results / "theory" / f"{name}.csv"
+        yield from found or ([together] if together.is_file() else [])
 
 
 def measurements(profile: Profile, run: Run, results: Path) -> Path:

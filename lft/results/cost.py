@@ -153,7 +153,8 @@ def jobs(profile: Profile) -> Iterator[Job]:
         for cell, work in evaluations.items():
             yield Job("evaluate", cell, work)
     for name in profile.theory_experiments:
-        yield Job("theory", (name,), _theory_work(profile, name))
+        for seed in profile.seeds:
+            yield Job("theory", (name, f"seed{seed}"), _theory_work(profile, name))
     for rule in REPORT:
         yield Job(rule, (), rows if rule == "aggregate" else 1)
 
@@ -196,7 +197,7 @@ def _theory_work(profile: Profile, name: str) -> float:
         steps += gap.tasks * gap.draws * sum(gap.steps) * sum(gap.sizes)
     if name in vanishing.experiments:
         steps += vanishing.tasks * sum(vanishing.steps)
-    return size * len(profile.seeds) * steps
+    return size * steps
 
 
 def _directions(profile: Profile, run: Run) -> int:

@@ -11,34 +11,37 @@ from pathlib import Path
 from typing import Any
 
 from lft.config import Profile
+from lft.paths import theory_path
 from lft.results.records import THEORY_COLUMNS, manifest, write_json, write_rows
 from lft.theory import statement1, theorem1, vanishing
 
 
-def measure(profile: Profile, experiment: str, results: Path) -> None:
-    """Write theory/<experiment>.csv, rows of THEORY_COLUMNS, and its manifest beside it.
+def measure(profile: Profile, experiment: str, seed: int, results: Path) -> None:
+    """Write rows of THEORY_COLUMNS and their manifest to :func:`lft.paths.theory_path`.
 
     Raises:
-        UsageError: the fine-tuners that the measurement looks at have not been trained.
+        UsageError: the fine-tuners that the measurement looks at have not been trained, or a task
+            family cannot be measured.
     """
     profile.experiment(experiment)
     began = time.perf_counter()
-    path = results / "theory" / f"{experiment}.csv"
-    write_rows(path, THEORY_COLUMNS, _rows(profile, experiment, results))
+    path = theory_path(results, experiment, seed)
+    write_rows(path, THEORY_COLUMNS, _rows(profile, experiment, seed, results))
     write_json(
         path.with_suffix(".json"),
         manifest(
             profile.theory_inputs(experiment),
             experiment=experiment,
+            seed=seed,
             seconds=round(time.perf_counter() - began, 3),
             device=profile.device,
         ),
     )
 
 
-def _rows(profile: Profile, experiment: str, results: Path) -> Iterator[tuple[Any, ...]]:
+def _rows(profile: Profile, experiment: str, seed: int, results: Path) -> Iterator[tuple[Any, ...]]:
     if experiment in profile.theory.gap.experiments:
-        yield from statement1.measure(profile, experiment, results)
-        yield from theorem1.measure(profile, experiment, results)
+        yield from statement1.measure(profile, experiment, seed, results)
+        yield from theorem1.measure(profile, experiment, seed, results)
     if experiment in profile.theory.vanishing.experiments:
-        yield from vanishing.measure(profile, experiment, results)
+        yield from vanishing.measure(profile, experiment, seed, results)

@@ -46,7 +46,7 @@ def test_files_are_found_where_the_rules_put_them() -> None:
     assert "benchmarks/data/grey.tsv" in paths
     assert "benchmarks/train/sine/sine/lft-zeroth/seed1.tsv" in paths
     assert "benchmarks/evaluate/attack/grey+colour/lft-first.tsv" in paths
-    assert "benchmarks/theory/sine.tsv" in paths
+    assert "benchmarks/theory/sine/seed0.tsv" in paths
     assert "benchmarks/aggregate.tsv" in paths
 
 

@@ -12,7 +12,11 @@ EVALUATIONS = sorted(
 )
 # Priority of long jobs: evaluations, which are short, fill the cores at the end.
 EARLY = 1
-THEORY = [f"{RESULTS}/theory/{name}.csv" for name in PROFILE.theory_experiments]
+THEORY = [
+    f"{RESULTS}/theory/{name}-seed{seed}.csv"
+    for name in PROFILE.theory_experiments
+    for seed in PROFILE.seeds
+]
 
 
 wildcard_constraints:

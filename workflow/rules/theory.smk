@@ -1,19 +1,19 @@
 rule theory:
     input:
         CODE_TRAIN,
-        code("theory.py", "theory/*.py"),
+        code("theory/*.py"),
         lambda w: prepared(w.experiment, PROFILE.theory_families(w.experiment)),
         lambda w: [
             f"{RESULTS}/{run.folder}/weights.safetensors"
-            for run in PROFILE.theory_runs(w.experiment)
+            for run in PROFILE.theory_runs(w.experiment, int(w.seed))
         ],
     output:
-        measurements=f"{RESULTS}/theory/{{experiment}}.csv",
-        manifest=f"{RESULTS}/theory/{{experiment}}.json",
+        measurements=f"{RESULTS}/theory/{{experiment}}-seed{{seed}}.csv",
+        manifest=f"{RESULTS}/theory/{{experiment}}-seed{{seed}}.json",
     log:
-        f"{RESULTS}/logs/theory/{{experiment}}.log",
+        f"{RESULTS}/logs/theory/{{experiment}}-seed{{seed}}.log",
     benchmark:
-        f"{RESULTS}/benchmarks/theory/{{experiment}}.tsv"
+        f"{RESULTS}/benchmarks/theory/{{experiment}}/seed{{seed}}.tsv"
     priority: EARLY
     conda:
         "../envs/lft.yaml"
@@ -26,4 +26,4 @@ rule theory:
         options=OPTIONS,
         settings=lambda w: digest(PROFILE.theory_inputs(w.experiment)),
     shell:
-        "lft theory {wildcards.experiment} {params.options} > {log} 2>&1"
+        "lft theory {wildcards.experiment} --seed {wildcards.seed} {params.options} > {log} 2>&1"
