@@ -26,6 +26,7 @@ from lft.report.statistics import (
     paired,
     unpaired,
 )
+from lft.results.aggregate import theory_files
 from lft.results.records import (
     CELL_COLUMNS,
     CLAIM_COLUMNS,
@@ -358,8 +359,7 @@ def _by_seed(values: Values) -> Values:
 def _theory_outcome(
     claim: TheoryClaim, profile: Profile, results: Path, theory: pd.DataFrame
 ) -> Outcome:
-    manifests = [results / "theory" / f"{name}.json" for name in profile.theory_experiments]
-    seconds = _seconds(manifests)
+    seconds = _seconds(path.with_suffix(".json") for path in theory_files(profile, results))
     finding = theory_tests.TESTS[claim.test](theory)
     if finding is None:
         planned = (

@@ -272,6 +272,21 @@ def correlation(table: pd.DataFrame, a: str, b: str, within: list[str]) -> Corre
     return Correlation(means, n, counted({"not finite": int((~known).sum()), "all equal": equal}))
 
 
+def norms(theory: pd.DataFrame) -> pd.DataFrame:
+    """Norms of each task's meta-gradient at every K.
+
+    Returns:
+        Columns experiment, stage, method, seed, task, steps, value, and ``relative``: over the norm
+        at the smallest K, infinite or NaN where one of them is 0 or not finite.
+    """
+    keys = ["experiment", "stage", "method", "seed", "task"]
+    rows = _plain(theory[theory["quantity"] == "meta_gradient_norm"])
+    rows = rows[[*keys, "steps", "value"]].sort_values("steps", kind="stable")
+    first = rows.groupby(keys)["value"].transform("first")
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return rows.assign(relative=rows["value"].to_numpy() / first.to_numpy()).sort_index()
+
+
 def decades(theory: pd.DataFrame) -> pd.DataFrame:
     """How far each task's meta-gradient norm changes from the smallest to the largest K.
 
@@ -279,16 +294,12 @@ def decades(theory: pd.DataFrame) -> pd.DataFrame:
         Columns experiment, stage, method, seed, task; ``decades``, log₁₀ of the ratio of the norms,
         infinite or NaN where one is 0 or not finite; and ``of_k``, that of the two K.
     """
-    keys = ["experiment", "stage", "method", "seed", "task"]
-    rows = _plain(theory[theory["quantity"] == "meta_gradient_norm"])
-    if rows["steps"].nunique() < 2:
-        return pd.DataFrame(columns=[*keys, "decades", "of_k"], dtype=float)
-    table = _wide(rows, keys, "steps")
-    norms = table.to_numpy(dtype=float)
+    rows = norms(theory)
+    first, last = rows["steps"].min(), rows["steps"].max()
+    rows = rows[(rows["steps"] == last) & (last > first)]
     with np.errstate(divide="ignore", invalid="ignore"):
-        change = np.log10(norms[:, -1] / norms[:, 0])  # columns are sorted
-    of_k = float(np.log10(rows["steps"].max() / rows["steps"].min()))
-    return table.assign(decades=change, of_k=of_k)[["decades", "of_k"]].reset_index()
+        change = np.log10(rows["relative"].to_numpy())
+    return rows.assign(decades=change, of_k=np.log10(rows["steps"] / first))
 
 
 # ---------------------------------------------------------------- helpers

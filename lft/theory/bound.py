@@ -1,5 +1,5 @@
-"""The right-hand side of Theorem 1: G σ Σ_k w_k (1/√|D_tr| + 1/√|D_val|), as we read the formula that
-the text has lost."""
+"""The right-hand side of Theorem 1, G σ Σ_k w_k (1/√|D_tr| + 1/√|D_val|), as we read the formula,
+which the text has lost."""
 
 from __future__ import annotations
 
@@ -50,4 +50,5 @@ def _norm(learner: Learner, meta: Params, inputs: Tensor, random: Generator) -> 
         k = int(products.norm(dim=1).argmax())
         cotangents = torch.zeros_like(inputs)
         cotangents[k] = products[k] / products[k].norm()
-    return in_order(pull_back(learner, meta, inputs, cotangents), meta).norm()
+    norm: Tensor = in_order(pull_back(learner, meta, inputs, cotangents), meta).norm()
+    return norm

@@ -1,8 +1,9 @@
 """What Theorem 1 is measured on: tasks, several draws of each one's data, and sizes of the sets.
 
-A draw of a task has a support set D_tr, a query set D_val, a fresh set D_new that stands in for D_tr
-but that nothing is fitted on, and examples for σ. All four are different examples; smaller sets are
-parts of larger ones, so that the noise of the sample is not taken for an effect of the size.
+A draw of a task has a support set D_tr, a query set D_val, a fresh set D_new that stands in for
+D_tr but that nothing is fitted on, and examples for σ. All four are different examples; smaller
+sets are parts of larger ones, so that the noise of the sample is not taken for an effect of the
+size.
 """
 
 from __future__ import annotations

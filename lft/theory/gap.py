@@ -1,4 +1,4 @@
-"""The left-hand side of Theorem 1: the gap between the meta-gradients of LFT and L2O, and its parts.
+"""The left-hand side of Theorem 1: the gap between the meta-gradients of LFT and L2O.
 
 For one task, a trajectory θ⁽¹⁾ … θ⁽ᴷ⁾ fine-tuned on D_tr, and any data X, let
 ∇_φ(X) = Σ_k w_k G_kᵀ ∇f(θ⁽ᵏ⁾; X). LFT's meta-gradient is ∇_φ(D_val), L2O's is ∇_φ(D_tr), and the

@@ -96,7 +96,10 @@ def test_the_papers_claims_on_opposite_results(profile: Profile, make: Make) -> 
             "slack": 0.5,
             "exponent": -0.5,
             "sigma_effect": -1.0,
-            "maml_vanishes": 0.0,
+            "jacobian_effect": -1.0,
+            "steps_effect": -0.5,
+            "lft_grows": -1.0,
+            "maml_grows": 0.0,
             "statement1_error": 1.0,
         },
     )
