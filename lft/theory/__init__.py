@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lft.config import Profile
+from lft.errors import UsageError
 from lft.paths import theory_path
 from lft.results.records import THEORY_COLUMNS, manifest, write_json, write_rows
 from lft.theory import statement1, theorem1, vanishing
@@ -20,10 +21,13 @@ def measure(profile: Profile, experiment: str, seed: int, results: Path) -> None
     """Write rows of THEORY_COLUMNS and their manifest to :func:`lft.paths.theory_path`.
 
     Raises:
-        UsageError: the fine-tuners that the measurement looks at have not been trained, or a task
-            family cannot be measured.
+        UsageError: the profile does not have the experiment or the seed, the fine-tuners that the
+            measurement looks at have not been trained, or a task family cannot be measured.
     """
     profile.experiment(experiment)
+    if seed not in profile.seeds:
+        seeds = ", ".join(map(str, profile.seeds))
+        raise UsageError(f"seed {seed} is not in this profile; it has {seeds}")
     began = time.perf_counter()
     path = theory_path(results, experiment, seed)
     write_rows(path, THEORY_COLUMNS, _rows(profile, experiment, seed, results))
