@@ -21,7 +21,7 @@ class GapSettings(Settings):
     """Measurement of Theorem 1's gradient gap (:mod:`lft.theory`)."""
 
     experiments: tuple[Name, ...]
-    #: |D_tr|, |D_new| and |D_val|, examples per class; the largest eight times the smallest or more
+    #: |D_tr|, |D_new| and |D_val|, examples per class; slopes need a range of eight or more
     sizes: Annotated[tuple[Positive, ...], Field(min_length=2)]
     #: |D_tr| of the frozen trajectory, and of both sets while K varies; examples per class
     fixed_size: Positive

@@ -20,7 +20,7 @@ from lft.errors import UsageError
 from lft.report.alternatives import effects, found_alternatives
 from lft.report.claims import REFERENCE, SHARES
 from lft.report.interactive import curves, library, specification
-from lft.report.statistics import NOTHING, Interval, mean_interval
+from lft.report.statistics import NOTHING, Interval
 from lft.report.style import CAPTION_COLUMNS, Style, theme
 from lft.report.tables import build_tables
 from lft.report.templates import render

@@ -284,7 +284,8 @@ def norms(theory: pd.DataFrame) -> pd.DataFrame:
     rows = rows[[*keys, "steps", "value"]].sort_values("steps", kind="stable")
     first = rows.groupby(keys)["value"].transform("first")
     with np.errstate(divide="ignore", invalid="ignore"):
-        return rows.assign(relative=rows["value"].to_numpy() / first.to_numpy()).sort_index()
+        relative = rows["value"].to_numpy() / first.to_numpy()
+    return pd.DataFrame(rows.assign(relative=relative).sort_index())
 
 
 def decades(theory: pd.DataFrame) -> pd.DataFrame:

@@ -45,7 +45,7 @@ def one(claim: str, theory: pd.DataFrame) -> TheoryRow:
 
 
 def holds(row: TheoryRow) -> bool:
-    """No violation of a check; every seed of a claim on its side, or near it where that is enough."""
+    """No violation of a check; every seed on a claim's side, or near it where that is enough."""
     if row.kind == "check":
         return row.violations == 0
     return min(row.effects.values()) > (-row.margin if row.equal else 0.0)

@@ -203,9 +203,7 @@ def test_the_bound_is_the_theorem_s_right_hand_side() -> None:
         *(Batch(*(leaf[::2].repeat_interleave(2, 0) for leaf in batch)) for batch in draws[:4]),
         draws.start,
     )
-    for _, case, values in theorem1.gaps(
-        rule, phi(rule), family, once, alike, generator("probe")
-    ):
+    for _, case, values in theorem1.gaps(rule, phi(rule), family, once, alike, generator("probe")):
         # Σ_k w_k = 1, two classes.
         rate = (2 * case.support) ** -0.5 + (2 * case.query) ** -0.5
         expected = values["jacobian"] * values["sigma"] * rate

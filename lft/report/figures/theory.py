@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.ticker import NullLocator
+from matplotlib.ticker import LogLocator, NullLocator
 
 from lft.report.figures.base import Drawing, Measured, add_legend, decades, plain_number, subplots
 from lft.report.style import INK, RULE, Look
@@ -28,8 +28,9 @@ from lft.report.theory_numbers import (
 STAGES = {"initial": "initial φ", "halfway": "half-trained φ", "best": "trained φ"}
 SERIES = {
     FITTED: Look("gap of LFT and L2O", INK, ()),
-    FROZEN: Look("with independent D_new for D_tr", "#56B4E9", (5, 2)),
+    FROZEN: Look("gap of independent sets", "#56B4E9", (5, 2)),
 }
+"""In the second, nothing is fitted on the set that stands in for D_tr."""
 BOUND = Look("bound of Theorem 1", "#E69F00", (1, 1))
 VARIED = {"both": "both sizes", "support": "|D_tr|", "query": "|D_val|"}
 
@@ -126,9 +127,7 @@ def _steps(axis: Axes, points: pd.DataFrame) -> None:
     """The gap against K, at the sizes at which K varies."""
     if points.empty:
         return
-    _, line = max(
-        groups(points, "support", "query"), key=lambda group: group[1]["steps"].nunique()
-    )
+    _, line = max(groups(points, "support", "query"), key=lambda group: group[1]["steps"].nunique())
     line = line.sort_values("steps")
     look = SERIES[FITTED]
     axis.plot(line["steps"], line["gap"], "o", ms=3, lw=1.6, ls=look.line, color=look.color)
@@ -194,7 +193,12 @@ def _spread(relative: pd.DataFrame) -> pd.DataFrame:
         left_out = len(group) - len(known)
         rows.append((*where, known.median(), known.min(), known.max(), len(known), left_out))
     columns = ["experiment", "stage", "method", "steps", "median", "low", "high", "n", "left_out"]
-    return pd.DataFrame(rows, columns=columns).sort_values(columns[:4], kind="stable")
+    data = pd.DataFrame(rows, columns=columns)
+    return data.sort_values(
+        columns[:4],
+        key=lambda column: column.map(list(STAGES).index) if column.name == "stage" else column,
+        kind="stable",
+    )
 
 
 def _sentences(table: pd.DataFrame, slopes: list[RateRow]) -> str:
@@ -208,12 +212,14 @@ def _sentences(table: pd.DataFrame, slopes: list[RateRow]) -> str:
             f"{experiment}: {above} of {len(group)} gaps are above the bound, which is "
             f"{factor.min():.2g} to {factor.max():.2g} times the gap."
         )
-        sentences += [
-            f"With {SERIES[row.series].label} and {VARIED[row.sweep]} varied, the exponent is "
-            f"{row.slope.mean:.2f}, in the bound {row.of_bound:.2f}."
-            for row in slopes
-            if (row.experiment, row.stage) == (experiment, "best")
-        ]
+        for series, look in SERIES.items():
+            exponents = ", ".join(
+                f"{VARIED[row.sweep]} {row.slope.mean:.2f} ({row.of_bound:.2f})"
+                for row in slopes
+                if (row.experiment, row.stage, row.series) == (experiment, "best", series)
+            )
+            if exponents:
+                sentences.append(f"Exponents of the {look.label} (of the bound): {exponents}.")
     return " ".join(sentences)
 
 
@@ -223,3 +229,6 @@ def _log_log(axis: Axes, ticks: list[int]) -> None:
     axis.xaxis.set_minor_locator(NullLocator())
     axis.xaxis.set_major_formatter(plain_number)
     decades(axis)
+    low, high = axis.get_ylim()
+    if high > 1e4 * low:
+        axis.yaxis.set_major_locator(LogLocator())
