@@ -300,7 +300,7 @@ def decades(theory: pd.DataFrame) -> pd.DataFrame:
     rows = rows[(rows["steps"] == last) & (last > first)]
     with np.errstate(divide="ignore", invalid="ignore"):
         change = np.log10(rows["relative"].to_numpy())
-    return rows.assign(decades=change, of_k=np.log10(rows["steps"] / first))
+    return pd.DataFrame(rows.assign(decades=change, of_k=np.log10(rows["steps"] / first)))
 
 
 # ---------------------------------------------------------------- helpers

@@ -84,7 +84,7 @@ def test_resized_leaves_the_family_as_it_was() -> None:
 
 
 def test_too_few_images_are_one_line() -> None:
-    # Of 60 a class a fifth is for meta-validation; a draw needs 6 for D_tr, D_new and D_val, 3 for σ.
+    # Of 60 a fifth is for meta-validation; a draw needs 6 for D_tr, D_new and D_val, and 3 for σ.
     with pytest.raises(UsageError, match="48 usable images for meta-train, but a task needs 63"):
         design.sample_draws(classification(), settings(sizes=(2, 6), draws=3), generator("draws"))
 

@@ -46,7 +46,9 @@ def plugin_code(*groups):
 
 CODE_DATA = code("data/*.py")
 CODE_VICTIM = code("tasks/victim.py", "tasks/build.py")
-CODE_RUN = code("tasks/*.py", "finetuners/*.py", "kernels/*.py", "kernels/csrc/*") + code(
+CODE_RUN = code(
+    "tasks/*.py", "finetuners/*.py", "kernels/*.py", "kernels/csrc/*"
+) + code(
     "meta/adapt.py",
     "runtime/device.py",
     "meta/gradients.py",
