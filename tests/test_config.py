@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from tiny import changed, profile_values, tiny_profile
 
 from lft import config
-from lft.config import Profile, Run, digest, load_profile
+from lft.config import Profile, Run, digest, find_profile, load_profile, shipped_profiles
 from lft.errors import UsageError
 from lft.methods import METHODS
 
@@ -55,6 +55,42 @@ def test_shipped_profiles_are_known_by_name(
     Path("smoke").write_text("name: mine")
     with pytest.raises(UsageError, match=r"^smoke: key 'title' is missing"):
         load_profile("smoke")
+
+
+def test_a_folder_is_never_a_profile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("quick", "paper", "mine"):
+        Path(name).mkdir()
+    assert find_profile("quick") == shipped_profiles()["quick"]
+    Path("own.yml").write_text("extends: paper\nname: own")
+    assert load_profile("own.yml").name == "own"
+    with pytest.raises(UsageError, match="mine is a folder, and a profile is a file"):
+        load_profile("mine")
+
+
+def test_a_profile_is_a_file_as_it_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("mine.YAML", "2024", "with space.yml"):
+        Path(name).write_text(yaml.safe_dump(profile_values()))
+        assert find_profile(name) == Path(name)
+    assert load_profile("~/mine.YAML") == tiny_profile()
+    with pytest.raises(UsageError, match="neither a file 2023 nor a profile of that name"):
+        find_profile(2023)  # type: ignore[arg-type]  # as Snakemake reads --config profile=2023
+    with pytest.raises(UsageError, match="a profile is a file or one of ablation"):
+        find_profile("")
+
+
+def test_a_profile_of_ones_own_needs_a_name_of_its_own(tmp_path: Path) -> None:
+    assert refusal("extends: smoke", tmp_path).startswith("key 'name' is missing; results of a ")
+    copied = shipped_profiles()["smoke"].read_text()
+    assert refusal(copied, tmp_path) == (
+        "name 'smoke' is that of a profile that comes with the package; choose another"
+    )
+    (tmp_path / "smoke.yaml").write_text(copied)
+    assert load_profile(tmp_path / "smoke.yaml").name == "smoke"
 
 
 def test_a_profile_is_read_as_written(tmp_path: Path) -> None:
@@ -307,9 +343,6 @@ def test_aliases_that_expand_to_billions_do_not_hang(tmp_path: Path) -> None:
 
 
 def test_unreadable_files_are_named(tmp_path: Path) -> None:
-    for path in (tmp_path / "absent.yaml", tmp_path):
-        with pytest.raises(UsageError, match="cannot read profile"):
-            load_profile(path)
     (tmp_path / "bytes.yaml").write_bytes(b"name: \xff\xfe")
     with pytest.raises(UsageError, match="not valid YAML"):
         load_profile(tmp_path / "bytes.yaml")
@@ -445,10 +478,11 @@ def test_settings_are_frozen() -> None:
 def test_a_profile_that_extends_another_holds_only_what_differs(tmp_path: Path) -> None:
     (tmp_path / "deep").mkdir()
     (tmp_path / "base.yaml").write_text(yaml.safe_dump(profile_values()))
-    middle = {"extends": "../base.yaml", "title": "middle", "seeds": [7]}
+    middle = {"extends": "../base.yaml", "name": "middle", "title": "middle", "seeds": [7]}
     (tmp_path / "deep" / "middle.yaml").write_text(yaml.safe_dump(middle))
     top = {
         "extends": "deep/middle.yaml",
+        "name": "top",
         "title": "top",
         "experiments": {"sine": {"training": {"learning_rate": 0.5}}, "attack": None},
     }
@@ -461,12 +495,12 @@ def test_a_profile_that_extends_another_holds_only_what_differs(tmp_path: Path) 
 
 
 def test_profiles_that_extend_each_other_are_refused(tmp_path: Path) -> None:
-    (tmp_path / "a.yaml").write_text("extends: b.yaml")
-    (tmp_path / "b.yaml").write_text("extends: a.yaml")
+    (tmp_path / "a.yaml").write_text("extends: b.yaml\nname: a")
+    (tmp_path / "b.yaml").write_text("extends: a.yaml\nname: b")
     with pytest.raises(UsageError, match=r"b\.yaml: profile a\.yaml extends itself"):
         load_profile(tmp_path / "a.yaml")
-    with pytest.raises(UsageError, match=r"cannot read profile .*none\.yaml"):
-        (tmp_path / "a.yaml").write_text("extends: none.yaml")
+    (tmp_path / "a.yaml").write_text("extends: none.yaml\nname: a")
+    with pytest.raises(UsageError, match=r"a\.yaml: extends: .* neither a file .*none\.yaml"):
         load_profile(tmp_path / "a.yaml")
 
 
