@@ -27,15 +27,9 @@ from lft.report.statistics import (
     paired,
     unpaired,
 )
-from lft.results.records import (
-    CELL_COLUMNS,
-    CLAIM_COLUMNS,
-    THEORY_COLUMNS,
-    Measurement,
-    read_json,
-    read_rows,
-    write_rows,
-)
+from lft.results.schema import CELL_COLUMNS, CLAIM_COLUMNS, THEORY_COLUMNS, Measurement
+from lft.storage.csv import read_rows, write_rows
+from lft.storage.json import read_json
 
 REFERENCE = shipped("workflow", "reference")
 ALPHA = 0.05

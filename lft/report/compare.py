@@ -12,7 +12,8 @@ from rich.table import Table
 from lft.errors import UsageError
 from lft.metrics import metric_of
 from lft.report.statistics import Interval, holm, mean_interval, unpaired
-from lft.results.records import SUMMARY_COLUMNS, read_rows
+from lft.results.schema import SUMMARY_COLUMNS
+from lft.storage.csv import read_rows
 
 KEYS = ["experiment", "trained_on", "tested_on", "method", "order", "metric"]
 ALPHA = 0.05

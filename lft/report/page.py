@@ -32,15 +32,10 @@ from lft.report.theory_tests import (
     gradient_missing,
     share_below_bound,
 )
-from lft.results.records import (
-    CELL_COLUMNS,
-    CLAIM_COLUMNS,
-    SUMMARY_COLUMNS,
-    THEORY_COLUMNS,
-    read_json,
-    read_rows,
-)
+from lft.results.schema import CELL_COLUMNS, CLAIM_COLUMNS, SUMMARY_COLUMNS, THEORY_COLUMNS
 from lft.storage.atomic import write_text
+from lft.storage.csv import read_rows
+from lft.storage.json import read_json
 
 PAPER_FIGURES = {
     "figure-2": "Figure 2",

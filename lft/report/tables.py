@@ -17,14 +17,10 @@ from lft.report.claims import load_paper
 from lft.report.statistics import NOTHING, Interval, mean_interval
 from lft.report.style import ORDERS, Style
 from lft.report.templates import render
-from lft.results.records import (
-    CELL_COLUMNS,
-    SUMMARY_COLUMNS,
-    read_json,
-    read_rows,
-    write_frame,
-)
+from lft.results.schema import CELL_COLUMNS, SUMMARY_COLUMNS
 from lft.storage.atomic import atomic_folder
+from lft.storage.csv import read_rows, write_frame
+from lft.storage.json import read_json
 
 STEP = 100
 """The paper's tables are taken after this many fine-tuning steps."""

@@ -61,19 +61,31 @@ class Sources:
         return others.union(found, *map(self._beside, folders))
 
     def closure(self, modules: Iterable[str]) -> set[Path]:
-        """The files of some modules and of all that they import, functions' imports included."""
+        """The files of some modules and of all that they import, functions' imports included.
+
+        Settings know how to build what they describe, and are read by jobs that build nothing: what
+        a function of the package ``config`` imports counts where something else of the same package
+        is imported too.
+        """
         waiting = {(module, True) for module in modules}
         done: dict[str, bool] = {}
+        builds: set[str] = set()
         while waiting:
             name, whole = waiting.pop()
             path = self._file(name)
-            if path is None or done.get(name, False) or (name in done and not whole):
-                continue
-            done[name] = whole
-            at_once, anywhere = self._imports(path)
-            waiting |= {(other, True) for other in (anywhere if whole else at_once)}
-            # Importing a module runs the packages around it, but none of their functions.
-            waiting |= {(package, False) for package in _around(name)}
+            if path is not None and not done.get(name) and (whole or name not in done):
+                done[name] = whole
+                at_once, anywhere = self._imports(path)
+                if path.parent == self.package / "config":
+                    builds |= anywhere - at_once
+                    anywhere = at_once
+                waiting |= {(other, True) for other in (anywhere if whole else at_once)}
+                # Importing a module runs the packages around it, but none of their functions.
+                waiting |= {(package, False) for package in _around(name)}
+            if not waiting:
+                reached = {_room(other) for other in done}
+                waiting = {(other, True) for other in builds if _room(other) in reached}
+                builds -= {other for other, _ in waiting}
         return {path for name in done if (path := self._file(name))}
 
     @cached_property
@@ -145,3 +157,8 @@ def _around(module: str) -> list[str]:
     """The packages that a module is in."""
     parts = module.split(".")
     return [".".join(parts[:end]) for end in range(1, len(parts))]
+
+
+def _room(module: str) -> str:
+    """The package or module directly below the whole package that a module is in."""
+    return ".".join(module.split(".")[:2])

@@ -18,15 +18,11 @@ from tiny import profile_values
 
 from lft.config import Profile, Run
 from lft.paths import data_path, victim_path
-from lft.results.records import (
-    HISTORY_COLUMNS,
-    THEORY_COLUMNS,
-    Measurement,
-    manifest,
-    write_json,
-    write_rows,
-)
+from lft.results.manifest import manifest
+from lft.results.schema import HISTORY_COLUMNS, THEORY_COLUMNS, Measurement
 from lft.seeding import seed_from
+from lft.storage.csv import write_rows
+from lft.storage.json import write_json
 from lft.storage.tensors import prefixed, save_tensors
 
 Level = Callable[[Run, str], float]

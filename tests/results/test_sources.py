@@ -98,15 +98,12 @@ def test_an_edit_of_any_file_changes_the_digests_of_the_jobs_that_import_it(copy
 
 
 def package(folder: Path, **files: str) -> Sources:
-    """A package of its own; ``a__b`` is the file a/b.py."""
-    for name, text in {
-        "__init__": "",
-        "cli": "def job():\n    from p import entry\n",
-        **files,
-    }.items():
-        path = folder / "p" / f"{name.replace('___', '/__').replace('__', '/', 1)}.py"
-        if name == "__init__":
-            path = folder / "p/__init__.py"
+    """A package ``p`` whose command ``job`` imports ``p.entry``; ``a__b`` is the file a/b.py."""
+    texts = {"__init__": "", "cli": "def job():\n    from p import entry\n", **files}
+    for name, text in texts.items():
+        init = name.endswith("__init__")
+        place = name.removesuffix("__init__").replace("__", "/") + ("__init__" if init else "")
+        path = folder / "p" / f"{place}.py"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
     return Sources(folder / "p")
@@ -147,6 +144,24 @@ def test_every_way_to_import_counts(text: str, tmp_path: Path) -> None:
 def test_what_is_only_named_does_not_count(text: str, tmp_path: Path) -> None:
     sources = package(tmp_path, entry=text, used="")
     assert "used.py" not in {path.name for path in sources.files("job")}
+
+
+def test_what_settings_build_counts_for_jobs_that_build(tmp_path: Path) -> None:
+    """And an edit of a kernel does not prepare images again."""
+    files = {
+        "config____init__": "",
+        "config__families": "def build():\n    from p.tasks.sine import Sine",
+        "tasks____init__": "",
+        "tasks__sine": "",
+        "tasks__base": "",
+    }
+    reader = package(tmp_path / "a", entry="import p.config.families", **files)
+    assert "sine.py" not in {path.name for path in reader.files("job")}
+    builder = package(
+        tmp_path / "b", entry="import p.config.families\nimport p.tasks.base", **files
+    )
+    assert "sine.py" in {path.name for path in builder.files("job")}
+    assert not {PACKAGE / "kernels/build.py", PACKAGE / "tasks/sine.py"} & Sources().files("data")
 
 
 def test_files_of_plug_ins_and_what_they_import_count(tmp_path: Path) -> None:
