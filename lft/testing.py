@@ -18,13 +18,15 @@ from lft.config import (
     FamilySettings,
     HandDesignedTuner,
     LearnedTuner,
+    Settings,
     Source,
     TunerSettings,
     tuner_class,
 )
+from lft.config.kinds import Kinds
 from lft.errors import UsageError
 from lft.finetuners.base import FineTuner
-from lft.methods import METHODS, Method
+from lft.methods import Method
 from lft.metrics import METRICS
 from lft.seeding import generator
 from lft.tasks.base import Phase, TaskFamily
@@ -40,8 +42,6 @@ def check_method(method: Method) -> None:
     Raises:
         AssertionError: it breaks the contract; the message says how.
     """
-    if METHODS.get(method.name) != method:
-        _fail(f"method {method.name!r} is not registered; name it under the profile's key plugins")
     try:
         settings = tuner_class(method).model_validate({})
     except (UsageError, ValueError) as error:
@@ -58,8 +58,7 @@ def check_fine_tuner(settings: TunerSettings) -> None:
     Raises:
         AssertionError: it breaks the contract; the message says how.
     """
-    if FINETUNERS.get(settings.kind) is not type(settings):
-        _fail(f"fine-tuner {settings.kind!r} is not registered; call register_finetuner")
+    _registrable(FINETUNERS, type(settings))
     if isinstance(settings, LearnedTuner):
         weights = _drawn("initial", settings.initial)
         _named_floats("initial", weights)
@@ -104,13 +103,21 @@ def check_task_family(family: TaskFamily, source: Source | None = None) -> None:
 
 
 def _check_settings(settings: FamilySettings) -> None:
-    if FAMILIES.get(settings.kind) is not type(settings):
-        _fail(f"task family {settings.kind!r} is not registered; call register_family")
-    unknown = [metric.name for metric in settings.metrics if METRICS.get(metric.name) != metric]
-    if unknown:
-        _fail(f"the table of metrics has others in place of {', '.join(unknown)}")
+    _registrable(FAMILIES, type(settings))
+    if not settings.metrics:
+        _fail("the settings name no metrics; the first is what tasks are judged by")
+    others = [m.name for m in settings.metrics if METRICS.get(m.name, m) != m]
+    if others:
+        _fail(f"the table of metrics has others of the name {', '.join(others)}")
     if settings.metrics[0].chance != (settings.chance is not None):
         _fail("chance must be a number if and only if guessing has a level of its own")
+
+
+def _registrable(kinds: Kinds[Any], settings: type[Settings]) -> None:
+    try:
+        kinds.check(settings)
+    except UsageError as error:
+        _fail(str(error))
 
 
 def _sampled(family: TaskFamily, phase: Phase) -> TaskBatch:

@@ -59,6 +59,7 @@ from lft.config.profile import (
     VanishingSettings,
     VictimSettings,
 )
+from lft.config.schema import schema
 from lft.config.sources import Source
 
 __all__ = [
@@ -110,6 +111,7 @@ __all__ = [
     "register_family",
     "register_finetuner",
     "register_installed",
+    "schema",
     "shipped_profiles",
     "tuner_class",
 ]

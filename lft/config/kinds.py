@@ -68,7 +68,7 @@ class Kinds(dict[str, type[S]], Generic[S]):
         kind = value.get("kind", self.default)
         if kind is None:
             raise self._refused("missing", value)
-        if kind not in self:
+        if not isinstance(kind, str) or kind not in self:
             text = f"unknown kind {kind!r}{suggestion(str(kind), self)}"
             raise self._refused(PydanticCustomError("value_error", "{text}", {"text": text}), value)
         return self[kind].model_validate(value)
@@ -87,6 +87,6 @@ class Kinds(dict[str, type[S]], Generic[S]):
     def __get_pydantic_json_schema__(
         self, schema: CoreSchema, handler: GetJsonSchemaHandler
     ) -> dict[str, Any]:
-        return {"oneOf": [handler(kind.__pydantic_core_schema__) for kind in self.values()]}
+        return {"anyOf": [handler(kind.__pydantic_core_schema__) for kind in self.values()]}
 
     __hash__ = object.__hash__  # type: ignore[assignment]

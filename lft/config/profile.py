@@ -83,7 +83,7 @@ class Profile(Settings):
     partition: Literal["disjoint", "paper"] = "disjoint"
     validation_share: Fraction = 0.2  #: of the training images, for meta-validation (disjoint)
     checkpoint_seconds: Annotated[float, Field(gt=0)] = 60.0
-    sources: dict[Name, Source]
+    sources: dict[Name, Source] = Field(default={})
     victim: VictimSettings | None = None  #: where tasks attack victims
     experiments: dict[Name, Experiment]
     theory: TheorySettings = TheorySettings()
