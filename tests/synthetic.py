@@ -16,17 +16,13 @@ import torch
 from numpy.typing import NDArray
 from tiny import profile_values
 
-from lft.config import AttackFamily, Profile, Run
+from lft.config import Profile, Run
 from lft.paths import data_path, theory_path, victim_path
-from lft.results.records import (
-    HISTORY_COLUMNS,
-    THEORY_COLUMNS,
-    Measurement,
-    manifest,
-    write_json,
-    write_rows,
-)
+from lft.results.manifest import manifest
+from lft.results.schema import HISTORY_COLUMNS, THEORY_COLUMNS, Measurement
 from lft.seeding import seed_from
+from lft.storage.csv import write_rows
+from lft.storage.json import write_json
 from lft.storage.tensors import prefixed, save_tensors
 
 Level = Callable[[Run, str], float]
@@ -275,7 +271,7 @@ def _pictures(profile: Profile, experiment: str) -> dict[str, torch.Tensor]:
     """Examples of three attacks of every family, as evaluation keeps them."""
     tensors = {}
     for name, family in profile.experiment(experiment).families.items():
-        if not isinstance(family, AttackFamily):
+        if not family.pictures:
             continue
         shape = profile.sources[family.source].shape
         random = torch.Generator().manual_seed(seed_from("pictures", name))

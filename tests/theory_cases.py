@@ -39,13 +39,13 @@ def learner() -> Learner:
 
 
 def sine() -> Sine:
-    return Sine(SineFamily(support=1, query=1, hidden=(4,)))
+    return Sine(SineFamily(support=1, query=1, hidden=(4,))).double()
 
 
 def classification() -> Classification:
     images = tiny_images(1, 12, 60)
     family = ClassificationFamily(source="x", net="mlp", support=1, query=1, widths=(4,))
-    return Classification(family, images, Pools(images, "disjoint", 0.2))
+    return Classification(family, images, Pools(images, "disjoint", 0.2)).double()
 
 
 def phi(rule: Learner) -> Params:

@@ -17,8 +17,9 @@ from markupsafe import Markup
 
 from lft.config import Experiment, Profile, Run
 from lft.errors import UsageError
+from lft.metrics import metric_of
 from lft.report.alternatives import effects, found_alternatives
-from lft.report.claims import REFERENCE, SHARES
+from lft.report.claims import REFERENCE
 from lft.report.interactive import curves, library, specification
 from lft.report.statistics import NOTHING, Interval
 from lft.report.style import CAPTION_COLUMNS, Style, theme
@@ -32,15 +33,10 @@ from lft.report.theory_numbers import (
     gradient_missing,
     rate_table,
 )
-from lft.results.records import (
-    CELL_COLUMNS,
-    CLAIM_COLUMNS,
-    SUMMARY_COLUMNS,
-    THEORY_COLUMNS,
-    read_json,
-    read_rows,
-)
+from lft.results.schema import CELL_COLUMNS, CLAIM_COLUMNS, SUMMARY_COLUMNS, THEORY_COLUMNS
 from lft.storage.atomic import write_text
+from lft.storage.csv import read_rows
+from lft.storage.json import read_json
 
 PAPER_FIGURES = {
     "figure-2": "Figure 2",
@@ -160,14 +156,14 @@ def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
 
 def _claim(row: dict[str, Any], anchors: set[str]) -> dict[str, Any]:
     verdict = str(row["verdict"])
-    share = row["metric"] in SHARES
+    metric = metric_of(str(row["metric"]))
     difference, low, high = (
-        float(row[name]) * (100 if share else 1) for name in ("difference", "low", "high")
+        float(row[name]) * metric.factor for name in ("difference", "low", "high")
     )
     interval = f"{difference:.3g}" if np.isfinite(difference) else "–"
     if np.isfinite(low):
         interval += f" [{low:.3g}, {high:.3g}]"
-    if share and np.isfinite(difference):
+    if metric.share and np.isfinite(difference):
         interval += " points"
     return {
         **{name: str(row[name]) for name in CLAIM_COLUMNS},

@@ -12,8 +12,14 @@ from typing import Any
 
 from lft.config import Profile
 from lft.errors import UsageError
+from lft.kernels.build import used
 from lft.paths import theory_path
-from lft.results.records import THEORY_COLUMNS, manifest, write_json, write_rows
+from lft.results.folder import Results
+from lft.results.manifest import manifest
+from lft.results.schema import THEORY_COLUMNS
+from lft.runtime.device import settings
+from lft.storage.csv import write_rows
+from lft.storage.json import write_json
 from lft.theory import statement1, theorem1, vanishing
 
 
@@ -22,15 +28,19 @@ def measure(profile: Profile, experiment: str, seed: int, results: Path) -> None
 
     Raises:
         UsageError: the profile does not have the experiment or the seed, the fine-tuners that the
-            measurement looks at have not been trained, or a task family cannot be measured.
+            measurement looks at have not been trained or were under other settings, or a task
+            family cannot be measured.
     """
     profile.experiment(experiment)
     if seed not in profile.seeds:
-        seeds = ", ".join(map(str, profile.seeds))
-        raise UsageError(f"seed {seed} is not in this profile; it has {seeds}")
+        raise UsageError(f"seed {seed} is not in profile {profile.name!r}")
     began = time.perf_counter()
+    profile = profile.model_copy(update={"seeds": (seed,)})
+    for run in profile.theory_runs(experiment):
+        Results(profile, results).trained(run)
     path = theory_path(results, experiment, seed)
-    write_rows(path, THEORY_COLUMNS, _rows(profile, experiment, seed, results))
+    with settings(profile):
+        write_rows(path, THEORY_COLUMNS, _rows(profile, experiment, seed, results))
     write_json(
         path.with_suffix(".json"),
         manifest(
@@ -39,6 +49,7 @@ def measure(profile: Profile, experiment: str, seed: int, results: Path) -> None
             seed=seed,
             seconds=round(time.perf_counter() - began, 3),
             device=profile.device,
+            kernel=used(profile.kernel, profile.device),
         ),
     )
 

@@ -8,12 +8,11 @@ size.
 
 from __future__ import annotations
 
-import copy
 from typing import NamedTuple
 
 from torch import Generator, Tensor
 
-from lft.config import FamilySettings, GapSettings
+from lft.config import GapSettings
 from lft.errors import UsageError
 from lft.tasks.base import TaskFamily
 from lft.types import Batch, Params
@@ -78,9 +77,9 @@ def sample_draws(family: TaskFamily, settings: GapSettings, random: Generator) -
     n_draws = settings.draws
     largest = max(*settings.sizes, settings.fixed_size)
     of_support, of_query = 2 * largest, largest + settings.sigma_size
-    sized = resized(family, n_draws * of_support, n_draws * of_query)
+    sized = family.resized(support=n_draws * of_support, query=n_draws * of_query)
     tasks = sized.sample(settings.tasks, random, "train")
-    n_classes = classes_per_task(family)
+    n_classes = family.settings.classes_per_task
     for found, wanted in zip(tasks, (of_support, of_query), strict=True):
         if found.size != n_classes * n_draws * wanted:
             raise UsageError(
@@ -105,33 +104,6 @@ def sample_draws(family: TaskFamily, settings: GapSettings, random: Generator) -
     )
 
 
-def resized(family: TaskFamily, support: int, query: int) -> TaskFamily:
-    """The family with sets of other sizes (examples per class).
-
-    Raises:
-        UsageError: its sizes are not in its settings.
-    """
-    sized = copy.copy(family)
-    sized.settings = _settings(family).resized(support, query)  # type: ignore[attr-defined]
-    return sized
-
-
-def classes_per_task(family: TaskFamily) -> int:
-    """Classes of a task; sets hold the examples of one after those of the other."""
-    return _settings(family).classes_per_task
-
-
 def first(batch: Batch, n_classes: int, size: int) -> Batch:
     """The first ``size`` examples of each class."""
     return Batch(*(leaf.unflatten(1, (n_classes, -1))[:, :, :size].flatten(1, 2) for leaf in batch))
-
-
-def _settings(family: TaskFamily) -> FamilySettings:
-    settings = getattr(family, "settings", None)
-    if not isinstance(settings, FamilySettings):
-        raise UsageError(
-            f"Theorem 1 needs tasks of several sizes, but {type(family).__name__} does not keep "
-            "its settings in an attribute 'settings'; add it, or leave the experiment out of "
-            "theory.gap.experiments"
-        )
-    return settings

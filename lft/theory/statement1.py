@@ -12,7 +12,6 @@ This checks the production path; it is no way to train.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,7 +27,7 @@ from lft.meta.learner import Learner
 from lft.meta.metagradient import meta_gradient, step_weights
 from lft.methods import get_method
 from lft.seeding import generator
-from lft.tasks.base import TaskFamily
+from lft.tasks.base import Phase, TaskFamily
 from lft.tasks.build import build_families
 from lft.types import Batch, Params, TaskBatch, flatten, unflatten
 
@@ -133,14 +132,14 @@ def measure(
     """
     settings = profile.experiment(experiment)
     name = profile.theory_families(experiment)[0]
-    family = in_double(build_families(profile, settings, [name], results)[name])
+    family = build_families(profile, settings, [name], results, seed=seed)[name].double()
     steps = 3
     for order in settings.orders:
         for second_order in ("exact", "dropped"):
             training = settings.training.model_copy(
                 update={"steps": steps, "segment": steps, "second_order": second_order}
             )
-            finetuner = settings.finetuner.model_copy(update={"hidden": 3})
+            finetuner = settings.tuner(get_method("lft")).model_copy(update={"hidden": 3})
             small = settings.model_copy(update={"training": training, "finetuner": finetuner})
             learner = Learner(get_method("lft"), small, order, "torch")
             instance = Instance.draw(learner, family, generator("statement 1", experiment, seed))
@@ -167,8 +166,8 @@ class Instance(NamedTuple):
     def draw(cls, learner: Learner, family: TaskFamily, random: Generator) -> Instance:
         """Draw φ, then the task, then its start."""
         meta = {k: v.double() for k, v in learner.initial(family, random).items()}
-        tasks = double(family.sample(1, random, "train"))
-        start = {k: v.double() for k, v in family.init(1, random).items()}
+        tasks = family.sample(1, random, "train")
+        start = family.init(1, random)
         return cls(learner, family, meta, tasks, start, random)
 
     def by_autograd(self, family: TaskFamily) -> Tensor:
@@ -199,13 +198,24 @@ class Instance(NamedTuple):
         return 1
 
 
-class DifferentiableOnce:
+class DifferentiableOnce(TaskFamily):
     """A family whose loss refuses to be differentiated twice."""
 
     def __init__(self, family: TaskFamily) -> None:
         self.family = family
-        self.primary = family.primary
-        self.sample, self.init, self.metrics = family.sample, family.init, family.metrics
+        self.settings, self.dtype = family.settings, family.dtype
+
+    def sample(self, n_tasks: int, generator: Generator, phase: Phase) -> TaskBatch:
+        """Those of the family."""
+        return self.family.sample(n_tasks, generator, phase)
+
+    def init(self, n_tasks: int, generator: Generator) -> Params:
+        """Those of the family."""
+        return self.family.init(n_tasks, generator)
+
+    def metrics(self, params: Params, batch: Batch) -> dict[str, Tensor]:
+        """Those of the family."""
+        return self.family.metrics(params, batch)
 
     def loss(self, params: Params, batch: Batch) -> Tensor:
         """f(θ; D) of every task, (B,)."""
@@ -244,26 +254,6 @@ class _Slopes(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *_: Tensor) -> None:
         raise _SecondDerivative
-
-
-def in_double(family: TaskFamily) -> TaskFamily:
-    """The family with its constants, such as a victim's weights, in float64."""
-    family = copy.copy(family)
-    for name, value in vars(family).items():
-        if isinstance(value, torch.nn.Module):
-            setattr(family, name, copy.deepcopy(value).double())
-        elif isinstance(value, Tensor) and value.is_floating_point():
-            setattr(family, name, value.double())
-    return family
-
-
-def double(tasks: TaskBatch) -> TaskBatch:
-    """Inputs in float64; labels stay integers."""
-
-    def cast(batch: Batch) -> Batch:
-        return Batch(*(t.double() if t.is_floating_point() else t for t in batch))
-
-    return TaskBatch(*(cast(batch) for batch in tasks))
 
 
 def _split(phi: Tensor, meta: Params) -> Params:

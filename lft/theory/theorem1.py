@@ -30,7 +30,6 @@ from lft.theory.design import (
     Case,
     Draws,
     cases,
-    classes_per_task,
     first,
     frozen_cases,
     sample_draws,
@@ -63,12 +62,14 @@ def measure(
     """
     settings = profile.theory.gap
     name = profile.theory_families(experiment)[0]
-    family = build_families(profile, profile.experiment(experiment), [name], results)[name]
-    run = next(run for run in profile.theory_runs(experiment, seed) if run.method == "lft")
+    families = build_families(profile, profile.experiment(experiment), [name], results, seed=seed)
+    family = families[name]
+    runs = profile.theory_runs(experiment)
+    run = next(run for run in runs if (run.method, run.seed) == ("lft", seed))
     learner = Learner.of(profile, run)
     flat, _ = load_tensors(results / run.folder / "weights.safetensors", profile.device)
     random = generator("theorem 1", experiment, seed)
-    draws, n_classes = sample_draws(family, settings, random), classes_per_task(family)
+    draws, n_classes = sample_draws(family, settings, random), family.settings.classes_per_task
     for stage in ("initial", "halfway", "best"):
         meta = below(stage, flat)
         for series, case, quantities in gaps(learner, meta, family, draws, settings, random):
@@ -121,7 +122,7 @@ class _Along:
         longest: int,
     ) -> None:
         self.learner, self.meta, self.family, self.draws = learner, meta, family, draws
-        self.size, self.n_classes = size, classes_per_task(family)
+        self.size, self.n_classes = size, family.settings.classes_per_task
         support = first(draws.support, self.n_classes, size)
         self.path = trajectory(learner, meta, family, draws.start, support, longest)
         self.sigma = deviations(family, self.path, draws.held)

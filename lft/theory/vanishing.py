@@ -28,8 +28,11 @@ def measure(
     at initial and at trained meta-parameters; what is not finite stands there as it is."""
     settings = profile.theory.vanishing
     name = profile.theory_families(experiment)[0]
-    family = build_families(profile, profile.experiment(experiment), [name], results)[name]
-    for run in profile.theory_runs(experiment, seed):
+    families = build_families(profile, profile.experiment(experiment), [name], results, seed=seed)
+    family = families[name]
+    for run in profile.theory_runs(experiment):
+        if run.seed != seed:
+            continue
         flat, _ = load_tensors(results / run.folder / "weights.safetensors", profile.device)
         for stage in ("initial", "best"):
             meta = below(stage, flat)
@@ -57,6 +60,6 @@ def unrolled(learner: Learner, steps: int) -> Learner:
             "second_order": "exact",
         }
     )
-    maml = experiment.maml.model_copy(update={"steps": steps})
+    maml = experiment.descent.model_copy(update={"steps": steps})
     changed = experiment.model_copy(update={"training": training, "maml": maml})
     return Learner(learner.method, changed, learner.order, "torch")

@@ -21,8 +21,10 @@ from lft.meta.evaluate import evaluate, first_full
 from lft.meta.learner import Learner
 from lft.meta.train import train
 from lft.paths import data_path, victim_path
-from lft.results.records import Measurement, read_json, read_rows, write_json
+from lft.results.schema import Measurement
 from lft.seeding import generator
+from lft.storage.csv import read_rows
+from lft.storage.json import read_json, write_json
 from lft.storage.tensors import below, load_tensors, save_tensors
 from lft.tasks.build import build_families, make_victim
 

@@ -25,7 +25,8 @@ from lft.report.claims import (
     load_paper,
     write_claims,
 )
-from lft.results.records import CLAIM_COLUMNS, Measurement, read_rows, write_rows
+from lft.results.schema import CLAIM_COLUMNS, Measurement
+from lft.storage.csv import read_rows, write_rows
 
 Make = Callable[..., Path]
 

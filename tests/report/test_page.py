@@ -28,7 +28,9 @@ from lft.report.page import inline, write_page
 from lft.report.tables import write_tables
 from lft.report.templates import render
 from lft.results.aggregate import aggregate
-from lft.results.records import CLAIM_COLUMNS, read_rows, write_json
+from lft.results.schema import CLAIM_COLUMNS
+from lft.storage.csv import read_rows
+from lft.storage.json import write_json
 
 VOID = {"meta", "link", "img", "br", "hr", "input"}
 

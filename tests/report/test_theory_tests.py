@@ -17,7 +17,8 @@ from lft.report import theory_numbers as numbers
 from lft.report.theory_numbers import FITTED, FROZEN
 from lft.report.theory_tests import STATEMENTS, TESTS, TheoryRow, readings
 from lft.report.theory_tests import theory_rows as judged
-from lft.results.records import THEORY_COLUMNS, read_rows
+from lft.results.schema import THEORY_COLUMNS
+from lft.storage.csv import read_rows
 
 KEPT = Path(__file__).resolve().parents[2] / "results" / "reference"
 

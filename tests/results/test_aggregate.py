@@ -14,14 +14,8 @@ from synthetic import write_results
 from lft.config import Profile, Run
 from lft.errors import UsageError
 from lft.results.aggregate import aggregate, summarise
-from lft.results.records import (
-    CELL_COLUMNS,
-    SUMMARY_COLUMNS,
-    THEORY_COLUMNS,
-    Measurement,
-    join_csv,
-    read_rows,
-)
+from lft.results.schema import CELL_COLUMNS, SUMMARY_COLUMNS, THEORY_COLUMNS, Measurement
+from lft.storage.csv import join_csv, read_rows
 
 Make = Callable[..., Path]
 

@@ -13,18 +13,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lft.errors import UsageError
-from lft.results.records import (
-    CELL_COLUMNS,
-    HISTORY_COLUMNS,
-    THEORY_COLUMNS,
-    Measurement,
-    join_csv,
-    manifest,
-    read_json,
-    read_rows,
-    write_json,
-    write_rows,
-)
+from lft.results.manifest import manifest
+from lft.results.schema import CELL_COLUMNS, HISTORY_COLUMNS, THEORY_COLUMNS, Measurement
+from lft.storage.csv import join_csv, read_rows, write_rows
+from lft.storage.json import read_json, write_json
 
 COLUMNS = Measurement._fields
 HEADER = ",".join(COLUMNS) + "\n"

@@ -12,8 +12,8 @@ from tiny import tiny_profile
 
 from lft.config import Profile, load_profile
 from lft.errors import UsageError
-from lft.results.records import write_json
 from lft.results.search import write_search
+from lft.storage.json import write_json
 
 ROOT = Path(__file__).resolve().parents[2]
 GRID = {"training.learning_rate": [0.1, 0.2], "finetuner.output_scale": [1.0, 2.0]}

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import Literal
 
 import pytest
 import torch
 from closed_forms import LeastSquares
-from theory_cases import N_DRAWS, N_TASKS, classification, of_task, settings, sine, vector
+from theory_cases import N_DRAWS, N_TASKS, classification, of_task, settings, vector
 from tiny import tiny_images
+from torch import Generator, Tensor
 
 from lft.config import FamilySettings
 from lft.errors import UsageError
 from lft.seeding import generator
+from lft.tasks.base import Phase, TaskFamily
 from lft.theory import design
 from lft.theory.design import Case, Draws
-from lft.types import Batch
+from lft.types import Batch, Params, TaskBatch
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -75,29 +77,15 @@ def test_smaller_sets_are_parts_of_larger_ones_of_every_class() -> None:
     assert design.first(batch, 3, 4).y.tolist() == [list(range(12))]
 
 
-def test_resized_leaves_the_family_as_it_was() -> None:
-    family = classification()
-    sized = design.resized(family, 12, 3)
-    assert (family.settings.support, family.settings.query) == (1, 1)
-    tasks = sized.sample(1, generator("tasks"), "train")
-    assert (tasks.support.size, tasks.query.size) == (2 * 12, 2 * 3)
-
-
 def test_too_few_images_are_one_line() -> None:
     # Of 60 a fifth is for meta-validation; a draw needs 6 for D_tr, D_new and D_val, and 3 for σ.
     with pytest.raises(UsageError, match="48 usable images for meta-train, but a task needs 63"):
         design.sample_draws(classification(), settings(sizes=(2, 6), draws=3), generator("draws"))
 
 
-def test_sizes_count_all_examples_of_a_task() -> None:
-    assert design.classes_per_task(sine()) == 1
-    assert design.classes_per_task(classification()) == 2
-
-
 class PointSettings(FamilySettings):
     """Of a plug-in whose sets have one size."""
 
-    primary: ClassVar[str] = "loss"
     kind: Literal["points"] = "points"
     points: int = 4
 
@@ -107,17 +95,26 @@ class Sized(PointSettings):
     query: int = 4
 
 
-class PlugIn(LeastSquares):
+class PlugIn(TaskFamily):
     """Least squares of a plug-in, which follows its settings or does not."""
 
     def __init__(self, settings: FamilySettings, *, follows: bool = True) -> None:
-        super().__init__()
         self.settings, self.follows = settings, follows
 
-    def sample(self, *arguments: Any, **others: Any) -> Any:
+    def sample(self, n_tasks: int, generator: Generator, phase: Phase) -> TaskBatch:
+        family = LeastSquares()
         if self.follows and isinstance(self.settings, Sized):
-            self.sizes = self.settings.support, self.settings.query
-        return super().sample(*arguments, **others)
+            family = LeastSquares(self.settings.support, self.settings.query)
+        return family.sample(n_tasks, generator, phase)
+
+    def init(self, n_tasks: int, generator: Generator) -> Params:
+        return LeastSquares().init(n_tasks, generator)
+
+    def loss(self, params: Params, batch: Batch) -> Tensor:
+        return LeastSquares().loss(params, batch)
+
+    def metrics(self, params: Params, batch: Batch) -> dict[str, Tensor]:
+        return {"loss": self.loss(params, batch)}
 
 
 def test_a_plug_in_family_needs_no_more_than_its_settings() -> None:
@@ -128,12 +125,11 @@ def test_a_plug_in_family_needs_no_more_than_its_settings() -> None:
 @pytest.mark.parametrize(
     ("family", "message"),
     [
-        (LeastSquares(), "LeastSquares does not keep its settings in an attribute 'settings'"),
-        (PlugIn(PointSettings()), "PointSettings has no keys 'support' and 'query'"),
+        (PlugIn(PointSettings()), "tasks of kind 'points' cannot be resized"),
         (PlugIn(Sized(), follows=False), "asked PlugIn for 24 examples of a task and got 4"),
     ],
 )
-def test_a_plug_in_family_that_cannot_be_measured_is_one_line(family: Any, message: str) -> None:
+def test_a_plug_in_family_that_cannot_be_measured_is_one_line(family: PlugIn, message: str) -> None:
     with pytest.raises(UsageError, match=message) as refusal:
         design.sample_draws(family, settings(), generator("draws"))
     assert "\n" not in str(refusal.value)

@@ -16,8 +16,10 @@ from lft.errors import UsageError
 from lft.meta.train import train
 from lft.paths import theory_path
 from lft.report.theory_tests import STATEMENTS, theory_rows
-from lft.results.records import THEORY_COLUMNS, read_json, read_rows
+from lft.results.schema import THEORY_COLUMNS
 from lft.scaffold import create
+from lft.storage.csv import read_rows
+from lft.storage.json import read_json
 from lft.theory import measure
 
 MODES = ("exact", "dropped")
@@ -127,7 +129,7 @@ def test_absent_weights_are_one_line_and_leave_nothing(profile: Profile, tmp_pat
 
 
 def test_a_seed_that_the_profile_does_not_have_is_refused(profile: Profile, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="seed 7 is not in this profile"):
+    with pytest.raises(UsageError, match="seed 7 is not in profile 'tiny'"):
         measure(profile, "sine", 7, tmp_path)
 
 

@@ -28,7 +28,7 @@ from lft.meta.learner import Learner
 from lft.seeding import generator
 from lft.tasks.base import TaskFamily
 from lft.theory import theorem1
-from lft.theory.design import Case, Draws, cases, classes_per_task, frozen_cases, sample_draws
+from lft.theory.design import Case, Draws, cases, frozen_cases, sample_draws
 from lft.theory.theorem1 import FITTED, FROZEN
 from lft.theory.trajectory import gradients, meta_gradients, trajectory
 from lft.types import Batch, Params
@@ -94,7 +94,7 @@ def test_every_point_of_both_series_is_there(family: TaskFamily) -> None:
 
 
 def test_gap_and_parts_are_norms_of_outer_gradients(family: TaskFamily) -> None:
-    rule, n_classes = learner(), classes_per_task(family)
+    rule, n_classes = learner(), family.settings.classes_per_task
     draws, found = measured(family)
     case = Case(support=2, query=4, steps=STEPS)
     gaps, variances = [], []
@@ -124,7 +124,7 @@ def test_gap_and_parts_are_norms_of_outer_gradients(family: TaskFamily) -> None:
 
 
 def test_the_frozen_trajectory_is_that_of_the_fixed_size(family: TaskFamily) -> None:
-    rule, n_classes = learner(), classes_per_task(family)
+    rule, n_classes = learner(), family.settings.classes_per_task
     draws, found = measured(family)
     for case in frozen_cases(settings()):
         norms = torch.zeros(N_TASKS)
@@ -145,7 +145,7 @@ def test_the_frozen_trajectory_is_that_of_the_fixed_size(family: TaskFamily) -> 
 
 
 def test_products_of_gradients_at_the_same_points(family: TaskFamily) -> None:
-    rule, n_classes = learner(), classes_per_task(family)
+    rule, n_classes = learner(), family.settings.classes_per_task
     draws, found = measured(family)
     case = Case(support=2, query=4, steps=STEPS)
     expected = torch.zeros(2, N_TASKS)
@@ -168,7 +168,7 @@ def test_products_of_gradients_at_the_same_points(family: TaskFamily) -> None:
 def test_sigma_is_the_largest_deviation_along_the_trajectory_on_its_own_examples(
     family: TaskFamily,
 ) -> None:
-    rule, n_classes = learner(), classes_per_task(family)
+    rule, n_classes = learner(), family.settings.classes_per_task
     draws, found = measured(family)
     size, n_held = 2, n_classes * settings().sigma_size
     sigma = torch.zeros(N_TASKS)
