@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from lft.report.statistics import Finding, Interval, mean_interval
+from lft.report.statistics import Finding, Interval, against, mean_interval
 
 EXACT = 1e-9
 """Largest relative difference between Statement 1's recursion and autograd, in float64."""
@@ -25,9 +25,8 @@ def statement1(theory: pd.DataFrame) -> Finding | None:
     if errors.empty:
         return None
     worst = float(errors.max())
-    interval = Interval(worst, np.nan, np.nan, len(errors), f"largest of {len(errors)} cases")
-    holds = worst <= EXACT
-    return Finding(f"largest relative difference {worst:.1e}", interval, holds, holds, exact=True)
+    note = f"largest of {len(errors)} cases"
+    return Finding(f"largest relative difference {worst:.1e}", holds=worst <= EXACT, note=note)
 
 
 def bound(theory: pd.DataFrame) -> Finding | None:
@@ -38,10 +37,8 @@ def bound(theory: pd.DataFrame) -> Finding | None:
     share, ratio = share_below_bound(points), bound_over_gap(points)
     if ratio.empty:
         return None
-    kind = f"smallest bound / gap of {len(ratio)} points"
-    interval = Interval(float(ratio.min()), np.nan, np.nan, len(ratio), kind)
     ours = f"holds at {share:.0%} of points; bound / gap {ratio.min():.2g} to {ratio.max():.2g}"
-    return Finding(ours, interval, share == 1, share == 1, exact=True)
+    return Finding(ours, holds=share == 1, note=f"{len(points)} points")
 
 
 def decay_support(theory: pd.DataFrame) -> Finding | None:
@@ -74,7 +71,7 @@ def sigma(theory: pd.DataFrame) -> Finding | None:
         where: float(stats.spearmanr(group["sigma"], group["gap"]).statistic)
         for where, group in rest.groupby(["experiment", "seed"], observed=True)
     }
-    return _over_seeds(correlations, "rank correlation")
+    return _over_seeds(correlations, "rank correlation", 0.1)
 
 
 def vanishing(theory: pd.DataFrame) -> Finding | None:
@@ -93,7 +90,7 @@ def vanishing(theory: pd.DataFrame) -> Finding | None:
         return None
     lead = pd.Series(np.log10(change["lft"] / change["maml"]))
     what = f"log10 of LFT's over MAML's change of the norm from K = {first} to {last}"
-    return _over_seeds(lead.to_dict(), what)
+    return _over_seeds(lead.to_dict(), what, float(np.log10(1.1)))
 
 
 TESTS: dict[str, Callable[[pd.DataFrame], Finding | None]] = {
@@ -196,32 +193,31 @@ def _decay(theory: pd.DataFrame, varied: str, fixed: str) -> Finding | None:
     """The slope of :func:`decay_slopes` is 1 for the gap at trained φ."""
     slopes = decay_slopes(theory, "gap", varied, fixed)
     trained = {(where, seed): slope for (where, at, seed), slope in slopes.items() if at == "best"}
-    return _over_seeds(trained, "slope", expected=1.0)
+    return _over_seeds(trained, "slope", 0.1, expected=1.0)
 
 
 def _over_seeds(
-    values: Mapping[Any, float], what: str, expected: float | None = None
+    values: Mapping[Any, float], what: str, smallest: float, expected: float | None = None
 ) -> Finding | None:
-    """Whether a quantity is positive, and equal to ``expected`` if given, in every experiment.
+    """Whether a quantity is positive, or above ``expected`` if given, in every experiment.
 
     Args:
         values: by experiment and seed.
+        smallest: effect of interest.
     """
     known = pd.Series(values, dtype=float).dropna()
     if known.empty:
         return None
-    by_experiment = known.groupby(level=0)
-    intervals = {str(name): mean_interval(group) for name, group in by_experiment}
-    weakest = min(intervals.values(), key=lambda interval: interval.mean)
-    if expected is not None:
-        weakest = max(intervals.values(), key=lambda interval: abs(interval.mean - expected))
+    readings = {
+        str(name): (group - (expected or 0.0)).to_numpy() for name, group in known.groupby(level=0)
+    }
     numbers = ", ".join(
-        f"{name} {i.mean:.2f}" + ("" if np.isnan(i.low) else f" ± {i.half_width:.2f}")
-        for name, i in intervals.items()
+        f"{name} {interval.mean + (expected or 0.0):.2f}"
+        + ("" if np.isnan(interval.low) else f" ± {interval.half_width:.2f}")
+        for name, interval in ((name, mean_interval(v)) for name, v in readings.items())
     )
-    holds = all(interval.mean > 0 for interval in intervals.values())
-    proven = all(
-        interval.low > 0 and (expected is None or interval.low <= expected <= interval.high)
-        for interval in intervals.values()
+    unit = what if expected is None else f"{what} − {expected:g}"
+    weakest = against(readings)
+    return Finding(
+        f"{what}: {numbers}", tuple(readings[weakest]), smallest, unit, len(readings), note=weakest
     )
-    return Finding(f"{what}: {numbers}", weakest, holds, proven)
