@@ -154,7 +154,7 @@ def aggregate(profile: ProfileFile = QUICK, results: Results = None) -> None:
 
 @app.command()
 def tables(profile: ProfileFile = QUICK, results: Results = None) -> None:
-    """Write the tables, claims.csv and alternatives.csv."""
+    """Write the tables, claims.json, claims.csv and alternatives.csv."""
     from lft.report.alternatives import write_alternatives
     from lft.report.claims import write_claims
     from lft.report.tables import write_tables

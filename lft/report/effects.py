@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -57,6 +57,14 @@ class Scale(Settings):
             difference = a - b if self.scale == "points" else np.log(a / b)
         return np.asarray(self.sign * difference)
 
+    def centre(self, means: Floats) -> float:
+        """Mean over seeds on this scale, so that two of them make the effect: geometric for ratios;
+        NaN for a missing seed is left out."""
+        known = means[np.isfinite(means)]
+        if not len(known):
+            return np.nan
+        return float(known.mean() if self.scale == "points" else np.exp(np.log(known).mean()))
+
     def raw(self, lead: float) -> float:
         """A lead as it is shown: the difference a − b, or the ratio a / b."""
         return self.sign * lead if self.scale == "points" else float(np.exp(self.sign * lead))
@@ -81,11 +89,11 @@ class Measured:
     def __init__(self, profile: Profile, results: Path, metrics: Sequence[str]) -> None:
         self.profile = profile
         self.results = results
-        rows = read_rows(results / "measurements.csv", Measurement._fields)
-        wanted = rows["metric"].astype(str).isin({*metrics, "asr"})
-        keys = ["experiment", "trained_on", "tested_on", "method", "order"]
-        self._groups = dict(list(rows[wanted].groupby([*keys, "metric"], observed=True)))
+        path = results / "measurements.csv"
+        written = path.stat().st_mtime_ns if path.is_file() else 0
+        self._groups = _groups(path, written, frozenset({*metrics, "asr"}))
         self._cubes: dict[tuple[str, ...], Cube | None] = {}
+        keys = ["experiment", "trained_on", "tested_on", "method", "order"]
         cells = read_rows(results / "cells.csv", CELL_COLUMNS)
         self.status = {
             tuple(map(str, key)): dict(zip(group["seed"], group["status"].astype(str), strict=True))
@@ -187,13 +195,13 @@ class Measured:
         worst = (finite.min() if scale.sign > 0 else finite.max()) if len(finite) else np.nan
         filled = []
         for cell, values in zip((a, b), found, strict=True):
-            floor = None
-            if scale.floor != "asr":
-                floor = self.floor(experiment, cell, metric, scale)
+            floor = self.floor(experiment, cell, metric, scale)
             missing = ~np.isfinite(values)
             missing &= ~self._absent(experiment, cell)[:, None]
-            there = floor is not None and floor.shape == values.shape
-            filled.append(np.where(missing, floor if there else worst, values))
+            if scale.floor == "asr" or floor is None or floor.shape != values.shape:
+                filled.append(np.where(missing, worst, values))
+            else:
+                filled.append(np.where(missing, floor, values))
         return filled[0], filled[1]
 
     def _absent(self, experiment: str, cell: CellName) -> np.ndarray:
@@ -248,6 +256,14 @@ class Measured:
         return _not_better(scale.lead(values.mean(1), floor.mean(1)))
 
 
+@lru_cache(maxsize=1)
+def _groups(path: Path, _written: int, metrics: frozenset[str]) -> dict[Any, pd.DataFrame]:
+    """Rows of each cell and metric; kept, as one command asks for them several times."""
+    rows = read_rows(path, Measurement._fields)
+    keys = ["experiment", "trained_on", "tested_on", "method", "order", "metric"]
+    return dict(list(rows[rows["metric"].isin(metrics)].groupby(keys, observed=True)))
+
+
 def _not_better(leads: Floats) -> bool | None:
     p = greater_p(leads[np.isfinite(leads)])
     return None if np.isnan(p) else p >= ALPHA
@@ -256,7 +272,7 @@ def _not_better(leads: Floats) -> bool | None:
 def _cube(rows: pd.DataFrame | None, seeds: Sequence[int]) -> Cube | None:
     if rows is None or rows.empty:
         return None
-    tasks, names = pd.factorize(rows["task"].astype(str), sort=True)
+    tasks, names = pd.factorize(rows["task"], sort=True)
     steps = np.unique(rows["step"])
     values = np.full((len(seeds), len(names), len(steps)), np.nan)
     position = {seed: index for index, seed in enumerate(seeds)}
@@ -268,7 +284,7 @@ def _cube(rows: pd.DataFrame | None, seeds: Sequence[int]) -> Cube | None:
         np.searchsorted(steps, rows["step"])[known],
     )
     values[index] = rows["value"].to_numpy()[known]
-    return Cube(values, tuple(names), tuple(steps.tolist()))
+    return Cube(values, tuple(map(str, names)), tuple(steps.tolist()))
 
 
 def widest(leads: Floats) -> tuple[Floats, Floats]:

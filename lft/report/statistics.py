@@ -230,7 +230,9 @@ def against(effects: Mapping[str, ArrayLike]) -> str:
     "the statement holds in every reading" (intersection-union); otherwise it is the negative one
     with the smallest p, whose p must be multiplied by the number of readings.
     """
-    means = {name: float(np.mean(np.asarray(values, dtype=float))) for name, values in effects.items()}
+    means = {
+        name: float(np.mean(np.asarray(values, dtype=float))) for name, values in effects.items()
+    }
     p = {name: np.nan_to_num(two_sided_p(values), nan=1.0) for name, values in effects.items()}
     negative = [name for name, mean in means.items() if not mean > 0]
     if negative:

@@ -16,10 +16,11 @@ A result folder ``results/<profile>/`` holds::
     summary.csv                            means over test tasks: SUMMARY_COLUMNS
     cells.csv                              status of every cell: CELL_COLUMNS
     theory.csv                             all theory/*.csv, joined
-    claims.csv                             a verdict on every claim: CLAIM_COLUMNS
+    claims.json, claims.csv                a verdict on every claim: lft.report.claims.verdict
     alternatives.csv                       what variants change: ALTERNATIVE_COLUMNS
     tables/, figures/                      each as CSV and in forms for papers and pages
-    report.html, verdicts.md               the page, and its table of verdicts for a README
+    report.html                            the page
+    verdicts.md, numbers.md                its verdicts, and every method's outcome, for a README
     search.csv                             hyper-parameter searches only: SEARCH_COLUMNS
 """
 
@@ -99,27 +100,6 @@ SUMMARY_COLUMNS = (
     "tasks",
 )
 """Mean and standard deviation of a metric over the test tasks of one seed."""
-
-CLAIM_COLUMNS = (
-    "claim",
-    "metric",
-    "paper",
-    "ours",
-    "difference",
-    "low",
-    "high",
-    "interval",
-    "n_seeds",
-    "p",
-    "verdict",
-    "reason",
-    "figure",
-    "text",
-    "place",
-    "seconds",
-)
-"""One claim of the paper; ``low`` and ``high`` bound ``difference``, ``p`` is Holm-adjusted,
-``seconds`` is what the meta-trainings or theory measurements that it rests on took."""
 
 ALTERNATIVE_COLUMNS = (
     "experiment", "trained_on", "tested_on", "order", "method", "alternative", "label", "settings",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -36,6 +37,8 @@ from lft.report.statistics import (
 from lft.results.records import THEORY_COLUMNS, read_json, read_rows
 from lft.seeding import seed_from
 
+LARGEST_LOG = 20.0
+"""Of a ratio that is written down."""
 AnyClaim = CellClaim | TheoryClaim
 
 
@@ -70,7 +73,9 @@ class Evidence:
         return "" if 1 < n == self.n_planned else f"n = {n}/{self.n_planned} seeds"
 
 
-def judge(profile: Profile, results: Path, claims: Claims | None = None) -> list[Verdict]:
+def judge(
+    profile: Profile, results: Path, claims: Claims | None = None, *, diagnostics: bool = True
+) -> list[Verdict]:
     """Test claims, by default the paper's, on a result folder and give the verdicts.
 
     The unit is the seed: of each, the mean over test tasks of one cell minus that of another (or
@@ -88,52 +93,57 @@ def judge(profile: Profile, results: Path, claims: Claims | None = None) -> list
     p is that of a two-sided t test over seeds, Holm-adjusted over all empirical claims that the
     profile plans; the equivalence tests are adjusted among themselves. Every verdict is computed
     again without the seeds in which a run diverged or was not trained.
+
+    Args:
+        diagnostics: whether the rows have bootstrap intervals, too.
     """
     chosen = claims or load_claims()
-    court = _Court(profile, results, chosen)
+    court = _Court(profile, results, chosen, diagnostics=diagnostics)
     statuses = [court.status(claim) for claim in chosen.claims]
     found = [
         court.evidence(claim) if status == "judged" else None
         for claim, (status, _) in zip(chosen.claims, statuses, strict=True)
     ]
     sound = [
-        court.evidence(claim, sound=True) if evidence is not None and court.failed(claim) else evidence
+        court.evidence(claim, sound=True)
+        if evidence is not None and court.failed(claim)
+        else evidence
         for claim, evidence in zip(chosen.claims, found, strict=True)
     ]
     tests = [
         claim.kind != "check" and status in ("judged", "not measured")
         for claim, (status, _) in zip(chosen.claims, statuses, strict=True)
     ]
-    words, p, equivalence = decide_all(found, tests)
-    without, _, _ = decide_all(sound, tests)
-    return [
-        court.verdict(claim, status, evidence, word, *numbers, other, alpha=ALPHA / max(1, sum(tests)))
-        for claim, status, evidence, word, numbers, other in zip(
-            chosen.claims, statuses, found, words, zip(p, equivalence, strict=True), without,
-            strict=True,
-        )
-    ]  # fmt: skip
+    rulings = decide_all(found, tests)
+    without = [ruling and ruling.word for ruling in decide_all(sound, tests)]
+    judged = zip(chosen.claims, statuses, found, rulings, without, strict=True)
+    return [court.verdict(*row, ALPHA / max(1, sum(tests))) for row in judged]
 
 
-def decide_all(
-    found: Sequence[Evidence | None], tests: Sequence[bool]
-) -> tuple[list[Word | None], Floats, Floats]:
-    """Verdicts of a family of claims, with the adjusted p-values of both kinds of test.
+class Ruling(NamedTuple):
+    """A verdict with the adjusted p-values of the claim's own test and of equivalence."""
+
+    word: Word
+    p: float
+    equivalence: float
+
+
+def decide_all(found: Sequence[Evidence | None], tests: Sequence[bool]) -> list[Ruling | None]:
+    """Verdicts of a family of claims.
 
     Args:
         found: None where there is nothing to judge.
-        tests: which of them count in the adjustment.
+        tests: which of them count in the adjustments.
     """
     counted = np.array(tests, dtype=bool)
     usable = [e if e is not None and not e.incomplete else None for e in found]
     p = np.array([np.nan if e is None else e.p for e in usable])
     equal = np.array([np.nan if e is None else _no_difference_p(e) for e in usable])
     p[counted], equal[counted] = holm(p[counted]), holm(equal[counted])
-    words: list[Word | None] = [
-        None if evidence is None else decide(evidence, float(of), float(same))
-        for evidence, of, same in zip(found, p, equal, strict=True)
+    return [
+        None if evidence is None else Ruling(decide(evidence, of, same), of, same)
+        for evidence, of, same in zip(found, p.tolist(), equal.tolist(), strict=True)
     ]
-    return words, p, equal
 
 
 def decide(evidence: Evidence, p: float, equivalence: float) -> Word:
@@ -181,12 +191,15 @@ def _no_difference_p(evidence: Evidence) -> float:
 class _Court:
     """Everything that the verdicts on one result folder need, read once."""
 
-    def __init__(self, profile: Profile, results: Path, claims: Claims) -> None:
+    def __init__(
+        self, profile: Profile, results: Path, claims: Claims, *, diagnostics: bool = False
+    ) -> None:
         self.profile, self.results, self.claims = profile, results, claims
-        metrics = {claim.metric for claim in claims.claims if isinstance(claim, CellClaim)}
-        self.measured = Measured(profile, results, sorted(metrics))
+        self.diagnostics = diagnostics
+        self.measured = Measured(profile, results, sorted(claims.metrics))
         self.theory = read_rows(results / "theory.csv", THEORY_COLUMNS)
         self.paper = load_paper()
+        self._findings: dict[str, Finding | None] = {}
 
     # ------------------------------------------------------------ what there is
 
@@ -255,9 +268,7 @@ class _Court:
             int(keep.sum()), note,
         )  # fmt: skip
 
-    def _leads(
-        self, claim: CellClaim, scale: Scale
-    ) -> tuple[Floats, str, tuple[str, ...]]:
+    def _leads(self, claim: CellClaim, scale: Scale) -> tuple[Floats, str, tuple[str, ...]]:
         """Leads (seeds, steps) up to the claim's step, both means as text, and notes."""
         measured = self.measured
         metric = metric_of(claim.metric)
@@ -276,7 +287,7 @@ class _Court:
             for step in steps
         ]  # fmt: skip
         a, b = np.array(means).transpose(1, 2, 0)
-        ours = " vs ".join(metric.shown(float(np.nanmean(v[:, -1]))) for v in (a, b))
+        ours = " vs ".join(metric.shown(scale.centre(v[:, -1])) for v in (a, b))
         return scale.lead(a, b), ours, (f"after {last} steps",) if last != claim.step else ()
 
     def _arrival_text(self, experiment: str, arrivals: Floats) -> str:
@@ -315,7 +326,9 @@ class _Court:
         return a, b
 
     def _finding(self, claim: TheoryClaim) -> Finding | None:
-        return theory_tests.TESTS[claim.test](self.theory)
+        if claim.test not in self._findings:
+            self._findings[claim.test] = theory_tests.TESTS[claim.test](self.theory)
+        return self._findings[claim.test]
 
     def _of_theory(self, claim: TheoryClaim) -> Evidence | None:
         finding = self._finding(claim)
@@ -338,42 +351,34 @@ class _Court:
         claim: AnyClaim,
         status: tuple[Status, str],
         evidence: Evidence | None,
-        word: Word | None,
-        p: float,
-        equivalence: float,
+        ruling: Ruling | None,
         without: Word | None,
-        *,
         alpha: float,
     ) -> Verdict:
-        """The row of a claim."""
-        values = {
+        """The row of a claim; ``alpha`` is the level of Holm's first step."""
+        values: dict[str, Any] = {
             "claim": claim.id, "text": claim.claim, "place": claim.place,
             "hypothesis": claim.hypothesis, "figure": claim.figure, "kind": claim.kind,
             "metric": claim.test if isinstance(claim, TheoryClaim) else claim.metric,
-            "unit": "", "status": status[0], "verdict": word, "reason": status[1],
+            "unit": "", "status": status[0], "reason": status[1],
             "paper": self._printed(claim), "ours": "–", "n_seeds": 0,
             "seconds": self._seconds(claim),
         }  # fmt: skip
         if isinstance(claim, TheoryClaim):
             values |= self._theory_values(claim)
-        if evidence is None:
+        if evidence is None or ruling is None:
             return Verdict.from_numbers(**values)
-        shown = _shown_effect(self, claim, evidence)
-        sd = upper_sd(evidence.effects)
-        values |= shown | {
-            "ours": evidence.ours,
-            "n_seeds": len(evidence.effects),
-            "p": p,
-            "p_equivalence": equivalence,
-            "g": hedges_g(evidence.effects),
+        effects = evidence.effects
+        values |= self._shown_effect(claim, evidence) | {
+            "verdict": ruling.word, "without_failures": without, "ours": evidence.ours,
+            "n_seeds": len(effects), "n_for": int((effects > 0).sum()),
+            "p": ruling.p, "p_equivalence": ruling.equivalence, "g": hedges_g(effects),
             "reason": "; ".join(filter(None, (evidence.incomplete, *evidence.note))),
-            "without_failures": without,
-        }
-        if word == "inconclusive":
+        }  # fmt: skip
+        if ruling.word == "inconclusive":
+            sd = upper_sd(effects)
             values["seeds_needed"] = seeds_needed(sd, evidence.margin, alpha)
-            values["detectable"] = self._amount(
-                claim, detectable(sd, len(evidence.effects), alpha)
-            )
+            values["detectable"] = self._amount(claim, detectable(sd, len(effects), alpha))
         if isinstance(claim, CellClaim):
             values |= self._cell_values(claim)
         return Verdict.from_numbers(**values)
@@ -381,21 +386,37 @@ class _Court:
     def _amount(self, claim: AnyClaim, effect: float) -> float:
         """An effect's size as it is shown: a difference, or a ratio above 1."""
         if isinstance(claim, CellClaim) and self.claims.metrics[claim.metric].scale == "ratio":
-            return float(np.exp(effect))
+            return float(np.exp(min(effect, LARGEST_LOG)))
         return effect
 
-    def _theory_values(self, claim: TheoryClaim) -> dict[str, object]:
+    def _shown_effect(self, claim: AnyClaim, evidence: Evidence) -> dict[str, Any]:
+        """Effect and interval in the units of the table."""
+        if isinstance(claim, TheoryClaim):
+            effect, low, high, _, kind, _ = mean_interval(evidence.effects)
+            return {
+                "effect": effect, "low": low, "high": high, "interval": kind,
+                "margin": evidence.margin,
+            }  # fmt: skip
+        scale = self.claims.metrics[claim.metric]
+        interval = mean_interval(evidence.effects, bounds=scale.bounds)
+        low, high = sorted(map(scale.raw, (interval.low, interval.high)))
+        return {
+            "unit": _unit(scale), "effect": scale.raw(interval.mean), "low": low, "high": high,
+            "interval": interval.kind, "cut": interval.cut, "margin": scale.smallest,
+        }  # fmt: skip
+
+    def _theory_values(self, claim: TheoryClaim) -> dict[str, Any]:
         finding = self._finding(claim)
         if finding is None:
             return {}
         holds = {True: "holds", False: "fails", None: None}[finding.holds]
         return {"unit": finding.unit, "ours": finding.ours, "check": holds, "reason": finding.note}
 
-    def _cell_values(self, claim: CellClaim) -> dict[str, object]:
+    def _cell_values(self, claim: CellClaim) -> dict[str, Any]:
         """Floors, failures and diagnostics of a claim about two cells."""
         measured = self.measured
         scale = self.claims.metrics[claim.metric]
-        values: dict[str, object] = {}
+        values: dict[str, Any] = {}
         floors = self.floors(claim)
         for name, cell, floor in zip("ab", (claim.a, claim.b), floors, strict=True):
             untrained = measured.untrained(claim.experiment, cell)
@@ -410,7 +431,8 @@ class _Court:
             return values
         paired = claim.a[1] == claim.b[1] and a.shape == b.shape
         values["improvement"] = improvement(scale.sign * a, scale.sign * b, paired=paired)
-        if claim.kind != "wider" and claim.metric != ARRIVAL and len(a) > 1:
+        drawn = self.diagnostics and claim.kind != "wider" and claim.metric != ARRIVAL
+        if drawn and len(a) > 1:
             random = np.random.default_rng(seed_from("bootstrap", claim.id))
             ends = hierarchical_bootstrap(scale.lead, a, b, random, paired=paired)
             low, high = sorted(scale.raw(end) for end in ends)
@@ -499,24 +521,6 @@ def _amount(scale: Scale, leads: Floats) -> str:
 
 def _unit(scale: Scale) -> str:
     return "points" if scale.scale == "points" else "ratio"
-
-
-def _shown_effect(court: _Court, claim: AnyClaim, evidence: Evidence) -> dict[str, object]:
-    """Effect and interval in the units of the table."""
-    if isinstance(claim, TheoryClaim):
-        interval = mean_interval(evidence.effects)
-        effect, low, high = interval[:3]
-        return {
-            "effect": effect, "low": low, "high": high, "interval": interval.kind,
-            "margin": evidence.margin,
-        }  # fmt: skip
-    scale = court.claims.metrics[claim.metric]
-    interval = mean_interval(evidence.effects, bounds=scale.bounds)
-    low, high = sorted(map(scale.raw, (interval.low, interval.high)))
-    return {
-        "unit": _unit(scale), "effect": scale.raw(interval.mean), "low": low, "high": high,
-        "interval": interval.kind, "cut": interval.cut, "margin": scale.smallest,
-    }  # fmt: skip
 
 
 def _seconds(manifests: Iterable[Path]) -> float:

@@ -36,13 +36,6 @@ class CellClaim(Claim):
     b: CellName
     step: int
 
-    @model_validator(mode="after")
-    def _known_methods(self) -> CellClaim:
-        for _, _, method, _ in (self.a, self.b):
-            if method not in METHODS:
-                raise ValueError(f"unknown method {method!r}{suggestion(method, METHODS)}")
-        return self
-
 
 class TheoryClaim(Claim):
     """A statement about the rows of theory.csv; ``check`` is one that is proven, so that it tests
@@ -91,7 +84,9 @@ def load_claims(path: Path = CLAIMS) -> Claims:
     content = read_yaml(path, "claims")
     entries = content.get("claims") if isinstance(content, dict) else None
     if not (isinstance(entries, list) and all(isinstance(entry, dict) for entry in entries)):
-        raise UsageError(f"{path}: expected version, date, metrics, hypotheses and a list of claims")
+        raise UsageError(
+            f"{path}: expected version, date, metrics, hypotheses and a list of claims"
+        )
     claims: list[CellClaim | TheoryClaim] = []
     for number, entry in enumerate(entries, start=1):
         kind = TheoryClaim if entry.get("kind") in ("theory", "check") else CellClaim
@@ -100,6 +95,10 @@ def load_claims(path: Path = CLAIMS) -> Claims:
         except ValidationError as error:
             where = f"claim {number} ({entry.get('id', 'without id')})"
             raise UsageError(f"{path}: {where}: {explain(error, kind)}") from None
+        for method in _methods(claims[-1]):
+            if method not in METHODS:
+                hint = suggestion(method, METHODS)
+                raise UsageError(f"{path}: claim {number}: unknown method {method!r}{hint}")
         if claims[-1].id in {claim.id for claim in claims[:-1]}:
             raise UsageError(f"{path}: claim {claims[-1].id!r} is listed twice")
     try:
@@ -108,6 +107,10 @@ def load_claims(path: Path = CLAIMS) -> Claims:
         )
     except ValidationError as error:
         raise UsageError(f"{path}: {explain(error, Claims)}") from None
+
+
+def _methods(claim: CellClaim | TheoryClaim) -> tuple[str, ...]:
+    return (claim.a[2], claim.b[2]) if isinstance(claim, CellClaim) else ()
 
 
 def load_paper(path: Path = REFERENCE / "paper.csv") -> dict[tuple[str, ...], dict[str, str]]:

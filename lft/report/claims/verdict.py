@@ -40,6 +40,7 @@ class Verdict(Settings):
     cut: bool = False  #: the interval was cut at the end of what the effect can be
     margin: float | None = None  #: smallest effect of interest
     n_seeds: int
+    n_for: int | None = None  #: seeds on the claim's side
     p: float | None = None  #: Holm-adjusted over all empirical claims of the profile
     p_equivalence: float | None = None  #: of "no difference", Holm-adjusted among themselves
     g: float | None = None  #: Hedges' g over seeds, positive on the claim's side

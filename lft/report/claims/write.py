@@ -28,7 +28,9 @@ def write_claims(profile: Profile, results: Path, claims: Path = CLAIMS) -> None
     """
     found = verdicts(profile, results, claims)
     write_text(results / "claims.json", found.model_dump_json(indent=1) + "\n")
-    rows = pd.DataFrame([row.model_dump() for row in found.claims], columns=list(Verdict.model_fields))
+    rows = pd.DataFrame(
+        [row.model_dump() for row in found.claims], columns=list(Verdict.model_fields)
+    )
     write_frame(results / "claims.csv", rows)
 
 
