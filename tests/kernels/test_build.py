@@ -49,7 +49,7 @@ try:
 except UsageError as error:
     print(str(error).replace(" ", "_"))
 if native.available(torch.device("cpu"), torch.float32):
-    from tests.finetuners.test_fused import Case, assert_close
+    from tests.kernels.test_lstm_kernel import Case, assert_close
     case = Case(layers=2, hidden=10, n=70, steps=4)
     _, updates, gradients = case.fused()
     _, expected, expected_gradients = case.reference()
