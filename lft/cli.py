@@ -290,16 +290,17 @@ def compare(
     ] = None,
 ) -> None:
     """Put the measurements of two result folders side by side and say whether they agree."""
-    from rich.console import Console
-
-    from lft.report.compare import as_table
+    from lft.report.compare import as_table, sources_note, terminal
     from lft.report.compare import compare as compared
     from lft.results.records import write_rows
 
     frame = compared(a, b)
     if output:
         write_rows(output, list(frame.columns), frame.itertuples(index=False))
-    Console().print(as_table(frame))
+    table = as_table(frame)
+    terminal(table).print(table)
+    if note := sources_note(frame):
+        typer.echo(f"other data: {note}")
 
 
 @app.command()

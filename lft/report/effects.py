@@ -285,23 +285,3 @@ def _cube(rows: pd.DataFrame | None, seeds: Sequence[int]) -> Cube | None:
     )
     values[index] = rows["value"].to_numpy()[known]
     return Cube(values, tuple(map(str, names)), tuple(steps.tolist()))
-
-
-def widest(leads: Floats) -> tuple[Floats, Floats]:
-    """The largest lead at few steps, and by how much it exceeds the lead after the last step.
-
-    The step is chosen for each seed by the mean of the other seeds: the maximum of a seed's own
-    noisy curve would exceed its end even where all true leads are the same.
-
-    Args:
-        leads: (seeds, steps), the last step in the last column.
-
-    Returns:
-        Early leads and excesses, both (seeds,); NaN for a single seed.
-    """
-    n = len(leads)
-    if n < 2 or leads.shape[1] < 2:
-        return np.full(n, np.nan), np.full(n, np.nan)
-    others = (leads.sum(0) - leads)[:, :-1] / (n - 1)
-    early = leads[np.arange(n), others.argmax(1)]
-    return early, early - leads[:, -1]

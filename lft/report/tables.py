@@ -338,7 +338,7 @@ class Builder:
         return TableCell(key, ours, worst, note, interval, printed, value, step)
 
     def _arrival(self, key: Key, rows: pd.DataFrame, note: str) -> tuple[str, str, Interval]:
-        """First step at which a seed's mean ASR is 100 %, over the seeds that have one; the note has
+        """First step at which a seed's mean ASR is 100 %, over seeds that have one; the note has
         the share of tasks that ever get there and the restricted mean of their first step."""
         testing = self.profile.experiments[key.experiment].testing
         curves = self.summary[key._replace(metric="asr")]
@@ -392,8 +392,8 @@ class Builder:
             metric = metric_of(experiment.primary).header
             caption = (
                 f"Learned methods beside hand-designed rules, {experiment.title}: effect on "
-                f"{metric} after {experiment.testing.written(STEP)} fine-tuning steps with its 95 % "
-                "t interval over seeds, judged as the claims are, Holm-adjusted among themselves"
+                f"{metric} after {experiment.testing.written(STEP)} steps, with its 95 % t interval "
+                "over seeds, judged as the claims are, Holm-adjusted among themselves"
             )
             yield Table(
                 f"table-baselines-{name}", caption, "trained on → tested on, method",

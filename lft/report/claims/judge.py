@@ -15,7 +15,7 @@ from lft.metrics import metric_of
 from lft.report import theory_tests
 from lft.report.claims.model import CellClaim, Claims, TheoryClaim, load_claims, load_paper
 from lft.report.claims.verdict import Status, Verdict, Word
-from lft.report.effects import ARRIVAL, CellName, Measured, Scale, widest
+from lft.report.effects import ARRIVAL, CellName, Measured, Scale
 from lft.report.statistics import (
     ALPHA,
     Finding,
@@ -27,6 +27,7 @@ from lft.report.statistics import (
     hierarchical_bootstrap,
     holm,
     improvement,
+    largest_mean_p,
     mean_interval,
     restricted_mean,
     seeds_needed,
@@ -52,6 +53,7 @@ class Evidence:
         effects: (seeds,) leads of a over b on the metric's scale, positive on the claim's side.
         margin: smallest effect of interest on that scale.
         p: of the claim's own test, two-sided and not yet adjusted.
+        equivalence: p of the two one-sided tests; NaN where the claim itself is one of equality.
         vacuous: the floor rule's outcome.
         n_planned: seeds that the profile has.
         note: what else should be known.
@@ -62,6 +64,7 @@ class Evidence:
     effects: Floats
     margin: float
     p: float
+    equivalence: float
     vacuous: bool
     n_planned: int
     note: tuple[str, ...] = ()
@@ -138,7 +141,7 @@ def decide_all(found: Sequence[Evidence | None], tests: Sequence[bool]) -> list[
     counted = np.array(tests, dtype=bool)
     usable = [e if e is not None and not e.incomplete else None for e in found]
     p = np.array([np.nan if e is None else e.p for e in usable])
-    equal = np.array([np.nan if e is None else _no_difference_p(e) for e in usable])
+    equal = np.array([np.nan if e is None else e.equivalence for e in usable])
     p[counted], equal[counted] = holm(p[counted]), holm(equal[counted])
     return [
         None if evidence is None else Ruling(decide(evidence, of, same), of, same)
@@ -181,11 +184,38 @@ def claim_p(kind: str, effects: Floats, margin: float) -> float:
     return two_sided_p(effects)
 
 
-def _no_difference_p(evidence: Evidence) -> float:
-    """Claims of equality ask for equivalence themselves."""
-    if evidence.kind in ("equivalent", "not-worse"):
-        return np.nan
-    return equivalence_p(evidence.effects, evidence.margin)
+def no_difference_p(kind: str, effects: Floats, margin: float) -> float:
+    """p of "no difference"; claims of equality ask for it themselves."""
+    return np.nan if kind in ("equivalent", "not-worse") else equivalence_p(effects, margin)
+
+
+def wider(
+    leads: Floats, margin: float, random: np.random.Generator
+) -> tuple[int, Floats, float, float]:
+    """Whether the largest lead before the last step exceeds that after it.
+
+    Supported only if the lead itself is one, since being behind by less is none; contradicted only
+    if the leads at all earlier steps are smaller than the last; no difference only if none of them
+    differs.
+
+    Args:
+        leads: (seeds, steps), the last step in the last column.
+
+    Returns:
+        The step's column, excesses over the last lead there (seeds,), the two-sided p and that of
+        no difference.
+    """
+    excess = leads[:, :-1] - leads[:, -1:]
+    column, above = largest_mean_p(excess, random)
+    chosen, early = excess[:, column], leads[:, column]
+    if excess.size == 0 or np.isnan(above):
+        return column, chosen, np.nan, np.nan
+    if chosen.mean() > 0:
+        p = max(2 * above, two_sided_p(early)) if early.mean() > 0 else 1.0
+    else:
+        p = max(two_sided_p(of_step) for of_step in excess.T)
+    same = max(equivalence_p(of_step, margin) for of_step in excess.T)
+    return column, chosen, min(1.0, p), same
 
 
 class _Court:
@@ -257,16 +287,25 @@ class _Court:
         leads, ours, note = self._leads(claim, scale)
         known = keep & np.isfinite(leads).all(1)
         effects, p = leads[:, -1][known], np.nan
+        p = claim_p(claim.kind, effects, scale.margin)
+        same = no_difference_p(claim.kind, effects, scale.margin)
         if claim.kind == "wider":
-            early, effects = widest(leads[known])
-            p = _wider_p(early, effects)
-            note = (*note, f"largest lead before the last step {_amount(scale, early)}")
-        else:
-            p = claim_p(claim.kind, effects, scale.margin)
+            random = np.random.default_rng(seed_from("rotations", claim.id))
+            column, effects, p, same = wider(leads[known], scale.margin, random)
+            step = self._steps(claim)[column]
+            lead = _amount(scale, leads[known][:, column])
+            note = (*note, f"largest lead before the last step: {lead}, at step {step}")
         return Evidence(
-            ours, claim.kind, effects, scale.margin, p, self._vacuous(claim, scale),
+            ours, claim.kind, effects, scale.margin, p, same, self._vacuous(claim, scale),
             int(keep.sum()), note,
         )  # fmt: skip
+
+    def _steps(self, claim: CellClaim) -> list[int]:
+        """The steps that a claim looks at, the last one last."""
+        last = self.measured.last_step(claim.experiment, claim.step)
+        if claim.kind != "wider":
+            return [last]
+        return [step for step in self.measured.steps(claim.experiment) if 0 < step <= last]
 
     def _leads(self, claim: CellClaim, scale: Scale) -> tuple[Floats, str, tuple[str, ...]]:
         """Leads (seeds, steps) up to the claim's step, both means as text, and notes."""
@@ -277,14 +316,11 @@ class _Court:
             ours = " vs ".join(self._arrival_text(claim.experiment, v) for v in (a, b))
             return scale.lead(a, b)[:, None], ours, tuple(self._arrival_notes(claim))
         last = measured.last_step(claim.experiment, claim.step)
-        steps = [last]
-        if claim.kind == "wider":
-            steps = [step for step in measured.steps(claim.experiment) if 0 < step <= last]
         means = [
             [values.mean(1) for values in measured.pair(
                 claim.experiment, claim.a, claim.b, claim.metric, scale, step
             )]
-            for step in steps
+            for step in self._steps(claim)
         ]  # fmt: skip
         a, b = np.array(means).transpose(1, 2, 0)
         ours = " vs ".join(metric.shown(scale.centre(v[:, -1])) for v in (a, b))
@@ -340,8 +376,8 @@ class _Court:
             p = min(1.0, finding.readings * p)
         note = (finding.note,) if finding.note else ()
         return Evidence(
-            finding.ours, "better", effects, finding.smallest, p, False,
-            len(self.profile.seeds), note,
+            finding.ours, "better", effects, finding.smallest, p,
+            equivalence_p(effects, finding.smallest), False, len(self.profile.seeds), note,
         )  # fmt: skip
 
     # ------------------------------------------------------------ rows
@@ -503,15 +539,6 @@ def effects_over_steps(
             )  # fmt: skip
     columns = ["claim", "hypothesis", "unit", "step", "effect", "low", "high", "seeds"]
     return pd.DataFrame(rows, columns=columns)
-
-
-def _wider_p(early: Floats, excess: Floats) -> float:
-    """p of a lead that is larger at few steps: of the excess, and where it is positive no smaller
-    than that of the lead itself, since being behind by less is no lead."""
-    p = two_sided_p(excess)
-    if np.isnan(p) or excess.mean() <= 0:
-        return p
-    return max(p, two_sided_p(early)) if early.mean() > 0 else 1.0
 
 
 def _amount(scale: Scale, leads: Floats) -> str:

@@ -39,10 +39,10 @@ def effects(measured: Measured) -> Iterator[Drawing]:
                 axis.set_visible(False)
             caption = (
                 f"{experiment.title}: the effect that each claim speaks of, against the "
-                "fine-tuning steps, with its 95 % t interval over seeds (not adjusted for the number of steps "
-                "and claims). Dashed: no effect; dotted: the smallest effect of interest; the "
-                "vertical line is the claim's step. Above 0, or below × 1, is the claim's side, "
-                "except that a higher ASR or accuracy is better and all else is better lower."
+                "fine-tuning steps, with its 95 % t interval over seeds (not adjusted for the "
+                "number of steps and claims). Dashed: no effect; dotted: the smallest effect of "
+                "interest; vertical: the claim's step. The claim's side is above 0 for ASR and "
+                "accuracy, which are shown in points, and below 1 for all else, which are ratios."
             )
             yield Drawing(
                 f"figure-effects-{name}", "figures", noted(caption, measured.style, name),
