@@ -228,7 +228,7 @@ def _arrivals(rows: pd.DataFrame | None, last: int) -> pd.Series[float]:
 
 
 def _scaled(values: pd.Series[float], scale: Scale) -> Floats:
-    numbers: Floats = values.to_numpy(dtype=np.float64)
+    numbers: Floats = np.asarray(values, dtype=np.float64)
     with np.errstate(divide="ignore", invalid="ignore"):
         return numbers if scale.scale == "points" else np.asarray(np.log(numbers))
 

@@ -392,7 +392,7 @@ class Builder:
             metric = metric_of(experiment.primary).header
             caption = (
                 f"Learned methods beside hand-designed rules, {experiment.title}: effect on "
-                f"{metric} after {experiment.testing.written(STEP)} steps, with its 95 % t interval "
+                f"{metric} after {experiment.testing.written(STEP)} steps with its 95 % t interval "
                 "over seeds, judged as the claims are, Holm-adjusted among themselves"
             )
             yield Table(
