@@ -27,6 +27,7 @@ from lft.report.statistics import (
     paired,
     unpaired,
 )
+from lft.results.folder import Results
 from lft.results.schema import CELL_COLUMNS, CLAIM_COLUMNS, THEORY_COLUMNS, Measurement
 from lft.storage.csv import read_rows, write_rows
 from lft.storage.json import read_json
@@ -351,7 +352,7 @@ def _by_seed(values: Values) -> Values:
 def _theory_outcome(
     claim: TheoryClaim, profile: Profile, results: Path, theory: pd.DataFrame
 ) -> Outcome:
-    manifests = [results / "theory" / f"{name}.json" for name in profile.theory_experiments]
+    manifests = [path.with_suffix(".json") for path in Results(profile, results).theory_files()]
     seconds = _seconds(manifests)
     finding = theory_tests.TESTS[claim.test](theory)
     if finding is None:

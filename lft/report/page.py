@@ -32,6 +32,7 @@ from lft.report.theory_tests import (
     gradient_missing,
     share_below_bound,
 )
+from lft.results.folder import Results
 from lft.results.schema import CELL_COLUMNS, CLAIM_COLUMNS, SUMMARY_COLUMNS, THEORY_COLUMNS
 from lft.storage.atomic import write_text
 from lft.storage.csv import read_rows
@@ -49,11 +50,6 @@ START_CURVES = """
 vegaEmbed("#curves", JSON.parse(document.getElementById("curves-data").textContent),
   {mode: "vega-lite", renderer: "svg", actions: false, ast: true});
 """
-MANIFEST = {
-    "run": dict, "status": str, "seconds": float, "device": str, "kernel": str, "commit": object,
-    "modified": object, "machine": dict, "python": str, "versions": dict,
-}  # fmt: skip
-"""What the page takes from a run.json."""
 SYMBOLS = {
     "reproduced": "✓",
     "direction only": "≈",
@@ -241,11 +237,17 @@ def _percent(interval: Interval) -> str:
 
 
 def _victims(profile: Profile, results: Path) -> Iterator[tuple[str, str, str]]:
+    folder = Results(profile, results)
     for name, source in profile.sources.items():
-        path = results / "victims" / f"{name}.json"
-        if path.is_file():
-            content = read_json(path, accuracy_train=float, accuracy_test=float)
-            train, test = content["accuracy_train"], content["accuracy_test"]
+        found = [
+            read_json(path, accuracy_train=float, accuracy_test=float)
+            for path in folder.victim_files(name)
+        ]
+        if found:
+            train, test = (
+                float(np.mean([victim[split] for victim in found]))
+                for split in ("accuracy_train", "accuracy_test")
+            )
             yield source.label, f"{train:.1%}", f"{test:.1%}"
 
 
@@ -336,11 +338,8 @@ def _differences(profile: Profile) -> list[str]:
 
 
 def _manifests(profile: Profile, results: Path) -> Iterator[dict[str, Any]]:
-    for name in profile.experiments:
-        for run in profile.runs(name):
-            path = results / run.folder / "run.json"
-            if path.is_file():
-                yield read_json(path, **MANIFEST)
+    for found in Results(profile, results).manifests():
+        yield found.model_dump(mode="json") | {"run": found.run._asdict()}
 
 
 def _times(profile: Profile, manifests: list[dict[str, Any]]) -> Iterator[tuple[str, int, str]]:

@@ -27,7 +27,7 @@ rule aggregate:
     benchmark:
         f"{RESULTS}/benchmarks/aggregate.tsv"
     conda:
-        "../envs/lft.yaml"
+        ENVIRONMENT
     threads: 1
     resources:
         mem_mb=lambda w, attempt: 4000 * attempt,
@@ -111,7 +111,7 @@ rule report:
     log:
         f"{RESULTS}/logs/report.log",
     conda:
-        "../envs/lft.yaml"
+        ENVIRONMENT
     threads: 1
     params:
         lft=LFT,
