@@ -16,17 +16,14 @@ import torch
 from numpy.typing import NDArray
 from tiny import profile_values
 
-from lft.config import AttackFamily, Profile, Run
-from lft.paths import data_path, victim_path
-from lft.results.records import (
-    HISTORY_COLUMNS,
-    THEORY_COLUMNS,
-    Measurement,
-    manifest,
-    write_json,
-    write_rows,
-)
+from lft.config import Profile, Run
+from lft.paths import data_path, theory_path, victim_path
+from lft.results.folder import Results
+from lft.results.manifest import manifest
+from lft.results.schema import HISTORY_COLUMNS, THEORY_COLUMNS, Measurement
 from lft.seeding import seed_from
+from lft.storage.csv import write_rows
+from lft.storage.json import write_json
 from lft.storage.tensors import prefixed, save_tensors
 
 Level = Callable[[Run, str], float]
@@ -88,24 +85,21 @@ def write_results(
     """
     template = manifest({}, run={}, status="", reason="", seconds=0.0)
     for name in profile.experiments:
-        evaluations: dict[Path, list[Measurement]] = {}
         for run in profile.runs(name):
             if run in missing:
                 continue
             failed = run in diverged
             _write_run(profile, run, results, template, failed)
-            rows = evaluations.setdefault(results / run.evaluation_folder, [])
-            if not failed:
-                rows.extend(measurement_rows(profile, run, level, noise))
-        for folder, rows in evaluations.items():
-            write_rows(folder / "measurements.csv", Measurement._fields, rows)
-            method, _ = folder.name.rsplit("-", 1)
-            pictures = prefixed(method, _pictures(profile, name))
-            save_tensors(folder / "examples.safetensors", pictures, {})
+            rows = () if failed else measurement_rows(profile, run, level, noise)
+            pictures = {} if failed else prefixed(run.method, _pictures(profile, name))
+            Results(profile, results).write_evaluation(run, rows, pictures)
     for name in profile.theory_experiments:
-        rows = theory_rows(profile, name, **(theory or {}))
-        write_rows(results / "theory" / f"{name}.csv", THEORY_COLUMNS, rows)
-        write_json(results / "theory" / f"{name}.json", template | {"seconds": 1.5})
+        rows = list(theory_rows(profile, name, **(theory or {})))
+        seed_at = THEORY_COLUMNS.index("seed")
+        for seed in profile.seeds:
+            path = theory_path(results, name, seed)
+            write_rows(path, THEORY_COLUMNS, [row for row in rows if row[seed_at] == seed])
+            write_json(path.with_suffix(".json"), template | {"seconds": 0.5})
     for source in profile.sources:
         save_tensors(data_path(results, source), {"labels": torch.arange(3)}, {})
         save_tensors(victim_path(results, source), {"weight": torch.zeros(1)}, {})
@@ -230,7 +224,8 @@ def _write_run(
         "threads": 1,
         "kernel": "torch",
     }
-    write_json(folder / "run.json", template | facts)
+    settings = {"settings": profile.training_inputs(run)}
+    write_json(folder / "run.json", template | settings | facts)
     loss = [1.0, 0.5, 0.25]
     history = [
         (step, run.trained_on, value, value if step > 1 else "")
@@ -249,7 +244,7 @@ def _pictures(profile: Profile, experiment: str) -> dict[str, torch.Tensor]:
     """Examples of three attacks of every family, as evaluation keeps them."""
     tensors = {}
     for name, family in profile.experiment(experiment).families.items():
-        if not isinstance(family, AttackFamily):
+        if not family.pictures:
             continue
         shape = profile.sources[family.source].shape
         random = torch.Generator().manual_seed(seed_from("pictures", name))

@@ -41,7 +41,10 @@ WRONG = {
     "seed": (["train", "sine", "sine", "lft", "--seed", "7"], "seed '7' is not in sine"),
     "source": (["data", "gray"], "unknown source 'gray'; did you mean 'grey'?"),
     "images": (["victim", "grey"], "data/grey.safetensors is missing; run the step that writes it"),
-    "training": (["evaluate", "sine", "sine", "lft"], "run.json: No such file or directory"),
+    "training": (
+        ["evaluate", "sine", "sine", "lft"],
+        "run.json is missing: the run",
+    ),
     "not applicable": (["train", "attack", "grey+colour", "maml"], "MAML meta-learns one initial"),
 }
 
@@ -79,4 +82,6 @@ def test_an_absent_profile_is_one_line(
 ) -> None:
     path = tmp_path / "absent.yaml"
     status, errors = outcome(monkeypatch, capsys, "train", "a", "b", "c", "--profile", path)
-    assert (status, errors) == (2, f"lft: cannot read profile {path}: No such file or directory\n")
+    assert status == 2
+    assert errors.startswith(f"lft: there is neither a file {path} nor a profile of that name; ")
+    assert len(errors.splitlines()) == 1

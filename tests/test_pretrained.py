@@ -25,8 +25,8 @@ from lft.meta.gradients import FirstOrder
 from lft.meta.train import train
 from lft.pretrained import Pretrained, available, save
 from lft.pretrained.export import from_run
-from lft.results.records import read_json, write_json
 from lft.seeding import generator
+from lft.storage.json import read_json, write_json
 from lft.storage.tensors import below, load_tensors, save_tensors
 from lft.tasks.build import make_victim
 from lft.tasks.sine import Sine

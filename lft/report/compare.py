@@ -28,7 +28,9 @@ from lft.report.statistics import (
     unpaired,
     unpaired_equivalence_p,
 )
-from lft.results.records import SUMMARY_COLUMNS, read_json, read_rows
+from lft.results.schema import SUMMARY_COLUMNS
+from lft.storage.csv import read_rows
+from lft.storage.json import read_json
 
 KEYS = ["experiment", "trained_on", "tested_on", "method", "order", "metric"]
 PLAIN = Scale(scale="points", better="higher", smallest=0.0, floor="start")

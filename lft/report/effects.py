@@ -13,7 +13,10 @@ import pandas as pd
 
 from lft.config import Order, Profile, Run, Settings
 from lft.report.statistics import ALPHA, UNBOUNDED, Floats, greater_p
-from lft.results.records import CELL_COLUMNS, Measurement, read_json, read_rows
+from lft.results.folder import Results
+from lft.results.manifest import RunManifest
+from lft.results.schema import Measurement
+from lft.storage.csv import read_rows
 
 CellName = tuple[str, str, str, Order]
 """Trained on, tested on, method, order."""
@@ -88,13 +91,13 @@ class Measured:
 
     def __init__(self, profile: Profile, results: Path, metrics: Sequence[str]) -> None:
         self.profile = profile
-        self.results = results
+        self.folder = Results(profile, results)
         path = results / "measurements.csv"
         written = path.stat().st_mtime_ns if path.is_file() else 0
         self._groups = _groups(path, written, frozenset({*metrics, "asr"}))
         self._cubes: dict[tuple[str, ...], Cube | None] = {}
         keys = ["experiment", "trained_on", "tested_on", "method", "order"]
-        cells = read_rows(results / "cells.csv", CELL_COLUMNS)
+        cells = self.folder.cells
         self.status = {
             tuple(map(str, key)): dict(zip(group["seed"], group["status"].astype(str), strict=True))
             for key, group in cells.groupby(keys, observed=True)
@@ -141,8 +144,7 @@ class Measured:
         found: dict[Run, bool | None] = {}
         for name in self.profile.experiments:
             for run in self.profile.runs(name):
-                path = self.results / run.folder / "run.json"
-                trained = read_json(path).get("trained") if path.is_file() else None
+                trained = was_trained(self.folder.manifest(run))
                 found[run] = None if trained is None else not trained
         return found
 
@@ -177,10 +179,9 @@ class Measured:
         return np.where(below, chance, start)
 
     def chance(self, experiment: str, tested_on: str) -> float:
-        """The accuracy of guessing among a task's classes: 1/ways, averaged over a mixture."""
+        """The accuracy of a guess among a task's classes, averaged over a mixture."""
         families = self.profile.experiments[experiment].families
-        shares = [1 / getattr(families[name], "ways", np.inf) for name in tested_on.split("+")]
-        return float(np.mean(shares))
+        return float(np.mean([families[name].chance or 0.0 for name in tested_on.split("+")]))
 
     def pair(
         self, experiment: str, a: CellName, b: CellName, metric: str, scale: Scale, step: int
@@ -262,6 +263,12 @@ def _groups(path: Path, _written: int, metrics: frozenset[str]) -> dict[Any, pd.
     rows = read_rows(path, Measurement._fields)
     keys = ["experiment", "trained_on", "tested_on", "method", "order", "metric"]
     return dict(list(rows[rows["metric"].isin(metrics)].groupby(keys, observed=True)))
+
+
+def was_trained(manifest: RunManifest | None) -> bool | None:
+    """Whether a run passed the test for trained; None where its manifest does not say."""
+    said = (manifest.model_extra or {}).get("trained") if manifest else None
+    return None if said is None else bool(said)
 
 
 def _not_better(leads: Floats) -> bool | None:

@@ -33,14 +33,11 @@ from lft.report.theory_tests import (
     gradient_missing,
     share_below_bound,
 )
-from lft.results.records import (
-    CELL_COLUMNS,
-    SUMMARY_COLUMNS,
-    THEORY_COLUMNS,
-    read_json,
-    read_rows,
-)
+from lft.results.folder import Results
+from lft.results.schema import CELL_COLUMNS, SUMMARY_COLUMNS, THEORY_COLUMNS
 from lft.storage.atomic import write_text
+from lft.storage.csv import read_rows
+from lft.storage.json import read_json
 
 PAPER_FIGURES = {
     "figure-2": "Figure 2",
@@ -54,11 +51,6 @@ START_CURVES = """
 vegaEmbed("#curves", JSON.parse(document.getElementById("curves-data").textContent),
   {mode: "vega-lite", renderer: "svg", actions: false, ast: true});
 """
-MANIFEST = {
-    "run": dict, "status": str, "seconds": float, "device": str, "kernel": str, "commit": object,
-    "modified": object, "machine": dict, "python": str, "versions": dict,
-}  # fmt: skip
-"""What the page takes from a run.json."""
 PAPER = {"tasks": 1000, "seeds": 3, "attack": 100, "classification": 500, "sine": 500}
 
 
@@ -280,11 +272,17 @@ def _percent(interval: Interval) -> str:
 
 
 def _victims(profile: Profile, results: Path) -> Iterator[tuple[str, str, str]]:
+    folder = Results(profile, results)
     for name, source in profile.sources.items():
-        path = results / "victims" / f"{name}.json"
-        if path.is_file():
-            content = read_json(path, accuracy_train=float, accuracy_test=float)
-            train, test = content["accuracy_train"], content["accuracy_test"]
+        found = [
+            read_json(path, accuracy_train=float, accuracy_test=float)
+            for path in folder.victim_files(name)
+        ]
+        if found:
+            train, test = (
+                float(np.mean([victim[split] for victim in found]))
+                for split in ("accuracy_train", "accuracy_test")
+            )
             yield source.label, f"{train:.1%}", f"{test:.1%}"
 
 
@@ -375,11 +373,8 @@ def _differences(profile: Profile) -> list[str]:
 
 
 def _manifests(profile: Profile, results: Path) -> Iterator[dict[str, Any]]:
-    for name in profile.experiments:
-        for run in profile.runs(name):
-            path = results / run.folder / "run.json"
-            if path.is_file():
-                yield read_json(path, **MANIFEST)
+    for found in Results(profile, results).manifests():
+        yield found.model_dump(mode="json") | {"run": found.run._asdict()}
 
 
 def _times(profile: Profile, manifests: list[dict[str, Any]]) -> Iterator[tuple[str, int, str]]:

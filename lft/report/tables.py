@@ -12,60 +12,28 @@ import pandas as pd
 
 from lft.config import Experiment, Order, Profile
 from lft.methods import Method
+from lft.metrics import COSTS, Metric, metric_of
 from lft.report.claims import Verdict, load_claims, load_paper
 from lft.report.claims.agreement import Compared, Mixed, agreement, unexplained
 from lft.report.claims.baselines import WORDS, against_baselines
 from lft.report.claims.shown import effect_text
-from lft.report.effects import ARRIVAL, FULL
+from lft.report.effects import ARRIVAL, FULL, was_trained
 from lft.report.statistics import NOTHING, Interval, mean_interval
 from lft.report.style import ORDERS, Style
 from lft.report.templates import render
-from lft.results.records import (
-    CELL_COLUMNS,
-    SUMMARY_COLUMNS,
-    read_json,
-    read_rows,
-    write_frame,
-    write_rows,
-)
+from lft.results.folder import Results
+from lft.results.manifest import RunManifest
+from lft.results.schema import CELL_COLUMNS, SUMMARY_COLUMNS
 from lft.storage.atomic import atomic_folder
+from lft.storage.csv import read_rows, write_frame, write_rows
+from lft.storage.json import read_json
 
 STEP = 100
 """The paper's tables are taken after this many fine-tuning steps."""
 
 
-class Metric(NamedTuple):
-    """A metric as a table shows it: header, factor, decimals and unit of the printed number."""
-
-    header: str
-    factor: float = 1.0
-    decimals: int = 2
-    unit: str = ""
-
-
-METRICS = {
-    "asr": Metric("ASR", 100, 0, " %"),
-    "distortion": Metric("mean |δ|", 1, 3),
-    "first_full": Metric("first step with ASR 100 %", 1, 0),
-    "accuracy": Metric("accuracy", 100, 1, " %"),
-    "mse": Metric("MSE", 1, 2),
-    "cpu_seconds": Metric("CPU time of meta-training", 1, 1, " s"),
-    "memory_mb": Metric("memory added by meta-training", 1, 0, " MB"),
-    "diverged": Metric("seeds diverged", 1, 0),
-    "untrained": Metric("seeds untrained", 1, 0),
-}
-COSTS = ("cpu_seconds", "memory_mb")
-FAILURES = ("diverged", "untrained")
-
-
-def judged_by(experiment: Experiment) -> tuple[str, ...]:
-    """The metrics that an experiment is judged by, the primary one first."""
-    return ("asr", "distortion") if experiment.primary == "asr" else (experiment.primary,)
-
-
-def metric_of(name: str) -> Metric:
-    """How a metric is shown; those of plug-ins by their name."""
-    return METRICS.get(name, Metric(name, decimals=3))
+FAILURES = {"diverged": "seeds diverged", "untrained": "seeds untrained"}
+"""Columns of the tables, and their headings."""
 
 
 class Key(NamedTuple):
@@ -158,7 +126,7 @@ def build_tables(profile: Profile, results: Path) -> list[Table]:
     builder = Builder(profile, results)
     tables = []
     if "attack" in profile.experiments:
-        metrics = ["asr", "distortion", "first_full"]
+        metrics = [metric.name for metric in profile.experiments["attack"].metrics]
         caption = "Table 1. Universal attacks on LeNet-5"
         tables.append(builder.table("table-1", caption, "attack", metrics))
     if "classification" in profile.experiments:
@@ -207,6 +175,7 @@ class Builder:
     def __init__(self, profile: Profile, results: Path) -> None:
         self.profile = profile
         self.results = results
+        self.folder = Results(profile, results)
         self.style = Style(profile)
         self.paper = load_paper()
         keys = list(Key._fields)
@@ -218,7 +187,7 @@ class Builder:
     def at_paper_and_last_step(self, name: str, experiment: Experiment) -> Iterator[Table]:
         """The metrics of an experiment that is not the paper's, after as many steps as the paper's
         tables and after all."""
-        testing, metrics = experiment.testing, list(judged_by(experiment))
+        testing, metrics = experiment.testing, list(experiment.judged_by)
         for step in dict.fromkeys((testing.written(STEP), testing.steps)):
             id = f"table-{name}" if step <= STEP else f"table-{name}-{step}"
             yield self.table(id, experiment.title, name, metrics, step)
@@ -252,10 +221,10 @@ class Builder:
             f"means over {testing.tasks} test tasks ± half a 95 % t interval over seeds",
             "trained on, method",
             [
-                f"{self.style.mixture(name, tested_on)}: {metric_of(metric).header}"
+                f"{self.style.mixture(name, tested_on)}: {metric_of(metric).label}"
                 for tested_on, metric in columns
             ]
-            + [metric_of(name).header for name in FAILURES if failures],
+            + [*FAILURES.values()] * failures,
             [
                 f"{self.style.mixture(name, trained_on)}, {experiment.label(method)}"
                 + (f", {ORDERS[order]}" if several else "")
@@ -277,17 +246,17 @@ class Builder:
 
     def ablations(self, name: str, experiment: Experiment) -> Table:
         """Every variant beside the method that it changes: outcome, change and cost."""
-        metrics = judged_by(experiment)
+        metrics = experiment.judged_by
         rows, cells = [], []
         for key, base in self.changes(name, experiment):
             several = len(experiment.orders) > 1
             rows.append(experiment.label(key.method) + f", {ORDERS[key.order]}" * several)
             pairs = [(key._replace(metric=m), base._replace(metric=m)) for m in metrics]
             outcomes = [cell for k, b in pairs for cell in (self.cell(k), self.change(k, b))]
-            cells.append([*outcomes, *(self.cost(key, cost) for cost in COSTS)])
-        headers = [metric_of(m).header for m in metrics]
+            cells.append([*outcomes, *(self.cost(key, metric) for metric in COSTS)])
+        headers = [metric_of(m).label for m in metrics]
         columns = [text for header in headers for text in (header, f"change in {header}")]
-        columns += [METRICS[cost].header for cost in COSTS]
+        columns += [cost.label for cost in COSTS]
         first = [self.style.mixture(name, m[0]) for m in (experiment.train_on, experiment.test_on)]
         caption = (
             f"Ablations of {name}, trained on {first[0]}, tested on {first[1]}, after "
@@ -362,21 +331,19 @@ class Builder:
 
     def failures(self, key: Key) -> TableCell:
         """How many meta-trainings of a row diverged, or did not pass the test for trained."""
-        runs = [
-            run
+        found = [
+            self.folder.manifest(run)
             for run in self.profile.runs(key.experiment, applicable_only=False)
             if (run.trained_on, run.method, run.order) == (key.trained_on, key.method, key.order)
         ]
-        paths = [self.results / run.folder / "run.json" for run in runs]
-        found = [read_json(path) for path in paths if path.is_file()]
+        made = [manifest for manifest in found if manifest]
         words = [
-            content.get("status") == "diverged" if key.metric == "diverged"
-            else None if content.get("trained") is None else not content["trained"]
-            for content in found
-        ]  # fmt: skip
+            manifest.status == "diverged" if key.metric == "diverged" else _untrained(manifest)
+            for manifest in made
+        ]
         known = [word for word in words if word is not None]
         if not known:
-            return TableCell(key, "–", "ok", "not known" if found else "")
+            return TableCell(key, "–", "ok", "not known" if made else "")
         count = f"{sum(known)} of {len(known)}"
         return TableCell(key, count, "ok", "", Interval(sum(known), np.nan, np.nan, len(known), ""))
 
@@ -389,7 +356,7 @@ class Builder:
                 continue
             keys = list(dict.fromkeys(claim.rpartition(":")[0] for claim in found))
             rules = list(dict.fromkeys(claim.rpartition(":")[2] for claim in found))
-            metric = metric_of(experiment.primary).header
+            metric = metric_of(experiment.primary).label
             caption = (
                 f"Learned methods beside hand-designed rules, {experiment.title}: effect on "
                 f"{metric} after {experiment.testing.written(STEP)} steps with its 95 % t interval "
@@ -429,7 +396,7 @@ class Builder:
         sign = "+" if interval.mean > 0 else ""
         return TableCell(named, sign + _number(interval, metric), "ok", note, interval, step=step)
 
-    def cost(self, key: Key, quantity: str) -> TableCell:
+    def cost(self, key: Key, quantity: Metric) -> TableCell:
         """What the meta-trainings behind a cell took, from their manifests."""
         wanted = (key.trained_on, key.method, key.order)
         runs = self.profile.runs(key.experiment)
@@ -438,13 +405,13 @@ class Builder:
             for run in runs
             if (run.trained_on, run.method, run.order) == wanted
         ]
-        found = (read_json(path).get(quantity) for path in paths if path.is_file())
+        found = (read_json(path).get(quantity.name) for path in paths if path.is_file())
         values = [float(value) for value in found if isinstance(value, int | float)]
-        interval, key = mean_interval(values), key._replace(metric=quantity)
+        interval, key = mean_interval(values), key._replace(metric=quantity.name)
         note = _note(len(values), len(paths), 0)
         if not values:
             return TableCell(key, "missing", "missing", note)
-        return TableCell(key, _number(interval, METRICS[quantity]), "ok", note, interval)
+        return TableCell(key, _number(interval, quantity), "ok", note, interval)
 
     def _printed(self, key: Key) -> tuple[str, float]:
         """The paper's number, as printed and as a number. The paper's tables are first-order."""
@@ -475,6 +442,11 @@ def _changes(method: Method, base: Method) -> bool:
     learned = method.learns == "both" and base.learns == "finetuner"
     alike = (method.tuner, method.outer) == (base.tuner, base.outer)
     return method.differs_only_in_meta_gradient(base) or (learned and alike)
+
+
+def _untrained(manifest: RunManifest) -> bool | None:
+    trained = was_trained(manifest)
+    return None if trained is None else not trained
 
 
 def _beside(key: str, rule: str, row: Verdict | None) -> TableCell:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from itertools import pairwise
 from typing import Protocol
 
 import torch
@@ -14,13 +13,16 @@ from lft.kernels import build as native
 from lft.kernels import cnn as fused_cnn
 from lft.kernels import mlp as fused_mlp
 from lft.kernels.build import Kernel
+from lft.shapes import Shapes, cnn, mlp
 from lft.types import Batch, Params, TaskBatch
 
 
 class Network(Protocol):
     """A function of per-task parameters and per-task inputs."""
 
-    def init(self, n_tasks: int, generator: Generator) -> Params:
+    def init(
+        self, n_tasks: int, generator: Generator, dtype: torch.dtype = torch.float32
+    ) -> Params:
         """Random parameters of B networks, each (B, …)."""
 
     def __call__(self, params: Params, x: Tensor) -> Tensor:
@@ -44,9 +46,28 @@ def cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
     return losses.view(y.shape).mean(1)
 
 
-def _uniform(shape: tuple[int, ...], fan_in: int, generator: Generator) -> Tensor:
+def _start(shapes: Shapes, n_tasks: int, generator: Generator, dtype: torch.dtype) -> Params:
+    """Random parameters of these shapes, biases 0.
+
+    Weights of linear layers are (inputs, outputs), those of convolutions (outputs, inputs, …).
+    """
+    params = {}
+    for name, shape in shapes.items():
+        full = (n_tasks, *map(int, shape))
+        if name.startswith("b") or name.endswith("bias"):
+            params[name] = torch.zeros(full, dtype=dtype, device=generator.device)
+        else:
+            fan_in = math.prod(full[2:]) if len(shape) > 2 else full[1]
+            params[name] = _uniform(full, fan_in, generator, dtype)
+    return params
+
+
+def _uniform(
+    shape: tuple[int, ...], fan_in: int, generator: Generator, dtype: torch.dtype
+) -> Tensor:
     """Uniform in ±1/√fan_in, as ``torch.nn.Linear`` and ``Conv2d`` start."""
-    return (2 * torch.rand(shape, generator=generator) - 1) / math.sqrt(fan_in)
+    drawn = torch.rand(shape, generator=generator, device=generator.device, dtype=dtype)
+    return (2 * drawn - 1) / math.sqrt(fan_in)
 
 
 class MLP:
@@ -58,22 +79,20 @@ class MLP:
     """
 
     def __init__(self, widths: tuple[int, ...], kernel: Kernel = "auto") -> None:
-        self.widths = widths
         self.kernel = kernel
+        self.shapes = mlp(widths)
+        self.layers = len(widths) - 1
 
-    def init(self, n_tasks: int, generator: Generator) -> Params:
-        params = {}
-        for layer, (inputs, outputs) in enumerate(pairwise(self.widths)):
-            params[f"w{layer}"] = _uniform((n_tasks, inputs, outputs), inputs, generator)
-            params[f"b{layer}"] = torch.zeros(n_tasks, 1, outputs)
-        return params
+    def init(
+        self, n_tasks: int, generator: Generator, dtype: torch.dtype = torch.float32
+    ) -> Params:
+        return _start(self.shapes, n_tasks, generator, dtype)
 
     def __call__(self, params: Params, x: Tensor) -> Tensor:
         x = x.flatten(2)
-        last = len(self.widths) - 2
-        for layer in range(last + 1):
+        for layer in range(self.layers):
             x = torch.baddbmm(params[f"b{layer}"], x, params[f"w{layer}"])
-            if layer < last:
+            if layer < self.layers - 1:
                 x = x.relu()
         return x
 
@@ -113,8 +132,7 @@ class MLP:
 
     def _in_order(self, params: Params) -> Params:
         """As ``init`` orders them; parameters from a file come in alphabetical order."""
-        layers = range(len(self.widths) - 1)
-        return {name: params[name] for layer in layers for name in (f"w{layer}", f"b{layer}")}
+        return {name: params[name] for name in self.shapes}
 
     def _use_fused(self, x: Tensor) -> bool:
         return native.chosen(self.kernel, x.device, x.dtype)
@@ -138,23 +156,13 @@ class CNN:
         kernel: Kernel = "auto",
     ) -> None:
         self.kernel = kernel
-        self.channels = (shape[0], *channels)
-        self.outputs = outputs
-        height, width = shape[1:]
-        for _ in channels:
-            height, width = (height + 1) // 2, (width + 1) // 2
-        self.features = channels[-1] * height * width
+        self.shapes = cnn(shape, channels, outputs)
+        self.layers = len(channels)
 
-    def init(self, n_tasks: int, generator: Generator) -> Params:
-        params = {}
-        for layer, (inputs, outputs) in enumerate(pairwise(self.channels)):
-            shape = (n_tasks, outputs, inputs, 3, 3)
-            params[f"conv{layer}"] = _uniform(shape, 9 * inputs, generator)
-            params[f"bias{layer}"] = torch.zeros(n_tasks, outputs)
-        head = (n_tasks, self.features, self.outputs)
-        params["head"] = _uniform(head, self.features, generator)
-        params["head_bias"] = torch.zeros(n_tasks, 1, self.outputs)
-        return params
+    def init(
+        self, n_tasks: int, generator: Generator, dtype: torch.dtype = torch.float32
+    ) -> Params:
+        return _start(self.shapes, n_tasks, generator, dtype)
 
     def __call__(self, params: Params, x: Tensor) -> Tensor:
         if self._use_fused(x) and not torch.is_grad_enabled():
@@ -185,9 +193,7 @@ class CNN:
 
     def _in_order(self, params: Params) -> Params:
         """As ``init`` orders them; parameters from a file come in alphabetical order."""
-        layers = range(len(self.channels) - 1)
-        names = [f"{kind}{layer}" for layer in layers for kind in ("conv", "bias")]
-        return {name: params[name] for name in (*names, "head", "head_bias")}
+        return {name: params[name] for name in self.shapes}
 
     def _use_fused(self, x: Tensor) -> bool:
         return native.chosen(self.kernel, x.device, x.dtype)
@@ -195,9 +201,9 @@ class CNN:
     def _plain(self, params: Params, x: Tensor) -> Tensor:
         n_tasks, n_images = x.shape[:2]
         x = x.transpose(0, 1).flatten(1, 2)
-        for layer in range(len(self.channels) - 1):
+        for layer in range(self.layers):
             weight = params[f"conv{layer}"].flatten(0, 1)
             bias = params[f"bias{layer}"].flatten()
             x = functional.conv2d(x, weight, bias, stride=2, padding=1, groups=n_tasks).relu()
-        x = x.view(n_images, n_tasks, self.features).transpose(0, 1)
+        x = x.reshape(n_images, n_tasks, -1).transpose(0, 1)
         return torch.baddbmm(params["head_bias"], x, params["head"])

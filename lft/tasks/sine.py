@@ -7,15 +7,15 @@ from torch import Generator, Tensor
 
 from lft.config import SineFamily
 from lft.kernels.build import Kernel
-from lft.tasks.base import Differentiated, Phase
+from lft.tasks.base import Differentiated, Phase, TaskFamily
 from lft.tasks.networks import MLP
 from lft.types import Batch, Params, TaskBatch
 
 
-class Sine(Differentiated):
+class Sine(TaskFamily, Differentiated):
     """y = a sin(x + b), x uniform in [−5, 5]; amplitude a and phase b vary from task to task."""
 
-    primary = "mse"
+    settings: SineFamily
 
     def __init__(
         self,
@@ -33,14 +33,14 @@ class Sine(Differentiated):
         shift = self._between(self.settings.phase, n_tasks, generator)
 
         def points(n: int) -> Batch:
-            x = 10 * torch.rand(n_tasks, n, 1, generator=generator) - 5
+            x = 10 * self._uniform((n_tasks, n, 1), generator) - 5
             y = amplitude * torch.sin(x + shift)
             return Batch(x.to(self.device), y.to(self.device))
 
         return TaskBatch(points(self.settings.support), points(self.settings.query))
 
     def init(self, n_tasks: int, generator: Generator) -> Params:
-        params = self.network.init(n_tasks, generator)
+        params = self.network.init(n_tasks, generator, self.dtype)
         return {name: leaf.to(self.device) for name, leaf in params.items()}
 
     def loss(self, params: Params, batch: Batch) -> Tensor:
@@ -61,7 +61,9 @@ class Sine(Differentiated):
         """``mse``: the mean squared error."""
         return {"mse": self.loss(params, batch)}
 
-    @staticmethod
-    def _between(bounds: tuple[float, float], n_tasks: int, generator: Generator) -> Tensor:
+    def _between(self, bounds: tuple[float, float], n_tasks: int, generator: Generator) -> Tensor:
         low, high = bounds
-        return low + (high - low) * torch.rand(n_tasks, 1, 1, generator=generator)
+        return low + (high - low) * self._uniform((n_tasks, 1, 1), generator)
+
+    def _uniform(self, shape: tuple[int, ...], generator: Generator) -> Tensor:
+        return torch.rand(shape, generator=generator, device=generator.device, dtype=self.dtype)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from lft.config import VictimSettings
+from lft.config import LENET_SIDES, VictimSettings
 from lft.data import ImageSet
 from lft.errors import UsageError
 from lft.kernels import build as native
@@ -57,7 +57,7 @@ class LeNet5(nn.Module):
         super().__init__()
         self.kernel = kernel
         channels, height, width = shape
-        if height != width or height not in (28, 32):
+        if height != width or height not in LENET_SIDES:
             raise UsageError(
                 f"LeNet-5 takes images of 28x28 or 32x32 pixels, not {height}x{width}; "
                 f"resize the images"
@@ -116,7 +116,7 @@ class LeNet5(nn.Module):
 
     def initialise(self, seed: int) -> None:
         """Weights uniform in ±1/√fan_in, as torch's default, from a generator of its own."""
-        random = torch.Generator().manual_seed(seed)
+        random = torch.Generator("cpu").manual_seed(seed)
         with torch.no_grad():
             for layer in (self.conv1, self.conv2, self.fc1, self.fc2, self.fc3):
                 bound = 1 / math.sqrt(layer.weight[0].numel())
@@ -141,7 +141,8 @@ def train_victim(
     n_batches = math.ceil(len(labels) / settings.batch)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, settings.epochs * n_batches)
     for epoch in range(settings.epochs):
-        order = torch.randperm(len(labels), generator=generator("victim", name, epoch)).to(device)
+        random = generator("victim", name, epoch)
+        order = torch.randperm(len(labels), generator=random, device=random.device).to(device)
         for indices in order.split(settings.batch):
             optimizer.zero_grad()
             logits = victim(pixels[indices].float() / 255)

@@ -31,7 +31,7 @@ from lft.report.claims import (
     read_verdicts,
 )
 from lft.report.claims.judge import Evidence, claim_p, decide_all, no_difference_p, wider
-from lft.results.records import write_rows
+from lft.storage.csv import write_rows
 
 Make = Callable[..., Path]
 

@@ -29,7 +29,7 @@ from lft.report.page import inline, write_page
 from lft.report.tables import write_tables
 from lft.report.templates import render
 from lft.results.aggregate import aggregate
-from lft.results.records import write_json
+from lft.storage.json import write_json
 
 VOID = {"meta", "link", "img", "br", "hr", "input"}
 

@@ -18,7 +18,8 @@ from lft.report.figures import Drawing, build_figures, draw_figures
 from lft.report.page import write_page
 from lft.report.tables import build_tables, write_tables
 from lft.results.aggregate import aggregate
-from lft.results.records import ALTERNATIVE_COLUMNS, read_rows
+from lft.results.schema import ALTERNATIVE_COLUMNS
+from lft.storage.csv import read_rows
 
 CSV = 1e-5
 """summary.csv keeps seven significant digits."""

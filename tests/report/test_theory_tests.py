@@ -20,7 +20,7 @@ from lft.report.theory_tests import (
     share_below_bound,
     sweep,
 )
-from lft.results.records import THEORY_COLUMNS
+from lft.results.schema import THEORY_COLUMNS
 
 
 def rows(*experiments: str, seeds: tuple[int, ...] = (0, 1, 2), **truth: Any) -> pd.DataFrame:

@@ -12,9 +12,9 @@ from tiny import tiny_images, tiny_profile, write_images
 
 from lft.errors import UsageError
 from lft.paths import data_path, victim_path
-from lft.results.records import read_json
 from lft.runtime.device import use_device
 from lft.seeding import generator
+from lft.storage.json import read_json
 from lft.storage.tensors import load_tensors, save_tensors
 from lft.tasks.build import build_families, load_victim, make_victim
 from lft.tasks.victim import correct, train_victim

@@ -14,7 +14,8 @@ from tiny import tiny_profile
 from lft.config import Profile, Run
 from lft.errors import UsageError
 from lft.meta.train import train
-from lft.results.records import THEORY_COLUMNS, read_json
+from lft.results.schema import THEORY_COLUMNS
+from lft.storage.json import read_json
 from lft.theory import measure
 
 

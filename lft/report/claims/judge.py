@@ -35,8 +35,8 @@ from lft.report.statistics import (
     two_sided_p,
     upper_sd,
 )
-from lft.results.records import THEORY_COLUMNS, read_json, read_rows
 from lft.seeding import seed_from
+from lft.storage.json import read_json
 
 LARGEST_LOG = 20.0
 """Of a ratio that is written down."""
@@ -227,7 +227,7 @@ class _Court:
         self.profile, self.results, self.claims = profile, results, claims
         self.diagnostics = diagnostics
         self.measured = Measured(profile, results, sorted(claims.metrics))
-        self.theory = read_rows(results / "theory.csv", THEORY_COLUMNS)
+        self.theory = self.measured.folder.theory
         self.paper = load_paper()
         self._findings: dict[str, Finding | None] = {}
 
@@ -495,8 +495,8 @@ class _Court:
 
     def _seconds(self, claim: AnyClaim) -> float:
         if isinstance(claim, TheoryClaim):
-            names = self.profile.theory_experiments
-            return _seconds(self.results / "theory" / f"{name}.json" for name in names)
+            files = self.measured.folder.theory_files()
+            return _seconds(path.with_suffix(".json") for path in files)
         runs = {
             Run(claim.experiment, trained_on, method, order, seed)
             for trained_on, _, method, order in (claim.a, claim.b)

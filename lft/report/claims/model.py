@@ -94,7 +94,7 @@ def load_claims(path: Path = CLAIMS) -> Claims:
             claims.append(kind.model_validate(entry))
         except ValidationError as error:
             where = f"claim {number} ({entry.get('id', 'without id')})"
-            raise UsageError(f"{path}: {where}: {explain(error, kind)}") from None
+            raise UsageError(f"{path}: {where}: {explain(error)}") from None
         for method in _methods(claims[-1]):
             if method not in METHODS:
                 hint = suggestion(method, METHODS)
@@ -106,7 +106,7 @@ def load_claims(path: Path = CLAIMS) -> Claims:
             {**content, "date": str(content.get("date")), "claims": tuple(claims)}
         )
     except ValidationError as error:
-        raise UsageError(f"{path}: {explain(error, Claims)}") from None
+        raise UsageError(f"{path}: {explain(error)}") from None
 
 
 def _methods(claim: CellClaim | TheoryClaim) -> tuple[str, ...]:

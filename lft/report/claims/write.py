@@ -12,12 +12,11 @@ from lft.config import Profile, explain
 from lft.errors import UsageError
 from lft.report.claims.judge import judge
 from lft.report.claims.verdict import Verdict, Verdicts
-from lft.results.records import read_json, write_frame
+from lft.results.folder import Results
 from lft.results.registered import CLAIMS, Version, changes, version_of, versions
 from lft.storage.atomic import write_text
-
-MANIFEST_KEY = "claims"
-"""Key of a run.json that holds :func:`lft.results.registered.registered_digest`."""
+from lft.storage.csv import write_frame
+from lft.storage.json import read_json
 
 
 def write_claims(profile: Profile, results: Path, claims: Path = CLAIMS) -> None:
@@ -41,13 +40,12 @@ def read_verdicts(results: Path) -> Verdicts:
         UsageError: it is missing, or not what :func:`write_claims` writes.
     """
     path = results / "claims.json"
-    content = read_json(path)
+    read_json(path)  # says if it is missing, or no JSON
     try:
         return Verdicts.model_validate_json(path.read_bytes())
     except ValidationError as error:
-        del content
         raise UsageError(
-            f"{path}: {explain(error, Verdicts)}; delete the file and run lft tables again"
+            f"{path}: {explain(error)}; delete the file and run lft tables again"
         ) from None
 
 
@@ -83,11 +81,6 @@ def verdicts(profile: Profile, results: Path, claims: Path = CLAIMS) -> Verdicts
 def _registered(profile: Profile, results: Path) -> Iterator[Version | None]:
     """The versions that the runs' manifests name; None for runs that name none that is known."""
     known = versions()
-    paths = (
-        results / run.folder / "run.json"
-        for name in profile.experiments
-        for run in profile.runs(name)
-    )
-    digests = {read_json(path).get(MANIFEST_KEY) for path in paths if path.is_file()}
+    digests = {manifest.claims for manifest in Results(profile, results).manifests()}
     for digest in sorted(digests, key=str):
         yield known.get(str(digest))

@@ -28,8 +28,8 @@ from lft.report.figures.support import support_sizes
 from lft.report.figures.theory import gaps, vanishing
 from lft.report.figures.training import histories
 from lft.report.style import CAPTION_COLUMNS, INK, RULE
-from lft.results.records import write_frame, write_rows
 from lft.storage.atomic import atomic_folder
+from lft.storage.csv import write_frame, write_rows
 
 __all__ = ["BUILDERS", "Drawing", "Measured", "build_figures", "draw_figures"]
 
