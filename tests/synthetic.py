@@ -18,6 +18,7 @@ from tiny import profile_values
 
 from lft.config import Profile, Run
 from lft.paths import data_path, theory_path, victim_path
+from lft.results.folder import Results
 from lft.results.manifest import manifest
 from lft.results.schema import HISTORY_COLUMNS, THEORY_COLUMNS, Measurement
 from lft.seeding import seed_from
@@ -84,26 +85,21 @@ def write_results(
     """
     template = manifest({}, run={}, status="", reason="", seconds=0.0)
     for name in profile.experiments:
-        evaluations: dict[Path, list[Measurement]] = {}
         for run in profile.runs(name):
             if run in missing:
                 continue
             failed = run in diverged
             _write_run(profile, run, results, template, failed)
-            rows = evaluations.setdefault(results / run.evaluation_folder, [])
-            if not failed:
-                rows.extend(measurement_rows(profile, run, level, noise))
-        for folder, rows in evaluations.items():
-            write_rows(folder / "measurements.csv", Measurement._fields, rows)
-            method, _ = folder.name.rsplit("-", 1)
-            pictures = prefixed(method, _pictures(profile, name))
-            save_tensors(folder / "examples.safetensors", pictures, {})
+            rows = () if failed else measurement_rows(profile, run, level, noise)
+            pictures = {} if failed else prefixed(run.method, _pictures(profile, name))
+            Results(profile, results).write_evaluation(run, rows, pictures)
     for name in profile.theory_experiments:
         rows = list(theory_rows(profile, name, **(theory or {})))
+        seed_at = THEORY_COLUMNS.index("seed")
         for seed in profile.seeds:
             path = theory_path(results, name, seed)
-            write_rows(path, THEORY_COLUMNS, [row for row in rows if row[4] == seed])
-            write_json(path.with_suffix(".json"), template | {"seconds": 1.5})
+            write_rows(path, THEORY_COLUMNS, [row for row in rows if row[seed_at] == seed])
+            write_json(path.with_suffix(".json"), template | {"seconds": 0.5})
     for source in profile.sources:
         save_tensors(data_path(results, source), {"labels": torch.arange(3)}, {})
         save_tensors(victim_path(results, source), {"weight": torch.zeros(1)}, {})
@@ -252,7 +248,8 @@ def _write_run(
         "threads": 1,
         "kernel": "torch",
     }
-    write_json(folder / "run.json", template | facts)
+    settings = {"settings": profile.training_inputs(run)}
+    write_json(folder / "run.json", template | settings | facts)
     loss = [1.0, 0.5, 0.25]
     history = [
         (step, run.trained_on, value, value if step > 1 else "")

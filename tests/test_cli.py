@@ -41,7 +41,10 @@ WRONG = {
     "seed": (["train", "sine", "sine", "lft", "--seed", "7"], "seed '7' is not in sine"),
     "source": (["data", "gray"], "unknown source 'gray'; did you mean 'grey'?"),
     "images": (["victim", "grey"], "data/grey.safetensors is missing; run the step that writes it"),
-    "training": (["evaluate", "sine", "sine", "lft"], "run.json: No such file or directory"),
+    "training": (
+        ["evaluate", "sine", "sine", "lft"],
+        "run.json is missing: the run",
+    ),
     "not applicable": (["train", "attack", "grey+colour", "maml"], "MAML meta-learns one initial"),
 }
 

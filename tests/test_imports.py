@@ -30,6 +30,7 @@ LAYERS = (
     {"lft.theory", "lft.report"},
     {"lft.scaffold"},
     {"lft.cli"},
+    {"lft.__main__"},
 )
 """A module imports from its own layer (within a package) and from layers above it here."""
 

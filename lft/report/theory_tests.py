@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 import pandas as pd
 
-from lft.report.statistics import Finding, Interval, mean_interval
+from lft.report.statistics import Finding, Interval, against, mean_interval
 from lft.report.theory_numbers import (
     FITTED,
     FROZEN,
@@ -300,18 +300,20 @@ def finding(rows: list[TheoryRow]) -> Finding | None:
     if rows[0].kind == "check":
         n, violations = sum(row.n for row in rows), sum(row.violations for row in rows)
         ours = f"{violations} violations in {n} values"
-        nothing = Interval(np.nan, np.nan, np.nan, n, ours)
-        holds = violations == 0
-        return Finding(ours, nothing, holds, holds, exact=True, note=_remarks(rows))
-    intervals = {row.experiment: mean_interval(list(row.effects.values())) for row in rows}
-    edge = -rows[0].margin if rows[0].equal else 0.0
-    weakest = min(intervals.values(), key=lambda interval: interval.mean)
-    numbers = ", ".join(f"{name} {_plus_minus(interval)}" for name, interval in intervals.items())
+        return Finding(ours, holds=violations == 0, note=_remarks(rows))
+    effects = {row.experiment: np.array(list(row.effects.values())) for row in rows}
+    edge = rows[0].margin if rows[0].equal else 0.0
+    weakest = effects[against({name: found + edge for name, found in effects.items()})]
+    numbers = ", ".join(
+        f"{row.experiment} {_plus_minus(mean_interval(list(row.by_seed.values())))}" for row in rows
+    )
     return Finding(
         f"{rows[0].what}: {numbers}",
-        weakest,
-        holds=all(interval.mean > edge for interval in intervals.values()),
-        proven=all(interval.low > edge for interval in intervals.values()),
+        tuple(weakest),
+        rows[0].margin,
+        rows[0].what,
+        len(rows),
+        equal=rows[0].equal,
         note=_remarks(rows),
     )
 

@@ -16,7 +16,6 @@ A result folder ``results/<profile>/`` holds::
     summary.csv                            means over test tasks: SUMMARY_COLUMNS
     cells.csv                              status of every cell: CELL_COLUMNS
     theory.csv                             all theory/*.csv, joined
-    claims.csv                             a verdict on every claim: CLAIM_COLUMNS
     alternatives.csv                       what variants change: ALTERNATIVE_COLUMNS
     tables/, figures/                      each as CSV and in forms for papers and pages
     report.html, verdicts.md               the page, and its table of verdicts for a README
@@ -30,7 +29,6 @@ seed<n>/examples.safetensors and theory/<experiment>-seed<n>.csv: ``<method>-<or
 from lft.results.schema import (
     ALTERNATIVE_COLUMNS,
     CELL_COLUMNS,
-    CLAIM_COLUMNS,
     HISTORY_COLUMNS,
     SEARCH_COLUMNS,
     SUMMARY_COLUMNS,
@@ -43,7 +41,6 @@ from lft.storage.json import read_json, write_json
 __all__ = [
     "ALTERNATIVE_COLUMNS",
     "CELL_COLUMNS",
-    "CLAIM_COLUMNS",
     "HISTORY_COLUMNS",
     "SEARCH_COLUMNS",
     "SUMMARY_COLUMNS",

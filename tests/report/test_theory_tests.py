@@ -15,7 +15,7 @@ from synthetic import report_profile, theory_rows
 
 from lft.report import theory_numbers as numbers
 from lft.report.theory_numbers import FITTED, FROZEN
-from lft.report.theory_tests import STATEMENTS, TESTS, TheoryRow, readings
+from lft.report.theory_tests import SLOWER, STATEMENTS, TESTS, TheoryRow, readings
 from lft.report.theory_tests import theory_rows as judged
 from lft.results.schema import THEORY_COLUMNS
 from lft.storage.csv import read_rows
@@ -92,6 +92,30 @@ def test_every_seed_has_an_estimate_of_its_own(claim: str) -> None:
     assert sorted(together) == [0, 1, 2]
     for seed, value in together.items():
         assert one(claim, rows(seeds=(seed,))).by_seed == {seed: pytest.approx(value, rel=1e-12)}
+
+
+def test_the_experiment_that_speaks_most_against_a_statement_decides() -> None:
+    found = TESTS["sigma"](pd.concat([rows("sine"), rows("attack", sigma_effect=-1.0)]))
+    assert found is not None
+    assert (found.readings, found.equal, found.holds) == (2, False, None)
+    assert len(found.effects) == 3
+    assert max(found.effects) < 0
+    assert "sine 0." in found.ours
+    assert "attack -0." in found.ours
+
+
+def test_not_slower_is_judged_within_the_margin() -> None:
+    found = TESTS["decay_both"](rows())
+    assert found is not None
+    assert (found.equal, found.smallest) == (True, SLOWER)
+    assert min(found.effects) > -SLOWER
+
+
+def test_a_check_holds_where_nothing_violates_it() -> None:
+    for slack, holds in ((1.1, True), (0.9, False)):
+        found = TESTS["bound"](rows(slack=slack))
+        assert found is not None
+        assert (found.holds, found.effects) == (holds, ())
 
 
 def test_every_experiment_has_a_row_of_its_own() -> None:

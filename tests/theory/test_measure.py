@@ -123,7 +123,7 @@ def test_measuring_twice_gives_the_same_bytes(
 
 
 def test_absent_weights_are_one_line_and_leave_nothing(profile: Profile, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"weights\.safetensors is missing"):
+    with pytest.raises(UsageError, match="the run has not been trained; train it first"):
         measure(profile, "sine", 0, tmp_path)
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 

@@ -12,6 +12,10 @@ WILD = Run("{experiment}", "{trained_on}", "{method}", "{order}", "{seed}")
 ONE_SEED = PROFILE.seeds_per_job == "one"
 JOB_SEEDS = ["{seed}"] if ONE_SEED else PROFILE.seeds
 SOURCES = Sources()
+# Snakemake takes braces in this path for wildcards.
+ENVIRONMENT = (
+    str(CHECKOUT / "workflow/envs/lft.yaml").replace("{", "{{").replace("}", "}}")
+)
 
 
 wildcard_constraints:

@@ -7,7 +7,7 @@ rule data:
         f"{RESULTS}/benchmarks/data/{{source}}.tsv"
     priority: EARLY
     conda:
-        "../envs/lft.yaml"
+        ENVIRONMENT
     threads: 1
     resources:
         mem_mb=lambda w, attempt: 4000 * attempt,

@@ -48,7 +48,7 @@ for name, cells in MEASURED.items():
         benchmark:
             f"{RESULTS}/benchmarks/evaluate/{place}.tsv"
         conda:
-            "../envs/lft.yaml"
+            ENVIRONMENT
         threads: PROFILE.threads
         resources:
             mem_mb=lambda w, attempt: 4000 * attempt,

@@ -27,7 +27,7 @@ rule aggregate:
     benchmark:
         f"{RESULTS}/benchmarks/aggregate.tsv"
     conda:
-        "../envs/lft.yaml"
+        ENVIRONMENT
     threads: 1
     resources:
         mem_mb=lambda w, attempt: 4000 * attempt,
@@ -50,6 +50,7 @@ use rule aggregate as tables with:
         TEMPLATES,
     output:
         directory(f"{RESULTS}/tables"),
+        f"{RESULTS}/claims.json",
         f"{RESULTS}/claims.csv",
         f"{RESULTS}/alternatives.csv",
     log:
@@ -93,6 +94,7 @@ use rule aggregate as page with:
     output:
         f"{RESULTS}/report.html",
         f"{RESULTS}/verdicts.md",
+        f"{RESULTS}/numbers.md",
     log:
         f"{RESULTS}/logs/page.log",
     benchmark:
@@ -111,7 +113,7 @@ rule report:
     log:
         f"{RESULTS}/logs/report.log",
     conda:
-        "../envs/lft.yaml"
+        ENVIRONMENT
     threads: 1
     params:
         lft=LFT,

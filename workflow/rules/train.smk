@@ -16,7 +16,7 @@ rule train:
         f"{RESULTS}/benchmarks/train/{JOB}.tsv"
     priority: EARLY
     conda:
-        "../envs/lft.yaml"
+        ENVIRONMENT
     threads: PROFILE.threads
     resources:
         mem_mb=lambda w, attempt: 3000 * attempt,
