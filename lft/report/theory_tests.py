@@ -246,7 +246,8 @@ def _change(claim: Literal["vanishing", "exploding"]) -> Statement:
     verb = "loses with K" if claim == "vanishing" else "gains beyond a factor of K"
 
     def change(name: str, theory: pd.DataFrame, stage: str) -> TheoryRow | None:
-        """At the initial φ LFT's meta-gradient vanishes, or explodes, less with K than MAML's.
+        """At the initial φ LFT's meta-gradient vanishes less with K than MAML's, and explodes no
+        more, of which the paper says nothing.
 
         A sum of K like terms grows as K; only what goes beyond that counts as exploding.
         """
@@ -262,7 +263,7 @@ def _change(claim: Literal["vanishing", "exploding"]) -> Statement:
         return TheoryRow(
             claim, name, "claim", f"decades that a task's meta-gradient {verb}: MAML's less LFT's",
             _by_seed(means["maml"] - means["lft"]), 0.0, "higher", FACTOR_OF_TWO,
-            n=len(known), left_out=counted({"0 or not finite": len(table) - len(known)}),
+            equal=claim == "exploding", n=len(known), left_out=counted({"0 or not finite": len(table) - len(known)}),
             note=f"LFT's {means['lft'].mean():.2f}, MAML's {means['maml'].mean():.2f}",
         )  # fmt: skip
 
