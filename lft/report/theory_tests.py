@@ -263,7 +263,8 @@ def _change(claim: Literal["vanishing", "exploding"]) -> Statement:
         return TheoryRow(
             claim, name, "claim", f"decades that a task's meta-gradient {verb}: MAML's less LFT's",
             _by_seed(means["maml"] - means["lft"]), 0.0, "higher", FACTOR_OF_TWO,
-            equal=claim == "exploding", n=len(known), left_out=counted({"0 or not finite": len(table) - len(known)}),
+            equal=claim == "exploding", n=len(known),
+            left_out=counted({"0 or not finite": len(table) - len(known)}),
             note=f"LFT's {means['lft'].mean():.2f}, MAML's {means['maml'].mean():.2f}",
         )  # fmt: skip
 
