@@ -312,10 +312,10 @@ def finding(rows: list[TheoryRow]) -> Finding | None:
     return Finding(
         f"{rows[0].what}: {numbers}",
         tuple(weakest),
-        rows[0].margin,
-        rows[0].what,
-        len(rows),
+        smallest=rows[0].margin,
         equal=rows[0].equal,
+        unit=rows[0].what,
+        readings=len(rows),
         note=_remarks(rows),
     )
 
