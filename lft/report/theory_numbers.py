@@ -245,16 +245,16 @@ def rate_table(theory: pd.DataFrame) -> list[RateRow]:
 # ---------------------------------------------------------------- growth
 
 
-class Correlation(NamedTuple):
-    """Spearman's rank correlation, a mean for every seed; ``n`` rows entered."""
+class Growth(NamedTuple):
+    """How one column grows with another, a number for every seed; ``n`` rows, or tasks, entered."""
 
     by_seed: dict[int, float]
     n: int
     left_out: dict[str, int]
 
 
-def correlation(table: pd.DataFrame, a: str, b: str, within: list[str]) -> Correlation:
-    """Rank correlation of two columns within each group, its mean over the groups of a seed.
+def correlation(table: pd.DataFrame, a: str, b: str, within: list[str]) -> Growth:
+    """Spearman's rank correlation of two columns in each group, its mean over those of a seed.
 
     Ranks need no logarithm, so that a gap of 0 stays.
     """
@@ -269,7 +269,27 @@ def correlation(table: pd.DataFrame, a: str, b: str, within: list[str]) -> Corre
         found = float(stats.spearmanr(group[a], group[b]).statistic)
         by_seed.setdefault(int(group["seed"].iloc[0]), []).append(found)
     means = {seed: float(np.mean(values)) for seed, values in by_seed.items()}
-    return Correlation(means, n, counted({"not finite": int((~known).sum()), "all equal": equal}))
+    return Growth(means, n, counted({"not finite": int((~known).sum()), "all equal": equal}))
+
+
+def growth(table: pd.DataFrame, a: str, b: str) -> Growth:
+    """Exponent of a in b: slope of log b against log a, where b is that of each task over its mean,
+    averaged over the tasks of a seed, so that a task without a gap at one a counts as 0."""
+    known = finite(table, b)
+    bad = {"not finite": 0, "no gap": 0}
+    by_seed, n = {}, 0
+    for (seed,), group in groups(table.assign(known=known), "seed"):
+        of_task = group.groupby("task")
+        whole, mean = of_task["known"].transform("all"), of_task[b].transform("mean")
+        kept = group[whole & (mean > 0)]
+        bad["not finite"] += group.loc[~whole, "task"].nunique()
+        bad["no gap"] += group.loc[whole & ~(mean > 0), "task"].nunique()
+        means = (kept[b] / mean[kept.index]).groupby(kept[a]).mean()
+        if len(means) > 1 and (means > 0).all():
+            at = np.log(means.index.to_numpy(dtype=float))
+            by_seed[int(seed)] = float(stats.linregress(at, np.log(means.to_numpy())).slope)
+            n += kept["task"].nunique()
+    return Growth(by_seed, n, counted(bad))
 
 
 def norms(theory: pd.DataFrame) -> pd.DataFrame:

@@ -25,6 +25,7 @@ from lft.report.theory_numbers import (
     decades,
     finite,
     groups,
+    growth,
     rates,
     tasks,
     total,
@@ -200,8 +201,13 @@ def _grows_with(constant: str, symbol: str) -> Statement:
         """Remark 2: tasks with a larger constant have a larger gap, at the same sizes and K."""
         table = _fitted(tasks(theory, "gap", constant), stage)
         found = correlation(table, constant, "gap", POINT)
+        if not found.by_seed:
+            return None
         what = f"rank correlation of gap and {symbol} over tasks, mean over points"
-        return _correlated(constant, name, what, found.by_seed, found.n, found.left_out)
+        return TheoryRow(
+            constant, name, "claim", what, found.by_seed, 0.0, "higher", CORRELATED,
+            n=found.n, left_out=found.left_out,
+        )  # fmt: skip
 
     return grows
 
@@ -215,27 +221,15 @@ def _steps(name: str, theory: pd.DataFrame, stage: str) -> TheoryRow | None:
         (group for _, group in groups(table, "support", "query")),
         key=lambda group: group["steps"].nunique(),
     )
-    found = correlation(table, "steps", "gap", ["task"])
+    found = growth(table, "steps", "gap")
+    if not found.by_seed:
+        return None
     middle = table[finite(table, "gap")].groupby("steps")["gap"].median()
     ends = (f"{middle.loc[k]:.2g} at K = {k}" for k in (middle.index.min(), middle.index.max()))
-    what = "rank correlation of gap and K for a task, mean over tasks"
-    row = _correlated("steps", name, what, found.by_seed, found.n, found.left_out)
-    return row and row._replace(note=f"median gap {', '.join(ends)}")
-
-
-def _correlated(
-    claim: str,
-    name: str,
-    what: str,
-    by_seed: Mapping[int, float],
-    n: int,
-    left_out: Mapping[str, int],
-) -> TheoryRow | None:
-    if not by_seed:
-        return None
     return TheoryRow(
-        claim, name, "claim", what, by_seed, 0.0, "higher", CORRELATED, n=n, left_out=left_out
-    )
+        "steps", name, "claim", "exponent of K in the gap", found.by_seed, 0.0, "higher", SLOWER,
+        n=found.n, left_out=found.left_out, note=f"median gap {', '.join(ends)}",
+    )  # fmt: skip
 
 
 def _fitted(table: pd.DataFrame, stage: str) -> pd.DataFrame:

@@ -255,6 +255,23 @@ def test_a_gap_of_nothing_has_no_correlation() -> None:
         assert readings("decay_both", theory) == readings("sigma", theory) == []
 
 
+def test_the_exponent_of_k_is_found() -> None:
+    for power in (0.5, -0.5):
+        # 2 % of noise in 4 tasks a seed, over ln 2.
+        expected = dict.fromkeys(range(3), pytest.approx(power, abs=0.06))
+        assert one("steps", rows(steps_effect=power)).by_seed == expected
+
+
+def test_a_task_without_a_gap_has_no_exponent() -> None:
+    theory = rows()
+    gap = (theory["quantity"] == "gap") & (theory["stage"] == "best") & (theory["seed"] == 1)
+    theory.loc[gap & (theory["task"] == "sine-0"), "value"] = 0.0
+    theory.loc[gap & (theory["task"] == "sine-1"), "value"] = math.nan
+    row = one("steps", theory)
+    assert (row.n, row.left_out) == (4 + 2 + 4, {"no gap": 1, "not finite": 1})
+    assert sorted(row.by_seed) == [0, 1, 2]
+
+
 def test_growing_as_k_is_not_exploding() -> None:
     """LFT's meta-gradient is a sum of K terms."""
     row = one("exploding", rows(lft_grows=1.0, maml_grows=0.0))
