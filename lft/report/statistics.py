@@ -62,6 +62,8 @@ class Finding(NamedTuple):
         ours: our number, as text.
         effects: (seeds,) positive where the statement holds; empty for an exact check.
         smallest: smallest effect of interest, in the unit of ``effects``.
+        equal: whether 0 itself is on the statement's side ("not slower than"), so that it is judged
+            by non-inferiority within ``smallest``.
         unit: what ``effects`` are.
         readings: how many experiments were looked at; ``effects`` are those that speak most
             against the statement (:func:`against`).
@@ -72,6 +74,7 @@ class Finding(NamedTuple):
     ours: str
     effects: tuple[float, ...] = ()
     smallest: float = np.nan
+    equal: bool = False
     unit: str = ""
     readings: int = 1
     holds: bool | None = None

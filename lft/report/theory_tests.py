@@ -217,7 +217,9 @@ def _over_seeds(
         for name, interval in ((name, mean_interval(v)) for name, v in readings.items())
     )
     unit = what if expected is None else f"{what} − {expected:g}"
-    weakest = against(readings)
+    edge = 0.0 if expected is None else smallest
+    weakest = against({name: values + edge for name, values in readings.items()})
     return Finding(
-        f"{what}: {numbers}", tuple(readings[weakest]), smallest, unit, len(readings), note=weakest
-    )
+        f"{what}: {numbers}", tuple(readings[weakest]), smallest, expected is not None, unit,
+        len(readings), note=weakest,
+    )  # fmt: skip
