@@ -118,7 +118,9 @@ class Table:
         return latex.replace("|δ|", r"$|\delta|$").translate(_LATEX)
 
 
-_LATEX = str.maketrans({"±": r"$\pm$", "†": r"\dag{}", "–": "--"})
+_LATEX = str.maketrans(
+    {"±": r"$\pm$", "†": r"\dag{}", "–": "--", "→": r"$\to$", "×": r"$\times$", "−": "$-$"}
+)
 
 
 def build_tables(profile: Profile, results: Path) -> list[Table]:

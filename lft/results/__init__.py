@@ -16,9 +16,11 @@ A result folder ``results/<profile>/`` holds::
     summary.csv                            means over test tasks: SUMMARY_COLUMNS
     cells.csv                              status of every cell: CELL_COLUMNS
     theory.csv                             all theory/*.csv, joined
+    claims.json, claims.csv                a verdict on every claim: lft.report.claims.verdict
     alternatives.csv                       what variants change: ALTERNATIVE_COLUMNS
     tables/, figures/                      each as CSV and in forms for papers and pages
-    report.html, verdicts.md               the page, and its table of verdicts for a README
+    report.html                            the page
+    verdicts.md, numbers.md                its verdicts, and every method's outcome, for a README
     search.csv                             hyper-parameter searches only: SEARCH_COLUMNS
 
 Runs before version 0.2 have one file for all seeds in place of seed<n>/measurements.csv,

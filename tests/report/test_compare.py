@@ -52,7 +52,7 @@ def worse_lft(by: float) -> Callable[[Run, str], float]:
 def test_the_same_folder_is_identical(first: Path) -> None:
     frame = compare(first, first)
     assert set(frame["verdict"]) == {"identical"}
-    assert (frame["difference"] == 0).all()
+    assert set(frame["difference"]) <= {0, 1}  # of points, and of ratios
     assert not frame.duplicated(KEYS).any()
 
 
@@ -87,7 +87,7 @@ def test_numbers_are_those_of_scipy(first: Path, tmp_path: Path) -> None:
 
 def test_what_is_not_shown_to_agree_is_not_said_to(first: Path, tmp_path: Path) -> None:
     noisy = written(report_profile((3, 4, 5), "sine"), tmp_path, noise=0.6)
-    assert set(compare(first, noisy)["verdict"]) == {"inconclusive"}
+    assert "agree" not in set(compare(first, noisy)["verdict"])
 
 
 def test_first_steps_are_compared_by_the_mean_curve(

@@ -370,15 +370,15 @@ class _Court:
         finding = self._finding(claim)
         if finding is None or claim.kind == "check":
             return None
-        effects = np.array(finding.effects, dtype=float)
-        kind, edge = ("not-worse", -finding.smallest) if finding.equal else ("better", 0.0)
-        p = claim_p(kind, effects, finding.smallest)
-        if len(effects) and effects.mean() < edge:
+        effects, margin = np.array(finding.effects, dtype=float), finding.smallest
+        kind = "not-worse" if finding.equal else "better"
+        p = claim_p(kind, effects, margin)
+        if len(effects) and effects.mean() < -margin * finding.equal:
             p = min(1.0, finding.readings * p)
         note = (finding.note,) if finding.note else ()
         return Evidence(
-            finding.ours, kind, effects, finding.smallest, p,
-            no_difference_p(kind, effects, finding.smallest), False, len(self.profile.seeds), note,
+            finding.ours, kind, effects, margin, p, no_difference_p(kind, effects, margin), False,
+            len(self.profile.seeds), note,
         )  # fmt: skip
 
     # ------------------------------------------------------------ rows
