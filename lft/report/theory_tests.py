@@ -147,6 +147,8 @@ def _below_bound(claim: str, quantity: str) -> Statement:
         row = _inequality(claim, name, "largest gap / bound of a task", known, "ratio", 1.0)
         factor = bound_over(known, quantity)
         note = f"bound / gap {factor.min():.2g} to {factor.max():.2g}; " if len(factor) else ""
+        nothing = int((known["bound"] == 0).sum())
+        note += f"the bound is 0 at {nothing} of {len(known)}; " if nothing else ""
         unknown = counted({"not finite": len(table) - len(known)})
         return row._replace(left_out=unknown, note=note + READING)
 
