@@ -43,7 +43,7 @@ def verdict(finding: Finding | None) -> str:
 TRUTHS: dict[str, tuple[dict[str, float], dict[str, float]]] = {
     "statement1": ({"statement1_error": 9e-10}, {"statement1_error": 2e-9}),
     "bound": ({"slack": 1.04}, {"slack": 0.96}),
-    "decay_support": ({"exponent": 0.5}, {"exponent": -0.5}),
+    "decay_support": ({"exponent": 0.7}, {"exponent": -0.5}),
     "decay_query": ({"exponent": 0.5}, {"exponent": -0.5}),
     "sigma": ({"sigma_effect": 0.5}, {"sigma_effect": -1.0}),
     "vanishing": ({"maml_vanishes": 2.0}, {"maml_vanishes": 0.02}),
