@@ -12,7 +12,8 @@ from checkout import SNAKEMAKE, copy_checkout
 
 CONDA = """#!/bin/sh
 case "$*" in
-*--json*) echo '{"platform": "linux-64", "conda_prefix": "/x", "get": {"channel_priority": "strict"}}';;
+*config*) echo '{"get": {"channel_priority": "strict"}}';;
+*--json*) echo '{"platform": "linux-64", "conda_prefix": "/x", "channel_priority": "strict"}';;
 *) echo 'conda 24.9.1';;
 esac
 """
