@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from tiny import profile_values
+from tiny import changed, profile_values
 
 from lft.cli import main
 from lft.config import Run, load_profile
@@ -127,10 +127,30 @@ def test_a_job_refuses_settings_that_were_not_planned(
     runs = [Run("sine", "sine", "sgd", "first", 0)]
     digest = planned(load_profile(profile), "train", runs=runs)
     command = ["train", "sine", "sine", "sgd", "-p", profile, "-r", tmp_path / "results"]
-    profile.write_text(profile.read_text().replace("sgd:", "sgd: [0.5] #"))
+    sizes = {"sgd": [0.5], "adam": [0.01]}
+    values = changed(profile_values(), experiments__sine__step_sizes=sizes)
+    profile.write_text(yaml.safe_dump(values))
     status, errors = outcome(monkeypatch, capsys, *command, "--settings", digest)
     assert (status, errors) == (
         2,
         "lft: profile 'tiny' was changed after this job was planned; restore it, or start the "
         "workflow again\n",
     )
+
+
+def test_the_profile_of_a_result_folder_is_that_of_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """From inside, too; a link's name counts; and another name says what to do."""
+    folder, link = tmp_path / "renamed", tmp_path / "smoke"
+    folder.mkdir()
+    link.symlink_to(folder)
+    monkeypatch.chdir(tmp_path)
+    status, errors = outcome(monkeypatch, capsys, "cost", "smoke")
+    assert (status, "no job of profile smoke has run in smoke" in errors) == (2, True)
+    status, errors = outcome(monkeypatch, capsys, "cost", "renamed")
+    assert (status, errors.endswith("; name that of renamed with --profile\n")) == (2, True)
+    (tmp_path / "quick").mkdir()
+    monkeypatch.chdir(tmp_path / "quick")
+    status, errors = outcome(monkeypatch, capsys, "cost", ".")
+    assert (status, "no job of profile quick has run in ." in errors) == (2, True)
