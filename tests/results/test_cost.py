@@ -117,7 +117,7 @@ def test_test_tasks_lengthen_evaluations_and_nothing_else(base: dict[Job, Spent]
 
 
 def test_the_work_of_a_training_by_hand() -> None:
-    """sine: an MLP 1-4-1 of 13 parameters; 12 tasks, 3 validation rounds of 3 tasks."""
+    """sine: an MLP 1-4-1 with 13 weights and biases; 12 tasks, 3 validation rounds of 3 tasks."""
     work = {job.name[2]: job.work for job in of(tiny_profile(), "train", "sine")}
     validation = 3 * 3 * 4  # rounds, tasks, steps
     assert work["lft-first"] == 13 * (3 * 12 * 4 + validation)
