@@ -39,7 +39,8 @@ SMOKE = "workflow/config/smoke.yaml"
 
 def snakemake(checkout: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run Snakemake with the smoke profile; its output is in ``stdout``."""
-    command = [str(SNAKEMAKE), "--cores", "2", "--config", "profile=smoke", *arguments]
+    options = ("--cores", "2", "--max-jobs-per-timespan", "100/1s")  # it ends at once
+    command = [str(SNAKEMAKE), *options, "--config", "profile=smoke", *arguments]
     return subprocess.run(
         command,
         cwd=checkout,
