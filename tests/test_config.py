@@ -586,15 +586,8 @@ WHOLE: dict[str, tuple[dict[str, Any], str]] = {
         "sources.grey: shape of photos is (3, 32, 32), not (1, 28, 28)",
     ),
     "an unknown data set": (
-        {
-            "sources__grey": {
-                "kind": "torchvision",
-                "name": "SHVN",
-                "label": "x",
-                "shape": [3, 1, 1],
-            }
-        },
-        "sources.grey: unknown torchvision source 'SHVN'; did you mean 'SVHN'?",
+        {"sources__grey": source("embedded", "mnist", [1, 28, 28])},
+        "sources.grey: unknown embedded source 'mnist'; did you mean 'mnist5k'?",
     ),
     "a device": ({"device": "gpu"}, "device: 'gpu'; use cpu, cuda or cuda:N"),
     "a device in capitals": ({"device": "CUDA"}, "device: 'CUDA'; use cpu, cuda or cuda:N"),

@@ -40,7 +40,7 @@ class Source(Settings):
     name: str  #: mnist5k or photos; a torchvision class; free text for a folder
     label: str  #: shown in tables and figures
     shape: ImageShape  #: channels, height, width (pixels)
-    #: number of classes of a folder; compared where a network has an output for each of them
+    #: number of classes where lft does not know it, for networks with an output for each
     classes: Positive | None = None
     #: directory or tar of a folder source; download folder of a torchvision one
     path: Path | None = None
@@ -51,20 +51,21 @@ class Source(Settings):
     def _complete(self) -> Source:
         if self.kind == "folder" and self.path is None:
             raise ValueError("kind 'folder' needs the key 'path'")
-        if self.kind == "folder":
-            return self
-        known = KNOWN[self.kind]
-        if self.name not in known:
-            hint = suggestion(self.name, known)
-            raise ValueError(f"unknown {self.kind} source {self.name!r}{hint}")
-        for key, value in known[self.name]._asdict().items():
+        known = self._known
+        if known is None and self.kind == "embedded":
+            hint = suggestion(self.name, KNOWN["embedded"])
+            raise ValueError(f"unknown embedded source {self.name!r}{hint}")
+        for key, value in known._asdict().items() if known else ():
             if getattr(self, key) not in (None, value):
                 raise ValueError(f"{key} of {self.name} is {value}, not {getattr(self, key)}")
         return self
 
     @property
+    def _known(self) -> Known | None:
+        return KNOWN.get(self.kind, {}).get(self.name)
+
+    @property
     def n_classes(self) -> int | str:
         """Number of classes, or a text that names it where only the images tell."""
-        if self.kind == "folder":
-            return self.classes or f"(classes of {self.path})"
-        return KNOWN[self.kind][self.name].classes
+        known = self.classes or (self._known and self._known.classes)
+        return known or f"(classes of {self.path or self.name})"

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.utils import skip_init
 
 from lft.config import LENET_SIDES, VictimSettings
 from lft.data import ImageSet
@@ -47,6 +49,8 @@ class LeNet5(nn.Module):
         kernel: ``torch`` is the plain path, else :mod:`lft.kernels.lenet` where it applies,
             which is where the convolutions' weights are constants.
 
+    Weights are random, the same for each network of these sizes; see :meth:`initialise`.
+
     Raises:
         UsageError: images of another size.
     """
@@ -62,11 +66,13 @@ class LeNet5(nn.Module):
                 f"LeNet-5 takes images of 28x28 or 32x32 pixels, not {height}x{width}; "
                 f"resize the images"
             )
-        self.conv1 = nn.Conv2d(channels, 6, 5, padding=(32 - height) // 2)
-        self.conv2 = nn.Conv2d(6, 16, 5)
-        self.fc1 = nn.Linear(16 * 5 * 5, 120)
-        self.fc2 = nn.Linear(120, 84)
-        self.fc3 = nn.Linear(84, n_classes)
+        padding = (32 - height) // 2
+        self.conv1 = _blank(nn.Conv2d, channels, 6, 5, padding=padding)
+        self.conv2 = _blank(nn.Conv2d, 6, 16, 5)
+        self.fc1 = _blank(nn.Linear, 16 * 5 * 5, 120)
+        self.fc2 = _blank(nn.Linear, 120, 84)
+        self.fc3 = _blank(nn.Linear, 84, n_classes)
+        self.initialise(0)
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (n, classes) for images (n, C, H, W)."""
@@ -122,6 +128,11 @@ class LeNet5(nn.Module):
                 bound = 1 / math.sqrt(layer.weight[0].numel())
                 for parameter in layer.parameters():
                     parameter.uniform_(-bound, bound, generator=random)
+
+
+def _blank(layer: type[nn.Module], *sizes: int, **options: Any) -> Any:
+    """A layer whose weights are not set yet, so that none is drawn from the global generator."""
+    return skip_init(layer, *sizes, device="cpu", dtype=torch.float32, **options)
 
 
 def train_victim(

@@ -11,11 +11,8 @@ from . import ExampleNameSettings
 
 def initial(settings: ExampleNameSettings) -> Params:
     """φ = (s, b) with exp(s) the step size and sigmoid(b) the momentum."""
-    momentum = torch.tensor(settings.momentum, dtype=torch.float32)
-    return {
-        "log_step": torch.tensor(-4.0, dtype=torch.float32),
-        "momentum": momentum.logit(),
-    }
+    numbers = torch.tensor([-4.0, settings.momentum], dtype=torch.float32, device="cpu")
+    return {"log_step": numbers[0], "momentum": numbers[1].logit()}
 
 
 class ExampleName:

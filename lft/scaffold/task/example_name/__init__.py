@@ -20,7 +20,6 @@ class ExampleNameSettings(FamilySettings):
 
     metrics = (MSE, WORST)
     kind: Literal["example-name"] = "example-name"
-    label: str = "example name"
     support: Positive  #: points
     query: Positive  #: points
     dimension: Positive = 5  #: coordinates of x
