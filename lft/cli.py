@@ -47,6 +47,19 @@ def _load(profile: Path, results: Path | None) -> tuple[Profile, Path]:
     return settings, results or Path("results") / settings.name
 
 
+def _profile_of(results: Path, profile: Path | None) -> Profile:
+    """The profile of a result folder: the one given, or that of the folder's name."""
+    from lft.config import load_profile
+
+    if profile is not None:
+        return load_profile(profile)
+    name = results.absolute().name or results.resolve().name
+    try:
+        return load_profile(name)
+    except UsageError as error:
+        raise UsageError(f"{error}; name that of {results} with --profile") from None
+
+
 def _check_plan(
     planned: str | None, settings: Profile, rule: str, what: str = "", runs: Iterable[Run] = ()
 ) -> None:
@@ -344,10 +357,9 @@ def crate(
     ] = None,
 ) -> None:
     """Pack a finished run with its provenance as a Workflow Run RO-Crate."""
-    from lft.config import load_profile
     from lft.results.crate import write_crate
 
-    settings = load_profile(profile or Path(results.resolve().name))
+    settings = _profile_of(results, profile)
     path = output or results.resolve().with_name(f"{results.resolve().name}.crate.zip")
     write_crate(settings, results, path)
     typer.echo(path)
@@ -395,7 +407,7 @@ def cost(
     from lft.config import load_profile
     from lft.results import cost as costs
 
-    settings = load_profile(profile or Path(results.name))
+    settings = _profile_of(results, profile)
     base = costs.measured(settings, results)
     missing = [job for job in costs.jobs(settings) if job not in base]
     Console().print(costs.as_table(f"{settings.name}, measured", base, missing))

@@ -85,19 +85,8 @@ class Method:
             )
 
 
-METHODS: dict[str, Method] = {
-    method.name: method
-    for method in (
-        Method("maml", "MAML", "#0072B2", "initialisation", "sgd", meta_gradient="exact"),
-        Method("fomaml", "FOMAML", "#56B4E9", "initialisation", "sgd", meta_gradient="dropped"),
-        Method("reptile", "Reptile", "#009E73", "initialisation", "sgd", meta_gradient="reptile"),
-        Method("l2o", "L2O", "#E69F00", "finetuner", "lstm", outer="joint"),
-        Method("lft", "LFT", "#D55E00", "finetuner", "lstm"),
-        Method("lft-init", "LFT + learned init", "#CC79A7", "both", "lstm"),
-        Method("sgd", "SGD", "#7F7F7F", "step_size", "sgd"),
-        Method("adam", "Adam", "#4D4D4D", "step_size", "adam"),
-    )
-}
+METHODS: dict[str, Method] = {}
+"""The method table, by name; plug-ins add their rows."""
 
 
 def register(method: Method) -> None:
@@ -121,3 +110,16 @@ def get_method(name: str) -> Method:
     if name not in METHODS:
         raise UsageError(f"unknown method {name!r}{suggestion(name, METHODS)}")
     return METHODS[name]
+
+
+for _row in (
+    Method("maml", "MAML", "#0072B2", "initialisation", "sgd", meta_gradient="exact"),
+    Method("fomaml", "FOMAML", "#56B4E9", "initialisation", "sgd", meta_gradient="dropped"),
+    Method("reptile", "Reptile", "#009E73", "initialisation", "sgd", meta_gradient="reptile"),
+    Method("l2o", "L2O", "#E69F00", "finetuner", "lstm", outer="joint"),
+    Method("lft", "LFT", "#D55E00", "finetuner", "lstm"),
+    Method("lft-init", "LFT + learned init", "#CC79A7", "both", "lstm"),
+    Method("sgd", "SGD", "#7F7F7F", "step_size", "sgd"),
+    Method("adam", "Adam", "#4D4D4D", "step_size", "adam"),
+):
+    register(_row)

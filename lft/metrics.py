@@ -80,9 +80,8 @@ COSTS = (
 )
 """What a meta-training takes; they stand in its manifest, not among the measurements."""
 
-METRICS: dict[str, Metric] = {
-    metric.name: metric for metric in (ASR, DISTORTION, FIRST_FULL, ACCURACY, MSE, *COSTS)
-}
+METRICS: dict[str, Metric] = {}
+"""The table of metrics, by name; plug-ins add theirs."""
 
 
 def register(metric: Metric) -> None:
@@ -113,3 +112,7 @@ def metric_of(name: str) -> Metric:
         label=f"{base.label} on the support set",
         long_label=f"{base.title} on the support set",
     )
+
+
+for _metric in (ASR, DISTORTION, FIRST_FULL, ACCURACY, MSE, *COSTS):
+    register(_metric)

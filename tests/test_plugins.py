@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 import pytest
+import torch
 import yaml
 
 from lft import config, methods, plugins
@@ -284,8 +285,15 @@ def test_a_fine_tuner_can_be_hand_designed(tmp_path: Path, registry: None) -> No
     profile, results = load_profile(tmp_path / "profile.yaml"), tmp_path / "results"
     check_fine_tuner(profile.experiments["demo"].tuner(METHODS["decaying"]))
     run = config.Run("demo", "points", "decaying", "first", 0)
-    train(profile, run, results)
-    evaluate(profile, run, results)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        train(profile, run, results)
+        evaluate(profile, run, results)
+        assert torch.get_num_threads() == 2, "a call puts torch's settings back"
+        assert float(torch.full((1,), 1e-30) * 1e-10) > 0
+    finally:
+        torch.set_num_threads(threads)
     settings = json.loads((results / run.folder / "run.json").read_text())["settings"]
     assert settings["finetuner"] == {"kind": "decaying", "decay": 0.25}
     assert settings["step_sizes"] == {"decaying": [0.01, 0.1, 90.0]}
@@ -303,6 +311,27 @@ def test_a_plug_in_is_not_written_over(tmp_path: Path) -> None:
     for name in ("My", "2x", "a_b", "../x", ""):
         with pytest.raises(UsageError, match="a name has small letters"):
             create("task", name, tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["method", "task", "figure"])
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("class", "'class' is a word of Python"),
+        ("none", "'none' is a word of Python"),
+        ("random", "'random' is a module of Python"),
+        ("torch", "'torch' is a module of Python"),
+        ("lft", "'lft' is this package"),
+        ("maml", "'maml' is the name of a method"),
+        ("sine", "'sine' is the name of a method, family or fine-tuner"),
+    ],
+)
+def test_a_plug_in_has_a_name_that_works(
+    kind: str, name: str, message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(UsageError, match=message):
+        create(kind, name, tmp_path)  # type: ignore[arg-type]
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_workflow_plans_plug_ins_and_watches_their_source(tmp_path: Path) -> None:

@@ -351,8 +351,9 @@ def _differences(profile: Profile) -> list[str]:
         training, testing = experiment.training, experiment.testing
         if training.tasks != PAPER["tasks"] or testing.tasks != PAPER[name]:
             found.append(
-                f"{name}: {training.tasks} training and {testing.tasks} test tasks per source, "
-                f"where the paper has {PAPER['tasks']} and {PAPER[name]}."
+                f"{name}: {training.tasks} training tasks, shared by the sources of a mixture, and "
+                f"{testing.tasks} test tasks, where the paper has {PAPER['tasks']} and "
+                f"{PAPER[name]}."
             )
     general = yaml.safe_load((REFERENCE / "differences.yaml").read_text(encoding="utf-8"))
     return found + list(general)

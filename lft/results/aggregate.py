@@ -98,7 +98,7 @@ def summarise(measurements: pd.DataFrame) -> pd.DataFrame:
     """
     groups = measurements.groupby(KEYS, observed=True, sort=True)["value"]
     frame = groups.agg(mean="mean", std="std", tasks="count", size="size").reset_index()
-    counts = frame["metric"].astype(str).map(_nan_is_divergence)
+    counts = frame["metric"].astype(str).map(_nan_is_divergence).astype(bool)
     diverged = (frame["tasks"] < frame["size"]) & counts
     frame.loc[diverged, ["mean", "std"]] = float("nan")
     return frame[list(SUMMARY_COLUMNS)]

@@ -8,13 +8,13 @@ from torch import Generator, Tensor
 from lft.config import ClassificationFamily
 from lft.data import ImageSet
 from lft.kernels.build import Kernel
-from lft.tasks.base import Differentiated, Phase, TaskFamily
-from lft.tasks.networks import CNN, MLP, Network
+from lft.tasks.base import Phase
+from lft.tasks.networks import CNN, MLP, NetworkFamily
 from lft.tasks.pools import Pools
 from lft.types import Batch, Params, TaskBatch
 
 
-class Classification(TaskFamily, Differentiated):
+class Classification(NetworkFamily):
     """Classify images of a few classes with a network trained on a few images of each.
 
     Args:
@@ -36,10 +36,10 @@ class Classification(TaskFamily, Differentiated):
         pools.check(settings.ways, settings.support, settings.query)
         self.settings = settings
         self.pools = pools
+        self.device = images.train_images.device
         self.relabel = settings.outputs == "ways"
         outputs = settings.ways if self.relabel else len(images.classes)
         channels, height, width = images.train_images.shape[1:]
-        self.network: Network
         if settings.net == "mlp":
             self.network = MLP((channels * height * width, *settings.widths, outputs), kernel)
         else:
@@ -61,24 +61,9 @@ class Classification(TaskFamily, Differentiated):
         )
         return TaskBatch(*(Batch((part.x - self.mean) / self.std, part.y) for part in tasks))
 
-    def init(self, n_tasks: int, generator: Generator) -> Params:
-        device = self.pools.by_phase["train"][0].images.device
-        params = self.network.init(n_tasks, generator, self.dtype)
-        return {name: leaf.to(device) for name, leaf in params.items()}
-
     def loss(self, params: Params, batch: Batch) -> Tensor:
         """Mean cross-entropy of each task, (B,)."""
         return self.network.cross_entropy(params, batch.x, batch.y)
-
-    def loss_and_gradients(self, params: Params, batch: Batch) -> tuple[Tensor, Params] | None:
-        """See :class:`lft.tasks.base.Differentiated`."""
-        return self.network.loss_and_gradients(params, batch)
-
-    def descend(
-        self, params: Params, tasks: TaskBatch, steps: int, step_size: float
-    ) -> tuple[Tensor, Params, Params] | None:
-        """See :class:`lft.tasks.base.Differentiated`."""
-        return self.network.descend(params, tasks, steps, step_size)
 
     def metrics(self, params: Params, batch: Batch) -> dict[str, Tensor]:
         """``accuracy``: share of images classified correctly; NaN where outputs are not finite."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Protocol
+from abc import ABC, abstractmethod
 
 import torch
 from torch import Generator, Tensor
@@ -14,30 +14,93 @@ from lft.kernels import cnn as fused_cnn
 from lft.kernels import mlp as fused_mlp
 from lft.kernels.build import Kernel
 from lft.shapes import Shapes, cnn, mlp
+from lft.tasks.base import Differentiated, TaskFamily
 from lft.types import Batch, Params, TaskBatch
 
 
-class Network(Protocol):
-    """A function of per-task parameters and per-task inputs."""
+class Network(ABC):
+    """A function of per-task parameters and per-task inputs.
+
+    Args:
+        shapes: of the parameters, without their task axis.
+        layers: number of layers, the output layer of a CNN aside.
+        kernel: ``torch`` is the plain path, else the native kernels where they apply.
+    """
+
+    def __init__(self, shapes: Shapes, layers: int, kernel: Kernel) -> None:
+        self.shapes = shapes
+        self.layers = layers
+        self.kernel = kernel
 
     def init(
         self, n_tasks: int, generator: Generator, dtype: torch.dtype = torch.float32
     ) -> Params:
-        """Random parameters of B networks, each (B, …)."""
+        """Random parameters of B networks, each (B, …): biases 0, weights uniform in ±1/√fan_in,
+        as ``torch.nn.Linear`` and ``Conv2d`` start.
 
+        Weights of linear layers are (inputs, outputs), those of convolutions (outputs, inputs, …).
+        """
+        params, where = {}, generator.device
+        for name, shape in self.shapes.items():
+            full = (n_tasks, *map(int, shape))
+            if name.startswith("b") or name.endswith("bias"):
+                params[name] = torch.zeros(full, dtype=dtype, device=where)
+            else:
+                fan_in = math.prod(full[2:]) if len(shape) > 2 else full[1]
+                drawn = torch.rand(full, generator=generator, device=where, dtype=dtype)
+                params[name] = (2 * drawn - 1) / math.sqrt(fan_in)
+        return params
+
+    @abstractmethod
     def __call__(self, params: Params, x: Tensor) -> Tensor:
         """Outputs (B, n, outputs) for inputs (B, n, …)."""
 
+    @abstractmethod
     def cross_entropy(self, params: Params, x: Tensor, y: Tensor) -> Tensor:
         """Mean cross-entropy of each task (B,)."""
 
+    @abstractmethod
     def loss_and_gradients(self, params: Params, batch: Batch) -> tuple[Tensor, Params] | None:
         """See :func:`lft.kernels.build.loss_and_gradients`; None where no kernel applies."""
 
+    @abstractmethod
     def descend(
         self, params: Params, tasks: TaskBatch, steps: int, step_size: float
     ) -> tuple[Tensor, Params, Params] | None:
         """See :func:`lft.kernels.build.descend`; None where no kernel applies."""
+
+    def _in_order(self, params: Params) -> Params:
+        """As ``init`` orders them; parameters from a file come in alphabetical order."""
+        return {name: params[name] for name in self.shapes}
+
+    def _use_fused(self, x: Tensor) -> bool:
+        return native.chosen(self.kernel, x.device, x.dtype)
+
+
+class NetworkFamily(TaskFamily, Differentiated):
+    """Tasks whose parameters are those of a network.
+
+    Attributes:
+        network: the network.
+        device: where tasks and parameters are.
+    """
+
+    network: Network
+    device: torch.device | str
+
+    def init(self, n_tasks: int, generator: Generator) -> Params:
+        params = self.network.init(n_tasks, generator, self.dtype)
+        return {name: leaf.to(self.device) for name, leaf in params.items()}
+
+    def loss_and_gradients(self, params: Params, batch: Batch) -> tuple[Tensor, Params] | None:
+        """See :class:`lft.tasks.base.Differentiated`."""
+        return self.network.loss_and_gradients(params, batch)
+
+    def descend(
+        self, params: Params, tasks: TaskBatch, steps: int, step_size: float
+    ) -> tuple[Tensor, Params, Params] | None:
+        """See :class:`lft.tasks.base.Differentiated`."""
+        return self.network.descend(params, tasks, steps, step_size)
 
 
 def cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
@@ -46,31 +109,7 @@ def cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
     return losses.view(y.shape).mean(1)
 
 
-def _start(shapes: Shapes, n_tasks: int, generator: Generator, dtype: torch.dtype) -> Params:
-    """Random parameters of these shapes, biases 0.
-
-    Weights of linear layers are (inputs, outputs), those of convolutions (outputs, inputs, …).
-    """
-    params = {}
-    for name, shape in shapes.items():
-        full = (n_tasks, *map(int, shape))
-        if name.startswith("b") or name.endswith("bias"):
-            params[name] = torch.zeros(full, dtype=dtype, device=generator.device)
-        else:
-            fan_in = math.prod(full[2:]) if len(shape) > 2 else full[1]
-            params[name] = _uniform(full, fan_in, generator, dtype)
-    return params
-
-
-def _uniform(
-    shape: tuple[int, ...], fan_in: int, generator: Generator, dtype: torch.dtype
-) -> Tensor:
-    """Uniform in ±1/√fan_in, as ``torch.nn.Linear`` and ``Conv2d`` start."""
-    drawn = torch.rand(shape, generator=generator, device=generator.device, dtype=dtype)
-    return (2 * drawn - 1) / math.sqrt(fan_in)
-
-
-class MLP:
+class MLP(Network):
     """Fully connected ReLU network; all tasks go through one batched matrix product a layer.
 
     Args:
@@ -79,14 +118,7 @@ class MLP:
     """
 
     def __init__(self, widths: tuple[int, ...], kernel: Kernel = "auto") -> None:
-        self.kernel = kernel
-        self.shapes = mlp(widths)
-        self.layers = len(widths) - 1
-
-    def init(
-        self, n_tasks: int, generator: Generator, dtype: torch.dtype = torch.float32
-    ) -> Params:
-        return _start(self.shapes, n_tasks, generator, dtype)
+        super().__init__(mlp(widths), len(widths) - 1, kernel)
 
     def __call__(self, params: Params, x: Tensor) -> Tensor:
         x = x.flatten(2)
@@ -130,15 +162,8 @@ class MLP:
         flat = TaskBatch(*(Batch(part.x.flatten(2), part.y) for part in tasks))
         return fused_mlp.descend(self._in_order(params), flat, steps, step_size)
 
-    def _in_order(self, params: Params) -> Params:
-        """As ``init`` orders them; parameters from a file come in alphabetical order."""
-        return {name: params[name] for name in self.shapes}
 
-    def _use_fused(self, x: Tensor) -> bool:
-        return native.chosen(self.kernel, x.device, x.dtype)
-
-
-class CNN:
+class CNN(Network):
     """3×3 convolutions of stride 2 with ReLU, then a linear layer; tasks are groups of channels.
 
     Args:
@@ -155,14 +180,7 @@ class CNN:
         outputs: int,
         kernel: Kernel = "auto",
     ) -> None:
-        self.kernel = kernel
-        self.shapes = cnn(shape, channels, outputs)
-        self.layers = len(channels)
-
-    def init(
-        self, n_tasks: int, generator: Generator, dtype: torch.dtype = torch.float32
-    ) -> Params:
-        return _start(self.shapes, n_tasks, generator, dtype)
+        super().__init__(cnn(shape, channels, outputs), len(channels), kernel)
 
     def __call__(self, params: Params, x: Tensor) -> Tensor:
         if self._use_fused(x) and not torch.is_grad_enabled():
@@ -190,13 +208,6 @@ class CNN:
         if not self._use_fused(tasks.support.x):
             return None
         return fused_cnn.descend(self._in_order(params), tasks, steps, step_size)
-
-    def _in_order(self, params: Params) -> Params:
-        """As ``init`` orders them; parameters from a file come in alphabetical order."""
-        return {name: params[name] for name in self.shapes}
-
-    def _use_fused(self, x: Tensor) -> bool:
-        return native.chosen(self.kernel, x.device, x.dtype)
 
     def _plain(self, params: Params, x: Tensor) -> Tensor:
         n_tasks, n_images = x.shape[:2]

@@ -7,15 +7,16 @@ from torch import Generator, Tensor
 
 from lft.config import SineFamily
 from lft.kernels.build import Kernel
-from lft.tasks.base import Differentiated, Phase, TaskFamily
-from lft.tasks.networks import MLP
+from lft.tasks.base import Phase
+from lft.tasks.networks import MLP, NetworkFamily
 from lft.types import Batch, Params, TaskBatch
 
 
-class Sine(TaskFamily, Differentiated):
+class Sine(NetworkFamily):
     """y = a sin(x + b), x uniform in [−5, 5]; amplitude a and phase b vary from task to task."""
 
     settings: SineFamily
+    network: MLP
 
     def __init__(
         self,
@@ -39,23 +40,9 @@ class Sine(TaskFamily, Differentiated):
 
         return TaskBatch(points(self.settings.support), points(self.settings.query))
 
-    def init(self, n_tasks: int, generator: Generator) -> Params:
-        params = self.network.init(n_tasks, generator, self.dtype)
-        return {name: leaf.to(self.device) for name, leaf in params.items()}
-
     def loss(self, params: Params, batch: Batch) -> Tensor:
         """Mean squared error of each task, (B,)."""
         return self.network.squared_error(params, batch.x, batch.y)
-
-    def loss_and_gradients(self, params: Params, batch: Batch) -> tuple[Tensor, Params] | None:
-        """See :class:`lft.tasks.base.Differentiated`."""
-        return self.network.loss_and_gradients(params, batch)
-
-    def descend(
-        self, params: Params, tasks: TaskBatch, steps: int, step_size: float
-    ) -> tuple[Tensor, Params, Params] | None:
-        """See :class:`lft.tasks.base.Differentiated`."""
-        return self.network.descend(params, tasks, steps, step_size)
 
     def metrics(self, params: Params, batch: Batch) -> dict[str, Tensor]:
         """``mse``: the mean squared error."""

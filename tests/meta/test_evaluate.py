@@ -61,7 +61,7 @@ def rows(results: Path, run: Run) -> Any:
     """The measurements of all seeds."""
     paths = sorted((results / run.evaluation_folder).glob("seed*/measurements.csv"))
     frames = [read_rows(path, Measurement._fields) for path in paths]
-    return pd.concat(frames, ignore_index=True)
+    return pd.concat([frame for frame in frames if len(frame)], ignore_index=True)
 
 
 def written(results: Path, run: Run) -> dict[str, bytes]:
@@ -307,7 +307,8 @@ def test_a_diverged_seed_is_left_out_and_the_others_go_on(
     frame = rows(tmp_path, SINE)
     assert set(frame.seed) == {1}
     expected = rows(results, SINE)
-    assert frame.equals(expected[expected.seed == 1].reset_index(drop=True))
+    expected = expected[expected.seed == 1].reset_index(drop=True)
+    assert frame.astype(str).equals(expected.astype(str))
     assert f"{path.parent} diverged and is left out" in caplog.text
 
 

@@ -37,9 +37,8 @@ def test_every_row_of_every_run_is_joined(profile: Profile, results: Path) -> No
     assert joined[0] == ",".join(Measurement._fields)
     assert sorted(joined[1:]) == sorted(line for part in parts for line in part[1:])
     theory = [path.read_text().splitlines() for path in results.glob("theory/*.csv")]
-    assert len(read_rows(results / "theory.csv", THEORY_COLUMNS)) == sum(map(len, theory)) - len(
-        theory
-    )
+    rows = sum(map(len, theory)) - len(theory)
+    assert len(read_rows(results / "theory.csv", THEORY_COLUMNS)) == rows
 
 
 def test_the_summary_is_pandas_own(results: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -154,3 +155,20 @@ def test_the_first_setting_that_is_another_is_named(
 def test_the_kept_runs_were_made_under_the_shipped_settings(name: str) -> None:
     found = list(Results(load_profile(name), ROOT / "results" / name).manifests())
     assert len(found) >= 60
+
+
+def test_a_checkout_keeps_its_line_ends(
+    tmp_path: Path, git: Git, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With core.autocrlf, as git is set up on Windows."""
+    source, clone = tmp_path / "source", tmp_path / "clone"
+    source.mkdir()
+    git(source, "init", "-q")
+    shutil.copy(ROOT / ".gitattributes", source)
+    (source / "rows.csv").write_bytes(b"a\nb\n")
+    (source / "packed.gz").write_bytes(b"\x00a\r\nb\n")
+    git(source, "add", ".")
+    git(source, "commit", "-qm", "first")
+    git(tmp_path, "-c", "core.autocrlf=true", "clone", "-q", str(source), str(clone))
+    for name in ("rows.csv", "packed.gz"):
+        assert (clone / name).read_bytes() == (source / name).read_bytes()

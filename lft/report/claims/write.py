@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from lft.config import Profile, explain
 from lft.errors import UsageError
 from lft.report.claims.judge import judge
+from lft.report.claims.model import load_claims
 from lft.report.claims.verdict import Verdict, Verdicts
 from lft.results.folder import Results
 from lft.results.registered import CLAIMS, Version, changes, version_of, versions
@@ -60,7 +61,7 @@ def verdicts(profile: Profile, results: Path, claims: Path = CLAIMS) -> Verdicts
         differing = dict.fromkeys(now.claims, "unregistered")
     rows = [
         row.model_copy(update={"change": differing.get(row.claim, "")})
-        for row in judge(profile, results)
+        for row in judge(profile, results, load_claims(claims))
     ]
     return Verdicts(
         profile=profile.name,

@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from lft.report.claims import CellClaim, Claims, effects_over_steps, load_claims
-from lft.report.figures.base import PAPER_STEP, Drawing, Measured, noted, plain_number, subplots
+from lft.report.figures.base import PAPER_STEP, Drawing, Measured, decades, noted, subplots
 from lft.report.style import INK
 
 COLUMNS = 4
@@ -66,8 +66,7 @@ def _panel(axis: Axes, claim: CellClaim, rows: pd.DataFrame, claims: Claims) -> 
     axis.axvline(min(claim.step, rows["step"].max()), color=INK, lw=0.6, alpha=0.5)
     if not points:
         axis.set_yscale("log")
-        axis.yaxis.set_major_formatter(plain_number)
-        axis.yaxis.set_minor_formatter(lambda _value, _position: "")
+        decades(axis)
     title = textwrap.wrap(claim.claim, WIDTH)
     axis.set_title("\n".join(title), fontsize=6.5)
     axis.set_ylabel("points" if points else "ratio")
