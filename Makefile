@@ -9,11 +9,11 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 .PHONY: reproduce report test test-cluster lint format docs benchmark lock clean
 
 reproduce: .venv/ready
-	$(BIN)/snakemake --cores $(CORES) --config profile=$(PROFILE) --keep-going -- reproduce all
-	@echo "Report: results/$(notdir $(basename $(PROFILE)))/report.html"
+	$(BIN)/snakemake --cores $(CORES) --config profile="$(PROFILE)" --keep-going -- reproduce all
+	@$(BIN)/python -c 'import sys; from lft.config import load_profile; print(f"Report: results/{load_profile(sys.argv[1]).name}/report.html")' "$(PROFILE)"
 
 report: .venv/ready
-	$(BIN)/snakemake --cores 1 --config profile=$(PROFILE) -- report
+	$(BIN)/snakemake --cores 1 --config profile="$(PROFILE)" -- report
 
 test: .venv/dev lint
 	$(BIN)/pytest

@@ -19,8 +19,9 @@ MOVED = {
     "lft.gradients": "lft.meta.gradients",
     "lft.learner": "lft.meta.learner",
     "lft.metatrain": "lft.meta.train",
-    "lft.records": "lft.results.records",
+    "lft.records": "lft.results",
     "lft.report.aggregate": "lft.results.aggregate",
+    "lft.results.records": "lft.results",
     "lft.weights": "lft.storage.tensors",
     "lft.world": "lft.tasks.build",
 }

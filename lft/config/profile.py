@@ -29,12 +29,15 @@ class GapSettings(Settings):
     """Measurement of Theorem 1's gradient gap (:mod:`lft.theory`)."""
 
     experiments: tuple[Name, ...]
-    #: |D_tr| and |D_val|, examples per class
+    #: |D_tr|, |D_new| and |D_val|, examples per class; slopes need a range of eight or more
     sizes: Annotated[tuple[Positive, ...], Field(min_length=2)]
-    fixed_size: Positive  #: size of the other set while one varies
+    #: |D_tr| of the frozen trajectory, and of both sets while K varies; examples per class
+    fixed_size: Positive
     steps: Annotated[tuple[Positive, ...], Field(min_length=1)]  #: fine-tuning steps K
-    tasks: Positive  #: tasks per point
-    draws: Annotated[int, Field(ge=2, le=100, strict=True)] = 3  #: of each task's data
+    tasks: Positive  #: tasks per seed and point
+    draws: Annotated[int, Field(ge=2, le=100, strict=True)] = 2  #: of each task's data
+    #: examples per class from which sigma is estimated, which nothing else uses
+    sigma_size: Annotated[int, Field(ge=2, strict=True)] = 8
 
 
 class VanishingSettings(Settings):
@@ -42,7 +45,7 @@ class VanishingSettings(Settings):
 
     experiments: tuple[Name, ...]
     steps: Annotated[tuple[Positive, ...], Field(min_length=2)]
-    tasks: Positive
+    tasks: Positive  #: tasks per seed
 
 
 class TheorySettings(Settings):
@@ -56,6 +59,7 @@ class VictimSettings(Settings):
     epochs: Positive
     batch: Positive = 128
     learning_rate: Rate = 1e-3  #: Adam, decayed to 0 along a cosine
+    per_seed: bool = False  #: a victim of its own for every seed, or one for all of them
 
 
 class Plugins(Settings):
@@ -73,8 +77,8 @@ class Profile(Settings):
     seeds: Annotated[tuple[Seed, ...], Field(min_length=1)]
     device: str = "cpu"  #: cpu, cuda (a free GPU) or ``cuda:N``; never silently another
     threads: Annotated[int, Field(ge=1, le=1024, strict=True)] = 1  #: per job
-    #: that a training job holds: ``one`` spreads seeds over a cluster; ``all`` starts the program
-    #: once for all seeds of a cell, and trains them all again when one is added or removed
+    #: that a job holds: ``one`` spreads seeds over a cluster; ``all`` starts the program once for
+    #: all seeds of a cell, and computes them all again when one is added or removed
     seeds_per_job: Literal["one", "all"] = "one"
     #: that an evaluation job measures; ``all`` starts the program once for all methods of a mixture
     methods_per_job: Literal["one", "all"] = "one"
@@ -170,16 +174,14 @@ class Profile(Settings):
                         if not applicable_only or self.why_not(run) is None:
                             yield run
 
-    def evaluation(self, run: Run) -> Run:
-        """The job that measures a run: its name, with :data:`ALL` for all methods together."""
-        return run._replace(method=ALL) if self.methods_per_job == "all" else run
+    def victim_seed(self, seed: int) -> int | None:
+        """Whose victims a seed attacks: its own, or None if one serves all seeds."""
+        return seed if self.victims.per_seed else None
 
-    def evaluated(self, run: Run) -> list[Run]:
-        """The runs of one seed that the job of that name measures."""
-        if run.method != ALL:
-            return [run]
-        runs = self.runs(run.experiment)
-        return [other for other in runs if other._replace(method=ALL) == run]
+    @property
+    def victim_seeds(self) -> tuple[int | None, ...]:
+        """Each seed that has a victim of its own, or None if one serves all seeds."""
+        return self.seeds if self.victim is not None and self.victim.per_seed else (None,)
 
     def training_inputs(self, run: Run) -> dict[str, Any]:
         """Every setting that the outcome of a meta-training depends on, and nothing else."""
@@ -206,8 +208,6 @@ class Profile(Settings):
 
     def evaluation_inputs(self, run: Run) -> dict[str, Any]:
         """Every setting that an evaluation depends on beside the trained weights."""
-        if run.method == ALL:
-            return {other.method: self.evaluation_inputs(other) for other in self.evaluated(run)}
         experiment = self.experiment(run.experiment).for_method(run.method)
         return {
             "families": self._families(experiment, list(experiment.families)),
@@ -304,8 +304,7 @@ class Run(NamedTuple):
 
     @property
     def evaluation_folder(self) -> Path:
-        """Where the test measurements of all seeds go, below a result folder; see
-        :meth:`Profile.evaluation`."""
+        """Where the runs of all seeds go, below a result folder."""
         return Path("runs", self.experiment, self.trained_on, f"{self.method}-{self.order}")
 
     @property

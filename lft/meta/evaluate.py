@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import chain
 from pathlib import Path
 
@@ -14,12 +14,13 @@ from lft.config import Profile, Run, Testing
 from lft.meta.adapt import adapt, parts
 from lft.meta.learner import Learner
 from lft.metrics import SUPPORT
-from lft.results.records import Measurement, read_json, write_rows
+from lft.results.folder import Results
+from lft.results.schema import Measurement
 from lft.runtime.device import settings
 from lft.seeding import generator
-from lft.storage.tensors import below, load_tensors, prefixed, save_tensors
+from lft.storage.tensors import below, prefixed
 from lft.tasks.base import TaskFamily
-from lft.tasks.build import build_families
+from lft.tasks.build import Context, Families
 from lft.types import Params, TaskBatch
 
 log = logging.getLogger(__name__)
@@ -29,67 +30,66 @@ EXAMPLE_TASKS = 3
 
 
 def evaluate(profile: Profile, run: Run, results: Path) -> None:
-    """Measure one method, or all, trained on one mixture, on all test mixtures that it applies to.
+    """Measure a trained run on all test mixtures that its method applies to.
 
-    Writes ``measurements.csv`` of all seeds (``run.seed`` is ignored) and ``examples.safetensors``:
-    for attacks the pictures of the first seed, else empty. A diverged run has no rows; its status
-    stands in its ``run.json``.
-
-    Args:
-        run: names the method, or :data:`lft.config.ALL`.
+    Writes ``measurements.csv`` and, for attacks with pictures, else empty, ``examples.safetensors``
+    into the run's folder. A diverged run has no rows; its status stands in its ``run.json``.
 
     Raises:
-        UsageError: weights or prepared files are missing or damaged.
+        UsageError: weights or prepared files are missing or damaged, or the run was trained under
+            other settings.
     """
-    rows: list[Measurement] = []
-    examples: dict[str, Tensor] = {}
+    evaluate_runs(profile, [run], results)
+
+
+def evaluate_runs(profile: Profile, runs: Iterable[Run], results: Path) -> None:
+    """Measure several runs, one after the other; see :func:`evaluate`."""
+    folder = Results(profile, results)
     with settings(profile) as device:
-        for method in profile.evaluated(run._replace(seed=profile.seeds[0])):
-            of_method, of_examples = _evaluate(profile, method, results, device)
-            rows.extend(of_method)
-            examples |= prefixed(method.method, of_examples)
-    write_rows(results / run.evaluation_folder / "measurements.csv", Measurement._fields, rows)
-    save_tensors(results / run.evaluation_folder / "examples.safetensors", examples, {})
+        families = Families(Context(profile, results, device))
+        for run in runs:
+            folder.write_evaluation(run, *_evaluate(folder, run, families))
 
 
 def _evaluate(
-    profile: Profile, run: Run, results: Path, device: torch.device
+    folder: Results, run: Run, families: Families
 ) -> tuple[list[Measurement], dict[str, Tensor]]:
-    """Rows and pictures of one method."""
-    experiment = profile.experiment(run.experiment)
-    mixtures = [m for m in experiment.test_on if profile.why_not(run, m) is None]
-    names = profile.tested_families(run)
-    families = build_families(profile, experiment.for_method(run.method), names, results, device)
+    """Rows and pictures of one run."""
+    if folder.trained(run).status != "ok":
+        log.warning("%s diverged and is left out", folder.folder / run.folder)
+        return [], {}
+    learner = Learner.of(folder.profile, run)
+    meta = below("best", folder.weights(run, families.context.device))
     rows: list[Measurement] = []
     examples: dict[str, Tensor] = {}
-    for seed in profile.seeds:
-        seeded = run._replace(seed=seed)
-        folder = results / seeded.folder
-        if read_json(folder / "run.json", status=str)["status"] != "ok":
-            log.warning("%s diverged and is left out", folder)
+    for mixture in folder.profile.experiment(run.experiment).test_on:
+        if folder.profile.why_not(run, mixture):
             continue
-        learner = Learner.of(profile, seeded)
-        flat, _ = load_tensors(folder / "weights.safetensors", device)
-        meta = below("best", flat)
-        measured = {}
-        for name, family in families.items():
-            tasks, start = test_tasks(learner, meta, seeded, name, family)
-            measured[name], end = trajectory(learner, meta, seeded, name, family, tasks, start)
-            if family.settings.pictures and seed == profile.seeds[0]:
+        names = mixture.split("+")
+        for name, family in families.of(learner.experiment, names, run.seed).items():
+            draw = name if mixture == name else f"{mixture}/{name}"
+            n_tasks = learner.experiment.testing.tasks // len(names)
+            tasks, start = test_tasks(learner, meta, run, draw, family, n_tasks)
+            measured, end = trajectory(learner, meta, run, draw, family, tasks, start)
+            rows.extend(_rows(run, mixture, name, measured, learner.experiment.testing))
+            if mixture == name and family.settings.pictures:
                 first = tasks.first(EXAMPLE_TASKS)
                 shown = {key: leaf[:EXAMPLE_TASKS] for key, leaf in end.items()}
-                examples |= prefixed(name, family.pictures(first, shown))
-        for mixture in mixtures:
-            rows.extend(_rows(seeded, mixture, measured, learner.experiment.testing))
+                pictures = family.pictures(first, shown)
+                examples |= prefixed(f"{run.method}/{name}", pictures)
     return rows, examples
 
 
 def test_tasks(
-    learner: Learner, meta: Params, run: Run, name: str, family: TaskFamily
+    learner: Learner, meta: Params, run: Run, draw: str, family: TaskFamily, n_tasks: int
 ) -> tuple[TaskBatch, Params]:
-    """The test tasks of a seed, and θ⁽⁰⁾: the same tasks and random starts for every method."""
-    n_tasks = learner.experiment.testing.tasks
-    random = generator("test", run.experiment, name, run.seed)
+    """The test tasks of a seed, and θ⁽⁰⁾: the same tasks and random starts for every method.
+
+    Args:
+        draw: names the random draws: the family where it is tested alone, ``mixture/family`` in a
+            mixture, which has tasks of its own.
+    """
+    random = generator("test", run.experiment, draw, run.seed)
     tasks = family.sample(n_tasks, random, "test")
     return tasks, learner.start(meta, family, n_tasks, random)
 
@@ -99,7 +99,7 @@ def trajectory(
     learner: Learner,
     meta: Params,
     run: Run,
-    name: str,
+    draw: str,
     family: TaskFamily,
     tasks: TaskBatch,
     start: Params,
@@ -113,7 +113,7 @@ def trajectory(
     """
     testing = learner.experiment.testing
     whole = {m.name: m.first_of for m in family.settings.metrics if m.first_of}
-    gradient = learner.gradient(generator("test directions", run.experiment, name, run.seed))
+    gradient = learner.gradient(generator("test directions", run.experiment, draw, run.seed))
     measured, ends = [], []
     for part, params in parts(tasks, start):
         tuner = learner.tuner(meta)
@@ -148,25 +148,22 @@ def first_full(shares: Tensor) -> Tensor:
 
 
 def _rows(
-    run: Run, mixture: str, measured: dict[str, dict[str, Tensor]], testing: Testing
+    run: Run, mixture: str, name: str, measured: dict[str, Tensor], testing: Testing
 ) -> Iterator[Measurement]:
-    """Rows of one test mixture, which takes an equal share of each family's tasks."""
-    names = mixture.split("+")
-    for name in names:
-        for metric, values in measured[name].items():
-            n_tasks = values.shape[1] // len(names)
-            steps = [*range(0, testing.steps + 1, testing.every)][-len(values) :]
-            for step, row in zip(steps, values[:, :n_tasks].tolist(), strict=True):
-                for task, value in enumerate(row):
-                    yield Measurement(
-                        run.experiment,
-                        run.trained_on,
-                        mixture,
-                        run.method,
-                        run.order,
-                        run.seed,
-                        f"{name}-{task}",
-                        step,
-                        metric,
-                        value,
-                    )
+    """Rows of one family in a test mixture."""
+    for metric, values in measured.items():
+        steps = [*range(0, testing.steps + 1, testing.every)][-len(values) :]
+        for step, row in zip(steps, values.tolist(), strict=True):
+            for task, value in enumerate(row):
+                yield Measurement(
+                    run.experiment,
+                    run.trained_on,
+                    mixture,
+                    run.method,
+                    run.order,
+                    run.seed,
+                    f"{name}-{task}",
+                    step,
+                    metric,
+                    value,
+                )

@@ -20,15 +20,18 @@ from lft.kernels import build as native
 from lft.meta.adapt import adapt, parts
 from lft.meta.learner import Learner
 from lft.meta.metagradient import meta_gradient
-from lft.results.records import HISTORY_COLUMNS, manifest, write_json, write_rows
+from lft.results.manifest import manifest
+from lft.results.schema import HISTORY_COLUMNS
 from lft.runtime.device import settings
 from lft.runtime.memory import MemoryMeter
 from lft.runtime.progress import scalars, track
 from lft.seeding import generator
 from lft.storage.checkpoint import Checkpoints, watch_for_stop
+from lft.storage.csv import write_rows
+from lft.storage.json import write_json
 from lft.storage.tensors import below, prefixed, save_tensors
 from lft.tasks.base import TaskFamily
-from lft.tasks.build import build_families
+from lft.tasks.build import Context, Families
 from lft.types import Params
 
 log = logging.getLogger(__name__)
@@ -123,7 +126,7 @@ def train(profile: Profile, run: Run, results: Path, tensorboard: Path | None = 
 
     Raises:
         UsageError: the method does not apply to these tasks, or files are missing.
-        Interrupted: SIGTERM came; a checkpoint is saved and nothing else is written.
+        Interrupted: SIGTERM or SIGINT came; a checkpoint is saved and nothing else is written.
     """
     train_seeds(profile, [run], results, tensorboard)
 
@@ -142,9 +145,10 @@ def train_seeds(
     learner = Learner.of(profile, runs[0])
     names = runs[0].trained_on.split("+")
     with settings(profile) as device:
-        families = build_families(profile, learner.experiment, names, results, device)
+        families = Families(Context(profile, results, device))
         for run in runs:
-            _train(profile, run, learner, families, results, tensorboard)
+            of_run = families.of(learner.experiment, names, run.seed)
+            _train(profile, run, learner, of_run, results, tensorboard)
     for run in runs:
         _checkpoints(profile, run, results).clear()
 
@@ -250,7 +254,8 @@ def _meta_train(
                 saved_at = time.monotonic()
             if stop.received:
                 raise Interrupted(
-                    f"stopped after meta-batch {state.step} of {total}; checkpoint saved"
+                    f"stopped after meta-batch {state.step} of {total}; checkpoint saved",
+                    stop.number,
                 )
     if not math.isfinite(state.best_score):
         raise Diverged("the meta-validation score was never finite")

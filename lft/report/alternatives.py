@@ -14,7 +14,8 @@ from lft.config import Experiment, Profile
 from lft.metrics import Metric, metric_of
 from lft.paths import kept_alternatives
 from lft.report.tables import Builder
-from lft.results.records import ALTERNATIVE_COLUMNS, read_rows, write_rows
+from lft.results.schema import ALTERNATIVE_COLUMNS
+from lft.storage.csv import read_rows, write_rows
 
 
 def write_alternatives(profile: Profile, results: Path) -> None:

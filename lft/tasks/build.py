@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from copy import copy
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from lft.config import Experiment, Profile
+from lft.config import Experiment, FamilySettings, Profile
 from lft.data import ImageSet, load
 from lft.errors import UsageError
-from lft.kernels.build import Kernel
+from lft.kernels.build import Kernel, used
 from lft.paths import data_path, victim_path
-from lft.results.records import manifest, write_json
+from lft.results.manifest import manifest
 from lft.runtime import device as runtime
+from lft.storage.json import write_json
 from lft.storage.tensors import load_tensors, save_tensors
 from lft.tasks.base import TaskFamily
 from lft.tasks.pools import Pools
@@ -29,15 +31,25 @@ class Context:
         profile: its kernel and its division of images between phases.
         results: the result folder.
         device: where everything goes.
+        seed: whose victims are attacked, where every seed has victims of its own.
     """
 
-    def __init__(self, profile: Profile, results: Path, device: torch.device) -> None:
+    def __init__(
+        self, profile: Profile, results: Path, device: torch.device, seed: int | None = None
+    ) -> None:
         self.profile = profile
         self.results = results
         self.device = device
+        self.seed = seed
         self.kernel: Kernel = profile.kernel
         self._images: dict[str, ImageSet] = {}
-        self._victims: dict[str, LeNet5] = {}
+        self._victims: dict[tuple[str, int | None], LeNet5] = {}
+
+    def of_seed(self, seed: int | None) -> Context:
+        """The same for another seed; files that were read serve both."""
+        other = copy(self)
+        other.seed = seed
+        return other
 
     def images(self, source: str) -> ImageSet:
         """The images of a source.
@@ -60,10 +72,12 @@ class Context:
         Raises:
             UsageError: its weights are missing, damaged, or those of a network for other images.
         """
-        if source not in self._victims:
-            found = load_victim(self.results, source, self.images(source), self.kernel)
-            self._victims[source] = found.to(self.device)
-        return self._victims[source]
+        key = source, None if self.seed is None else self.profile.victim_seed(self.seed)
+        if key not in self._victims:
+            path = victim_path(self.results, *key)
+            found = load_victim(path, source, self.images(source), self.kernel)
+            self._victims[key] = found.to(self.device)
+        return self._victims[key]
 
     def correct(self, source: str) -> tuple[Tensor, Tensor]:
         """Which training and test images of a source its victim classifies correctly."""
@@ -74,30 +88,67 @@ class Context:
         )
 
 
+class Families:
+    """The task families of several runs, each built once.
+
+    Args:
+        context: whatever its seed is.
+    """
+
+    def __init__(self, context: Context) -> None:
+        self.context = context
+        self._built: dict[tuple[str, int | None], TaskFamily] = {}
+
+    def of(
+        self, experiment: Experiment, names: Iterable[str], seed: int | None
+    ) -> dict[str, TaskFamily]:
+        """Task families by name, as they are for a seed.
+
+        Raises:
+            UsageError: prepared files are missing or damaged, or a class has too few images.
+        """
+        return {name: self._of(experiment.families[name], seed) for name in names}
+
+    def _of(self, family: FamilySettings, seed: int | None) -> TaskFamily:
+        attacks = family.victim_source is not None and seed is not None
+        whose = self.context.profile.victim_seed(seed) if attacks and seed is not None else None
+        key = family.model_dump_json(), whose
+        if key not in self._built:
+            self._built[key] = family.build(self.context.of_seed(whose))
+        return self._built[key]
+
+
 def build_families(
     profile: Profile,
     experiment: Experiment,
     names: Iterable[str],
     results: Path,
     device: torch.device | None = None,
+    seed: int | None = None,
 ) -> dict[str, TaskFamily]:
     """Task families by name.
 
     Args:
         device: where they compute; the profile's by default.
+        seed: whose victims are attacked; needed where every seed has victims of its own.
 
     Raises:
         UsageError: prepared files are missing or damaged, or a class has too few images.
     """
     context = Context(profile, results, device or torch.device(profile.device))
-    return {name: experiment.families[name].build(context) for name in names}
+    return Families(context).of(experiment, names, seed)
 
 
-def make_victim(profile: Profile, source: str, results: Path) -> None:
-    """Train the victim of an image source; write its weights and its clean accuracy."""
+def make_victim(profile: Profile, source: str, results: Path, seed: int | None = None) -> None:
+    """Train the victim of an image source; write its weights and its clean accuracy.
+
+    Args:
+        seed: whose victim it is; None for one that serves all seeds.
+    """
+    path = victim_path(results, source, seed)
     with runtime.settings(profile) as device:
         images = load_images(results, source, device)
-        victim = train_victim(images, profile.victims, source, device)
+        victim = train_victim(images, profile.victims, path.stem, device)
         accuracy = {
             split: float(correct(victim, pixels, labels).double().mean())
             for split, pixels, labels in (
@@ -105,14 +156,16 @@ def make_victim(profile: Profile, source: str, results: Path) -> None:
                 ("test", images.test_images, images.test_labels),
             )
         }
-    path = victim_path(results, source)
     save_tensors(path, dict(victim.state_dict()), {"source": source})
     write_json(
         path.with_suffix(".json"),
         manifest(
             profile.victim_inputs(source),
             source=source,
+            seed=seed,
             label=images.label,
+            device=profile.device,
+            kernel=used(profile.kernel, profile.device),
             accuracy_train=accuracy["train"],
             accuracy_test=accuracy["test"],
         ),
@@ -135,13 +188,12 @@ def load_images(results: Path, source: str, device: torch.device) -> ImageSet:
     )
 
 
-def load_victim(results: Path, source: str, images: ImageSet, kernel: Kernel = "auto") -> LeNet5:
-    """A trained victim for images of this shape; its weights are constants.
+def load_victim(path: Path, source: str, images: ImageSet, kernel: Kernel = "auto") -> LeNet5:
+    """A trained victim for a source's images; its weights are constants.
 
     Raises:
         UsageError: the weights are missing, damaged, or those of a network for other images.
     """
-    path = victim_path(results, source)
     tensors, _ = load_tensors(path)
     channels, height, width = images.train_images.shape[1:]
     victim = LeNet5((channels, height, width), len(images.classes), kernel)

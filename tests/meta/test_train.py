@@ -27,8 +27,9 @@ from lft.meta.learner import Learner
 from lft.meta.metagradient import meta_gradient
 from lft.meta.train import TrainingState, train, train_seeds, validation_score
 from lft.methods import METHODS
-from lft.results.records import HISTORY_COLUMNS, read_json
+from lft.results.schema import HISTORY_COLUMNS
 from lft.seeding import generator
+from lft.storage.json import read_json
 from lft.storage.tensors import below, load_tensors
 from lft.tasks.build import build_families, make_victim
 from lft.tasks.pools import Pools

@@ -45,8 +45,8 @@ def test_files_are_found_where_the_rules_put_them() -> None:
     paths = {str(job.benchmark) for job in jobs(tiny_profile())}
     assert "benchmarks/data/grey.tsv" in paths
     assert "benchmarks/train/sine/sine/lft-zeroth/seed1.tsv" in paths
-    assert "benchmarks/evaluate/attack/grey+colour/lft-first.tsv" in paths
-    assert "benchmarks/theory/sine.tsv" in paths
+    assert "benchmarks/evaluate/attack/grey+colour/lft-first/seed0.tsv" in paths
+    assert "benchmarks/theory/sine/seed1.tsv" in paths
     assert "benchmarks/aggregate.tsv" in paths
 
 
@@ -80,12 +80,13 @@ def test_a_profile_is_expected_to_take_what_it_took(base: dict[Job, Spent]) -> N
         assert hours(found, rule) == pytest.approx(hours(base, rule))
 
 
-def test_seeds_multiply_trainings_and_lengthen_evaluations(base: dict[Job, Spent]) -> None:
+def test_seeds_are_more_jobs_of_the_same_length(base: dict[Job, Spent]) -> None:
     found, _ = expected(tiny_profile(seeds=[0, 1, 2, 3, 4, 5]), base)
     for rule in ("train", "evaluate", "theory"):
         assert hours(found, rule) == pytest.approx(3 * hours(base, rule))
-    number = {rule: sum(job.rule == rule for job in found) for rule in ("train", "evaluate")}
-    assert number["train"] == 6 * number["evaluate"]
+        number = sum(job.rule == rule for job in found)
+        assert number == 3 * sum(job.rule == rule for job in base)
+        assert max(s.longest for job, s in found.items() if job.rule == rule) == pytest.approx(0.5)
     assert hours(found, "victim") == pytest.approx(hours(base, "victim"))
 
 

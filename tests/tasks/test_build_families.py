@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from lft.results.records import read_json
 from tiny import tiny_images, tiny_profile, write_images
 
 from lft.data import load
 from lft.errors import UsageError
 from lft.paths import data_path, victim_path
-from lft.results.records import read_json
 from lft.seeding import generator
 from lft.storage.tensors import load_tensors, save_tensors
 from lft.tasks import build
@@ -32,7 +32,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_victim_is_stored_with_its_clean_accuracy(results: Path) -> None:
     images = tiny_images(3, 32)
     direct = train_victim(images, tiny_profile().victims, "colour", "cpu")
-    stored = load_victim(results, "colour", images)
+    stored = load_victim(victim_path(results, "colour"), "colour", images)
     x = torch.rand(5, 3, 32, 32, generator=generator("x"))
     assert torch.equal(direct(x), stored(x))
     record = read_json(victim_path(results, "colour").with_suffix(".json"))
@@ -71,7 +71,7 @@ def test_a_victim_for_other_images_is_one_line(results: Path, tmp_path: Path) ->
     victim.parent.mkdir(parents=True)
     shutil.copy(victim_path(results, "colour"), victim)
     with pytest.raises(UsageError, match="holds a network for other images than those of 'grey'"):
-        load_victim(tmp_path, "grey", tiny_images(1, 28))
+        load_victim(victim, "grey", tiny_images(1, 28))
 
 
 def test_building_changes_nothing(results: Path) -> None:

@@ -13,7 +13,7 @@ from safetensors.numpy import load_file
 
 from lft.report.figures.base import Drawing, Measured, noted, subplots
 from lft.report.style import Style
-from lft.results.aggregate import measurements
+from lft.results.folder import evaluation_file
 
 MOST_PICTURES = 6
 """Query images of a task that are shown."""
@@ -74,11 +74,9 @@ def _examples(
     other tasks and are left out."""
     examples: dict[str, dict[str, dict[str, NDArray[Any]]]] = {}
     for run in measured.profile.runs(name):
-        path = measurements(measured.profile, run, measured.results).with_name(
-            "examples.safetensors"
-        )
+        path = evaluation_file(measured.results, run, "examples.safetensors")
         variant = run.method in measured.profile.experiment(name).variants
-        if run.trained_on != trained_on or variant or run.method in examples or not path.is_file():
+        if run.trained_on != trained_on or variant or run.method in examples or path is None:
             continue
         parts: dict[str, dict[str, NDArray[Any]]] = {}
         for key, tensor in sorted(load_file(path).items()):
