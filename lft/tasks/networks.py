@@ -30,12 +30,12 @@ class Network(Protocol):
         """Mean cross-entropy of each task (B,)."""
 
     def loss_and_gradients(self, params: Params, batch: Batch) -> tuple[Tensor, Params] | None:
-        """See :func:`lft.kernels.build.loss_and_gradients`; None where no kernel applies."""
+        """See :mod:`lft.kernels.autograd`; None where no kernel applies."""
 
     def descend(
         self, params: Params, tasks: TaskBatch, steps: int, step_size: float
     ) -> tuple[Tensor, Params, Params] | None:
-        """See :func:`lft.kernels.build.descend`; None where no kernel applies."""
+        """See :mod:`lft.kernels.autograd`; None where no kernel applies."""
 
 
 def cross_entropy(logits: Tensor, y: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-// Fused coordinate-wise LSTM for float32 on CPU; lft/kernels/lstm.py states the mathematics.
+// The coordinate-wise LSTM for float32 on CPU; lft/kernels/lstm.py states the mathematics.
 //
 // A tile of TILE neighbouring coordinates goes through all layers (and, in the backward pass,
 // through all steps) while its activations stay in cache. Coordinates lie in the vector lanes.
@@ -7,44 +7,31 @@
 // the gates are one matrix product W panel (the last column of W is the bias) and the gradient of W
 // is one product of the gates' gradients with the panel.
 
-#include <ATen/Parallel.h>
-#include <ATen/core/Tensor.h>
-#include <ATen/ops/empty_like.h>
-#include <torch/library.h>
-
-#include <algorithm>
 #include <cfloat>
 #include <cmath>
-#include <cstdint>
-#include <cstdlib>
-#include <memory>
-#include <vector>
 
-#if defined(__AVX__)
+#include "operators.h"
+#include "vectors.h"
+
+#if defined(__AVX512F__)
 #include <immintrin.h>
 #endif
 
-#include "common.h"
-
 namespace {
 
-using lft::in_blocks, lft::LANES, lft::vec, lft::vec_at;
-
-// ---- vectors
+using namespace lft;
 
 // Register blocks; the gates and panels of GROUP steps fit the first-level cache.
-constexpr bool LARGE = lft::REGISTERS == 32;
+constexpr bool LARGE = REGISTERS == 32;
 constexpr int VECTORS = LARGE ? 4 : 2, PANEL_ROWS = 5, OUTER_ROWS = 4,
               OUTER_COLUMNS = LARGE ? 7 : 3, GROUP = LARGE ? 3 : 7;
 constexpr int TILE = LANES * VECTORS;
 // Weight gradients are sums over chunks of tiles, at most so many, at least so large. Both are
 // fixed, so that results do not depend on the number of threads.
 constexpr int64_t MAX_CHUNKS = 64, MIN_CHUNK = 256 / TILE;
-constexpr int64_t STEP_GRAIN = 8;   // tiles worth a thread in one step
+constexpr int64_t STEP_GRAIN = 8;  // tiles worth a thread in one step
 
-typedef int32_t ivec __attribute__((vector_size(LANES * sizeof(int32_t))));
-
-inline vec all(float x) { return x - vec{}; }
+// ---- functions of vectors
 
 inline float sum_of_lanes(float* x) {  // overwrites x
   for (int half = LANES / 2; half > 0; half /= 2)
@@ -60,36 +47,27 @@ inline vec polynomial(vec x, float first, Rest... rest) {
   return sum;
 }
 
-// Operations that compilers do not make of plain expressions. All keep NaN. exp_minus(x) is e^-x,
-// by minimax polynomials of relative error 8e-8.
+// What compilers do not make of plain expressions. Bounds keep NaN: min and max return their second
+// operand for it. exp_minus(x) is e^-x, by minimax polynomials of relative error 8e-8.
 #if defined(__AVX512F__)
-inline vec clamp(vec x, float low, float high) {  // min and max return their second operand for NaN
-  return _mm512_min_ps(all(high), _mm512_max_ps(all(low), x));
-}
+inline vec at_least(vec x, float low) { return _mm512_max_ps(all(low), x); }
+inline vec at_most(vec x, float high) { return _mm512_min_ps(all(high), x); }
 inline vec reciprocal(vec x) {
   const vec r = _mm512_rcp14_ps(x);
   return r + r * (1.0f - x * r);  // Newton: 14 -> 24 bits
 }
 inline vec exp_minus(vec x) {
-  const vec y = _mm512_min_ps(all(126.0f), x * -1.44269504f);
+  const vec y = at_most(x * -1.44269504f, 126.0f);
   const vec r = _mm512_reduce_ps(y, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);  // y - floor(y)
-  return _mm512_scalef_ps(polynomial(r, 1.87757668e-3f, 8.98934009e-3f, 5.58263181e-2f, 0.240153617f,
-                                     0.693153073f, 0.999999925f), y);
+  return _mm512_scalef_ps(polynomial(r, 1.87757668e-3f, 8.98934009e-3f, 5.58263181e-2f,
+                                     0.240153617f, 0.693153073f, 0.999999925f), y);
 }
 #else
-#if defined(__AVX__)
-inline vec clamp(vec x, float low, float high) {  // likewise
-  return _mm256_min_ps(all(high), _mm256_max_ps(all(low), x));
-}
-#else
-inline vec clamp(vec x, float low, float high) {
-  x = x < low ? all(low) : x;
-  return x > high ? all(high) : x;
-}
-#endif
+inline vec at_least(vec x, float low) { return all(low) > x ? all(low) : x; }
+inline vec at_most(vec x, float high) { return all(high) < x ? all(high) : x; }
 inline vec reciprocal(vec x) { return 1.0f / x; }
 inline vec exp_minus(vec x) {
-  const vec y = clamp(x, -87.0f, 87.0f) * -1.44269504f;
+  const vec y = at_most(at_least(x, -87.0f), 87.0f) * -1.44269504f;
   const vec shifted = y + 12582912.0f;  // 1.5 * 2^23 leaves the nearest integer in the low bits
   const vec r = y - (shifted - 12582912.0f);
   const vec fraction = polynomial(r, 1.32764720e-3f, 9.67554133e-3f, 5.55071327e-2f, 0.240221197f,
@@ -103,7 +81,7 @@ inline vec sigmoid(vec x) { return reciprocal(1.0f + exp_minus(x)); }
 
 // Eigen's rational approximation, relative error 3e-7.
 inline vec tanh(vec x) {
-  x = clamp(x, -7.9f, 7.9f);
+  x = at_most(at_least(x, -7.9f), 7.9f);
   const vec s = x * x;
   const vec p = polynomial(s, 1.394553628e-8f, 2.102733560e-5f, 3.520756727e-3f, 1.340216100e-1f, 1.0f);
   const vec q = polynomial(s, 8.015776984e-7f, 3.326951409e-4f, 2.597254514e-2f, 4.673548340e-1f, 1.0f);
@@ -126,7 +104,7 @@ inline vec log(vec x) {
 
 struct Layer {
   int64_t in, hidden, rows;
-  std::vector<float> packed;  // [unit][row of the panel][gate i, f, g, o]
+  Floats packed;  // [unit][row of the panel][gate i, f, g, o]
 
   Layer(const at::Tensor& w_ih, const at::Tensor& w_hh, const at::Tensor& bias)
       : in(w_ih.size(1)), hidden(w_hh.size(1)), rows(in + hidden + 1), packed(4 * hidden * rows) {
@@ -211,9 +189,12 @@ float* gates_at(const Frame& frame, int64_t place) {
   return frame.gates + 4 * (place / TILE) * TILE + place % TILE;
 }
 
-struct Free {
-  void operator()(float* p) const { std::free(p); }
-};
+// Kept by each thread between calls: mapping fresh pages costs more than a small step.
+float* kept_memory(int64_t floats) {
+  thread_local Floats kept;
+  if (floats > int64_t(kept.size())) kept = Floats(floats);
+  return kept.data();
+}
 
 // Frames of all layers for a number of steps, and whatever else a thread needs for one tile.
 class Scratch {
@@ -221,7 +202,7 @@ class Scratch {
   Scratch(const Network& net, int64_t steps, int64_t extra_floats) : layers_(net.layers.size()) {
     stride = 0;
     for (const Layer& layer : net.layers) stride += (layer.rows + 6 * layer.hidden) * TILE;
-    float* p = memory(steps * stride + extra_floats);
+    float* p = kept_memory(steps * stride + extra_floats);
     frames_.resize(steps * layers_);
     for (size_t k = 0; k < frames_.size(); ++k) {
       const Layer& layer = net.layers[k % layers_];
@@ -241,21 +222,6 @@ class Scratch {
   float* extra;
 
  private:
-  // Kept by each thread between calls: mapping fresh pages costs more than a small step.
-  static float* memory(int64_t floats) {
-    thread_local std::unique_ptr<float, Free> kept;
-    thread_local int64_t size = 0;
-    if (floats > size) {
-      size = 0;
-      const size_t bytes = (floats * sizeof(float) + 63) / 64 * 64;
-      kept.reset(static_cast<float*>(std::aligned_alloc(64, bytes)));
-      TORCH_CHECK_WITH(OutOfMemoryError, kept, "no memory for ", bytes,
-                       " bytes of LSTM activations");
-      size = floats;
-    }
-    return kept.get();
-  }
-
   size_t layers_;
   std::vector<Frame> frames_;
 };
@@ -321,15 +287,9 @@ void multiply(const Layer& layer, const float* panel, float* out) {
   const int64_t inputs = layer.rows - 1;
   for (int64_t j = 0; j < layer.hidden; ++j, w += 4 * layer.rows, out += 4 * TILE) {
     const float* bias = w + 4 * inputs;
-    vec sum[4][VECTORS];
-    for (int k = 0; k < 4; ++k)
-      for (vec& lanes : sum[k]) lanes = all(bias[k]);
-    for (int64_t row = 0; row < inputs; ++row)
-      for (int k = 0; k < 4; ++k)
-        for (int v = 0; v < VECTORS; ++v)
-          sum[k][v] += w[4 * row + k] * vec_at(panel + row * TILE + v * LANES);
-    for (int k = 0; k < 4; ++k)
-      for (int v = 0; v < VECTORS; ++v) vec_at(out + k * TILE + v * LANES) = sum[k][v];
+    Sums<4, VECTORS> sums([&](int k, int) { return all(bias[k]); });
+    sums.add_product(inputs, w, [](int k) { return k; }, 4, panel, TILE);
+    sums.put([&](int k, int v, vec sum) { vec_at(out + k * TILE + v * LANES) = sum; });
   }
 }
 
@@ -393,18 +353,11 @@ template <class Put>
 void backward_panel(const Layer& layer, const float* d_gates, int64_t begin, int64_t end,
                     const Put& put) {
   in_blocks<PANEL_ROWS>(begin, end, [&]<int N>(int64_t row) {
-    vec sum[N][VECTORS];
-    for (auto& of_row : sum)
-      for (vec& lanes : of_row) lanes = vec{};
-    for (int64_t j = 0; j < layer.hidden; ++j) {
-      const float* w = &layer.packed[(j * layer.rows + row) * 4];
-      for (int k = 0; k < 4; ++k)
-        for (int n = 0; n < N; ++n)
-          for (int v = 0; v < VECTORS; ++v)
-            sum[n][v] += w[4 * n + k] * vec_at(d_gates + (4 * j + k) * TILE + v * LANES);
-    }
-    for (int n = 0; n < N; ++n)
-      for (int v = 0; v < VECTORS; ++v) put(row + n, v * LANES, sum[n][v]);
+    Sums<N, VECTORS> sums([](int, int) { return vec{}; });
+    for (int64_t j = 0; j < layer.hidden; ++j)
+      sums.add_product(4, &layer.packed[(j * layer.rows + row) * 4], [](int n) { return 4 * n; }, 1,
+                       d_gates + 4 * j * TILE, TILE);
+    sums.put([&](int n, int v, vec sum) { put(row + n, v * LANES, sum); });
   });
 }
 
@@ -419,19 +372,16 @@ template <int R>
 void outer_products(Rows a, Rows b, int64_t steps, float* sums) {
   for (int64_t r = 0; r < a.count; r += R)
     in_blocks<OUTER_COLUMNS>(0, b.count, [&]<int N>(int64_t c) {
-      vec sum[R][N];
-      for (int i = 0; i < R; ++i)
-        for (int n = 0; n < N; ++n) sum[i][n] = vec_at(sums + ((r + i) * b.count + c + n) * LANES);
+      const auto at = [&](int n, int i) { return sums + ((r + i) * b.count + c + n) * LANES; };
+      Sums<N, R> sum([&](int n, int i) { return vec_at(at(n, i)); });
       for (int64_t s = 0; s < steps; ++s) {
         const float* left = a.first + s * a.stride + r * TILE;
         const float* right = b.first + s * b.stride + c * TILE;
         for (int v = 0; v < TILE; v += LANES)
-          for (int n = 0; n < N; ++n)
-            for (int i = 0; i < R; ++i)
-              sum[i][n] += vec_at(left + i * TILE + v) * vec_at(right + n * TILE + v);
+          sum.add([&](int n) { return vec_at(right + n * TILE + v); },
+                  [&](int i) { return vec_at(left + i * TILE + v); });
       }
-      for (int i = 0; i < R; ++i)
-        for (int n = 0; n < N; ++n) vec_at(sums + ((r + i) * b.count + c + n) * LANES) = sum[i][n];
+      sum.put([&](int n, int i, vec value) { vec_at(at(n, i)) = value; });
     });
 }
 
@@ -513,15 +463,11 @@ struct Segment {
 
 // ---- operators
 
-void check(const at::Tensor& tensor, at::IntArrayRef shape, const char* name) {
-  lft::check(tensor, shape, at::kFloat, "fused LSTM", name);
-}
-
 void check_network(const std::vector<at::Tensor>& weights, const at::Tensor& state, double p) {
-  TORCH_CHECK(p > 0 && p <= 80, "fused LSTM: p must be in (0, 80], not ", p);
+  TORCH_CHECK(p > 0 && p <= 80, "p must be in (0, 80], not ", p);
   TORCH_CHECK(
       state.dim() == 4 && state.size(1) > 0 && int64_t(weights.size()) == 3 * state.size(1) + 2,
-      "fused LSTM: state must be (2, layers, hidden, n), with 3 weights for each layer and 2 for "
+      "state must be (2, layers, hidden, n), with 3 weights for each layer and 2 for "
       "the output, not of shape ",
       state.sizes(), " with ", weights.size(), " weights");
   const int64_t hidden = state.size(2);
@@ -586,8 +532,7 @@ std::vector<at::Tensor> segment_vjp(const std::vector<at::Tensor>& weights, cons
   for (int64_t k = 0; k < chunks; ++k)
     for (int64_t w = 0; w < n_weights; ++w) total[w] += partial[k * n_weights + w];
 
-  std::vector<at::Tensor> gradients;
-  for (const at::Tensor& weight : weights) gradients.push_back(at::empty_like(weight));
+  const std::vector<at::Tensor> gradients = like(weights);
   const double* from = total.data();
   for (size_t l = 0; l < net.layers.size(); ++l) {
     const Layer& layer = net.layers[l];
@@ -606,21 +551,12 @@ std::vector<at::Tensor> segment_vjp(const std::vector<at::Tensor>& weights, cons
 }  // namespace
 
 TORCH_LIBRARY_FRAGMENT(lft, library) {
-  library.def(
-      "lstm_step_(Tensor[] weights, Tensor(a!) state, Tensor gradient, float p, float scale) -> "
-      "Tensor");
-  library.def(
-      "lstm_segment_vjp(Tensor[] weights, Tensor start, Tensor inputs, Tensor cotangents, "
-      "float p, float scale) -> Tensor[]");
-}
-
-TORCH_LIBRARY_IMPL(lft, CPU, library) {
-  library.impl("lstm_step_", step);
-  library.impl("lstm_segment_vjp", segment_vjp);
-}
-
-// Not differentiable: segment_vjp is the derivative, called by hand.
-TORCH_LIBRARY_IMPL(lft, Autograd, library) {
-  library.impl("lstm_step_", torch::CppFunction::makeFallthrough());
-  library.impl("lstm_segment_vjp", torch::CppFunction::makeFallthrough());
+  define(library,
+         "lstm_step_(Tensor[] weights, Tensor(a!) state, Tensor gradient, float p, float scale) -> "
+         "Tensor",
+         step);
+  define(library,
+         "lstm_segment_vjp(Tensor[] weights, Tensor start, Tensor inputs, Tensor cotangents, "
+         "float p, float scale) -> Tensor[]",
+         segment_vjp);
 }
