@@ -43,20 +43,14 @@ struct Parity {
 // with a margin of one at the top and left; the gradient of its output is (rows + 1, columns + 1,
 // out_stride) with a margin of zeros at the bottom and right. Weights are (tap, in, out_stride).
 struct Convolution {
-  int64_t in, out, in_stride, out_stride, height, width, rows, columns;
+  int64_t in, out, height, width;
+  int64_t in_stride, out_stride = padded(out), rows = (height + 1) / 2, columns = (width + 1) / 2;
   std::vector<Run> runs;  // of a patch, from its upper left corner
   std::vector<Parity> parities;
   std::vector<int64_t> taps;  // of all parities, in the order of use
 
   Convolution(int64_t in, int64_t out, int64_t height, int64_t width, bool first)
-      : in(in),
-        out(out),
-        in_stride(first ? in : padded(in)),
-        out_stride(padded(out)),
-        height(height),
-        width(width),
-        rows((height + 1) / 2),
-        columns((width + 1) / 2) {
+      : in(in), out(out), height(height), width(width), in_stride(first ? in : padded(in)) {
     for (int64_t i = 0; i < KERNEL; ++i)
       if (in == in_stride)
         runs.push_back({i * in_row(), KERNEL * in, i * KERNEL * in});
@@ -64,20 +58,17 @@ struct Convolution {
         for (int64_t j = 0; j < KERNEL; ++j)
           runs.push_back({i * in_row() + j * in_stride, in, (i * KERNEL + j) * in});
     for (bool odd_row : {false, true})
-      for (bool odd_column : {false, true}) add_parity(odd_row, odd_column);
-  }
-
-  void add_parity(bool odd_row, bool odd_column) {
-    const Grid grid{(height + !odd_row) / 2, (width + !odd_column) / 2, grad_row(), out_stride};
-    Parity parity{odd_row, odd_column, grid, {}};
-    for (int64_t below = 0; below <= odd_row; ++below)
-      for (int64_t right = 0; right <= odd_column; ++right) {
-        const int64_t i = odd_row ? 2 - 2 * below : 1, j = odd_column ? 2 - 2 * right : 1;
-        parity.runs.push_back(
-            {below * grad_row() + right * out_stride, out, int64_t(taps.size()) * out});
-        taps.push_back(i * KERNEL + j);
+      for (bool odd_column : {false, true}) {
+        const Grid grid{(height + !odd_row) / 2, (width + !odd_column) / 2, grad_row(), out_stride};
+        Parity& parity = parities.emplace_back(Parity{odd_row, odd_column, grid, {}});
+        for (int64_t below = 0; below <= odd_row; ++below)
+          for (int64_t right = 0; right <= odd_column; ++right) {
+            const int64_t i = odd_row ? 2 - 2 * below : 1, j = odd_column ? 2 - 2 * right : 1;
+            const int64_t offset = below * grad_row() + right * out_stride, row = taps.size() * out;
+            parity.runs.push_back({offset, out, row});
+            taps.push_back(i * KERNEL + j);
+          }
       }
-    parities.push_back(parity);
   }
 
   int64_t in_row() const { return (2 * columns + 1) * in_stride; }
@@ -89,7 +80,7 @@ struct Convolution {
 
   // Weights (tap, out, in), taps in the order of use.
   void transpose(const Matrix& from, Matrix& to) const {
-    if (to.rows == 0) to = Matrix(TAPS * out, in);
+    if (to.rows == 0) to = {TAPS * out, in};
     for (size_t k = 0; k < taps.size(); ++k)
       lft::transpose(from, taps[k] * in, in, to, k * out);
   }
@@ -137,8 +128,8 @@ struct Network {
   Layers layers() const {
     Layers result;
     for (const Convolution& layer : convolutions)
-      result.push_back({Matrix(TAPS * layer.in, layer.out), Matrix(1, layer.out)});
-    result.push_back({Matrix(features, outputs), Matrix(1, outputs)});
+      result.push_back({Matrix{TAPS * layer.in, layer.out}, Matrix{1, layer.out}});
+    result.push_back({Matrix{features, outputs}, Matrix{1, outputs}});
     return result;
   }
   void load(size_t l, const float* from, Matrix& w) const {
@@ -261,8 +252,8 @@ struct Pass {
 };
 
 struct Point {
-  Layers net;
-  explicit Point(const Network& network) : net(network.layers()) {}
+  const Network& network;
+  Layers net = network.layers();
 };
 
 class Task {
@@ -430,11 +421,12 @@ class Task {
 
   void load_image(const float* image) {
     const Convolution& layer = network_.convolutions[0];
-    float* input = &values_.input[0][layer.inside()];
-    for (int64_t c = 0; c < layer.in; ++c)
-      for (int64_t y = 0; y < layer.height; ++y)
-        for (int64_t x = 0; x < layer.width; ++x)
-          input[y * layer.in_row() + x * layer.in + c] = *image++;
+    const int64_t plane = layer.height * layer.width;
+    for (int64_t y = 0; y < layer.height; ++y) {
+      float* to = &values_.input[0][layer.inside() + y * layer.in_row()];
+      for (int64_t x = 0; x < layer.width; ++x, ++image)
+        for (int64_t c = 0; c < layer.in; ++c) *to++ = image[c * plane];
+    }
   }
 
   // ---- the gradients of the parameters

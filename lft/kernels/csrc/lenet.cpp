@@ -27,11 +27,9 @@ inline ivec& ivec_at(int32_t* p) { return *reinterpret_cast<ivec*>(p); }
 
 // Planes of rows of `stride` floats, with room for a vector that begins in the last row.
 struct Planes {
-  int64_t height, stride;
-  Floats memory;
+  int64_t count, height, stride;
+  Floats memory = Floats(count * height * stride + 64);
 
-  Planes(int64_t count, int64_t height, int64_t stride)
-      : height(height), stride(stride), memory(count * height * stride + 64) {}
   float* row(int64_t plane, int64_t y) { return &memory[(plane * height + y) * stride]; }
   const float* row(int64_t plane, int64_t y) const {
     return &memory[(plane * height + y) * stride];
@@ -41,36 +39,19 @@ struct Planes {
 // A layer's kernels in the order of use, and a bias for each output.
 struct Kernels {
   int64_t in, out;
-  Matrix weights, bias;  // (in, 5, 5) x out, 1 x out
+  Matrix weights{in * K * K, out}, bias{1, out};  // weights: (in, 5, 5) x out
 
-  Kernels(int64_t in, int64_t out) : in(in), out(out), weights(in * K * K, out), bias(1, out) {}
-
-  // From a layer's weight (out, in, 5, 5) and bias.
-  static Kernels forward(const at::Tensor& weight, const at::Tensor& bias) {
-    Kernels result(weight.size(1), weight.size(0));
-    for_each(weight, [&](int64_t o, int64_t c, int64_t tap, float w) {
-      result.weights.row(c * K * K + tap)[o] = w;
-    });
-    result.bias.load(bias.const_data_ptr<float>());
-    return result;
-  }
-  // From outputs to inputs. Flipped, they correlate a layer's output, with a margin of 4, to the
-  // gradient of its input.
-  static Kernels backward(const at::Tensor& weight, bool flipped) {
-    Kernels result(weight.size(0), weight.size(1));
-    for_each(weight, [&](int64_t o, int64_t c, int64_t tap, float w) {
-      result.weights.row(o * K * K + (flipped ? K * K - 1 - tap : tap))[c] = w;
-    });
-    return result;
-  }
-
- private:
-  template <class F>
-  static void for_each(const at::Tensor& weight, const F& f) {
+  // From a layer's weight (out, in, 5, 5): as they are or, transposed, from outputs to inputs.
+  // Flipped, these correlate the layer's output, with a margin of 4, to the gradient of its input.
+  Kernels(const at::Tensor& weight, bool transposed, bool flipped = false)
+      : in(weight.size(transposed ? 0 : 1)), out(weight.size(transposed ? 1 : 0)) {
     const float* w = weight.const_data_ptr<float>();
     for (int64_t o = 0; o < weight.size(0); ++o)
       for (int64_t c = 0; c < weight.size(1); ++c)
-        for (int64_t tap = 0; tap < K * K; ++tap) f(o, c, tap, *w++);
+        for (int64_t tap = 0; tap < K * K; ++tap) {
+          const int64_t at = flipped ? K * K - 1 - tap : tap;
+          weights.row((transposed ? o : c) * K * K + at)[transposed ? c : o] = *w++;
+        }
   }
 };
 
@@ -136,13 +117,6 @@ void correlate_cells(const Kernels& kernels, const Planes& in, float* out, int64
         cells<V>(kernels, in, y, x, lane, out);
 }
 
-// Adds d times a kernel to the cells that it was applied to: K rows of so many floats, whose
-// beginnings lie `stride` apart in `to`.
-template <int ROW>
-void add_kernel(float d, const float* kernel, float* to, int64_t stride) {
-  for (int i = 0; i < K; ++i, kernel += ROW, to += stride) add_multiple(d, kernel, ROW, to);
-}
-
 // ---- pooling
 
 inline vec larger(vec a, vec b) { return (b > a) | (b != b) ? b : a; }  // NaN stays
@@ -202,11 +176,10 @@ struct Shape {
   int64_t pixels() const { return channels * side * side; }
 };
 
-// The first pixel of a window of the second layer is at twice its row and column.
-struct Corner {
-  int64_t y, x;
-  explicit Corner(int64_t window) : y(2 * (window / POOLED2)), x(2 * (window % POOLED2)) {}
-};
+// The first of a window's pixels in the second layer.
+int64_t corner(int64_t window, int64_t row) {
+  return 2 * (window / POOLED2 * row + window % POOLED2);
+}
 
 // Calls copy(row, k) for every row of an image within the padded planes, k its place in (C, S, S).
 template <class Copy>
@@ -218,36 +191,30 @@ void for_each_row(const Shape& shape, Planes& planes, const Copy& copy) {
 }
 
 // Codes of the second layer are ordered by window, then by channel.
-class Forward {
- public:
-  Forward(const Shape& shape, const Kernels& first, const Kernels& second)
-      : shape_(shape),
-        first_(first),
-        second_(second),
-        image_(shape.channels, SIDE, SIDE),
-        layer1_(OUT1, SIDE1, SIDE),
-        pooled1_(OUT1, POOLED1, POOLED1),
-        layer2_(SIDE2 * SIDE2, OUT2) {}
+struct Forward {
+  const Shape& shape;
+  const Kernels &first, &second;
+  Planes input{shape.channels, SIDE, SIDE}, layer1{OUT1, SIDE1, SIDE},
+      pooled1{OUT1, POOLED1, POOLED1};
+  Matrix layer2{SIDE2 * SIDE2, OUT2};  // pixels x channels
 
   void operator()(const float* image, float* features, uint8_t* codes) {
-    for_each_row(shape_, image_, [&](float* row, int64_t k) {
-      std::copy_n(image + k, shape_.side, row);
+    for_each_row(shape, input, [&](float* row, int64_t k) {
+      std::copy_n(image + k, shape.side, row);
     });
-    correlate(first_, image_, layer1_, SIDE1, SIDE1);
+    correlate(first, input, layer1, SIDE1, SIDE1);
     for (int64_t o = 0; o < OUT1; ++o)
       for (int64_t y = 0; y < POOLED1; ++y, codes += POOLED1)
-        pool_rows<POOLED1>(layer1_.row(o, 2 * y), layer1_.row(o, 2 * y + 1), pooled1_.row(o, y),
+        pool_rows<POOLED1>(layer1.row(o, 2 * y), layer1.row(o, 2 * y + 1), pooled1.row(o, y),
                            codes);
-    correlate_cells<std::min<int>(2, CELL2 / LANES)>(second_, pooled1_, layer2_.row(0), SIDE2,
+    correlate_cells<std::min<int>(2, CELL2 / LANES)>(second, pooled1, layer2.row(0), SIDE2,
                                                      SIDE2);
     for (int64_t window = 0; window < WINDOWS2; ++window, codes += OUT2)
       pool_window(window, features, codes);
   }
 
- private:
   void pool_window(int64_t window, float* features, uint8_t* codes) const {
-    const Corner corner(window);
-    const float *upper = layer2_.row(corner.y * SIDE2 + corner.x), *lower = upper + SIDE2 * CELL2;
+    const float *upper = layer2.row(corner(window, SIDE2)), *lower = upper + SIDE2 * CELL2;
     float most[CELL2];
     int32_t code[CELL2];
     for (int64_t o = 0; o < CELL2; o += LANES)
@@ -256,59 +223,46 @@ class Forward {
     for (int64_t o = 0; o < OUT2; ++o) features[o * WINDOWS2 + window] = most[o];
     std::copy_n(code, OUT2, codes);
   }
-
-  const Shape& shape_;
-  const Kernels &first_, &second_;
-  Planes image_, layer1_, pooled1_;
-  Matrix layer2_;  // pixels x channels
 };
 
-class Backward {
- public:
-  Backward(const Shape& shape, const Kernels& first, const Kernels& second)
-      : shape_(shape),
-        first_(first),
-        second_(second),
-        d_pooled1_(POOLED1 * POOLED1, OUT1),
-        d_layer1_(OUT1, SIDE1 + 2 * MARGIN, SIDE1 + 2 * MARGIN),
-        d_image_(shape.channels, SIDE, SIDE) {}
+struct Backward {
+  const Shape& shape;
+  const Kernels &first, &second;
+  Matrix d_pooled1{POOLED1 * POOLED1, OUT1};  // pixels x channels
+  Planes d_layer1{OUT1, SIDE1 + 2 * MARGIN, SIDE1 + 2 * MARGIN},
+      d_input{shape.channels, SIDE, SIDE};
 
   void operator()(const float* d_features, const uint8_t* codes, float* d_image) {
     if (std::all_of(d_features, d_features + FEATURES, [](float d) { return d == 0; })) {
-      std::fill_n(d_image, shape_.pixels(), 0.0f);
+      std::fill_n(d_image, shape.pixels(), 0.0f);
       return;
     }
     second_layer(d_features, codes + CODES1);
     for (int64_t o = 0; o < OUT1; ++o)
       for (int64_t y = 0; y < POOLED1; ++y, codes += POOLED1)
-        unpool_rows<POOLED1>(d_pooled1_.row(y * POOLED1) + o, CELL1, codes,
-                             d_layer1_.row(o, MARGIN + 2 * y) + MARGIN,
-                             d_layer1_.row(o, MARGIN + 2 * y + 1) + MARGIN);
-    correlate(first_, d_layer1_, d_image_, SIDE, SIDE);
-    for_each_row(shape_, d_image_, [&](const float* row, int64_t k) {
-      std::copy_n(row, shape_.side, d_image + k);
+        unpool_rows<POOLED1>(d_pooled1.row(y * POOLED1) + o, CELL1, codes,
+                             d_layer1.row(o, MARGIN + 2 * y) + MARGIN,
+                             d_layer1.row(o, MARGIN + 2 * y + 1) + MARGIN);
+    correlate(first, d_layer1, d_input, SIDE, SIDE);
+    for_each_row(shape, d_input, [&](const float* row, int64_t k) {
+      std::copy_n(row, shape.side, d_image + k);
     });
   }
 
- private:
   void second_layer(const float* d_features, const uint8_t* codes) {
-    d_pooled1_.clear();
+    d_pooled1.clear();
     for (int64_t window = 0; window < WINDOWS2; ++window)
       for (int64_t o = 0; o < OUT2; ++o) {
-        const Corner corner(window);
         const float d = d_features[o * WINDOWS2 + window] * SHARE[*codes];
         for (unsigned code = *codes++; code; code &= code - 1) {
           const int pixel = std::countr_zero(code);
-          float* to = d_pooled1_.row((corner.y + pixel / 2) * POOLED1 + corner.x + pixel % 2);
-          add_kernel<K * CELL1>(d, second_.weights.row(o * K * K), to, POOLED1 * CELL1);
+          const int64_t to = corner(window, POOLED1) + pixel / 2 * POOLED1 + pixel % 2;
+          for (int i = 0; i < K; ++i)
+            add_multiple(d, second.weights.row((o * K + i) * K), K * CELL1,
+                         d_pooled1.row(to + i * POOLED1));
         }
       }
   }
-
-  const Shape& shape_;
-  const Kernels &first_, &second_;
-  Matrix d_pooled1_;  // pixels x channels
-  Planes d_layer1_, d_image_;
 };
 
 // ---- operators
@@ -332,12 +286,13 @@ std::tuple<at::Tensor, at::Tensor> forward(const std::vector<at::Tensor>& weight
   const Shape shape = check_network(weights, images.size(3));
   const int64_t n = images.size(0);
   check(images, {n, shape.channels, shape.side, shape.side}, "images");
-  const Kernels first = Kernels::forward(weights[0], weights[1]);
-  const Kernels second = Kernels::forward(weights[2], weights[3]);
+  Kernels first(weights[0], false), second(weights[2], false);
+  first.bias.load(weights[1].const_data_ptr<float>());
+  second.bias.load(weights[3].const_data_ptr<float>());
   at::Tensor features = at::empty({n, FEATURES}, images.options());
   at::Tensor codes = at::empty({n, CODES}, images.options().dtype(at::kByte));
   at::parallel_for(0, n, 1, [&](int64_t begin, int64_t end) {
-    Forward run(shape, first, second);
+    Forward run{shape, first, second};
     for (int64_t k = begin; k < end; ++k)
       run(part<const float>(images, k), part<float>(features, k), part<uint8_t>(codes, k));
   });
@@ -351,11 +306,10 @@ at::Tensor backward(const std::vector<at::Tensor>& weights, const at::Tensor& co
   const int64_t n = codes.size(0);
   check(codes, {n, CODES}, "codes", at::kByte);
   check(d_features, {n, FEATURES}, "d_features");
-  const Kernels first = Kernels::backward(weights[0], true);
-  const Kernels second = Kernels::backward(weights[2], false);
+  const Kernels first(weights[0], true, true), second(weights[2], true);
   at::Tensor d_images = at::empty({n, shape.channels, side, side}, d_features.options());
   at::parallel_for(0, n, 1, [&](int64_t begin, int64_t end) {
-    Backward run(shape, first, second);
+    Backward run{shape, first, second};
     for (int64_t k = begin; k < end; ++k)
       run(part<const float>(d_features, k), part<const uint8_t>(codes, k),
           part<float>(d_images, k));

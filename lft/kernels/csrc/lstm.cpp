@@ -130,7 +130,8 @@ struct Layer {
 
 struct Network {
   std::vector<Layer> layers;
-  int64_t hidden;
+  int64_t hidden, n_weights = hidden + 1;
+  int64_t frame_floats = 0;  // of all layers, in one step
   const float* out_w;
   float out_b, scale, inverse_p, threshold, inverse_threshold;
 
@@ -143,14 +144,11 @@ struct Network {
         inverse_p(1 / p),
         threshold(std::exp(-p)),
         inverse_threshold(std::exp(p)) {
-    for (size_t k = 0; k + 2 < weights.size(); k += 3)
-      layers.emplace_back(weights[k], weights[k + 1], weights[k + 2]);
-  }
-
-  int64_t n_weights() const {
-    int64_t n = hidden + 1;
-    for (const Layer& layer : layers) n += layer.packed.size();
-    return n;
+    for (size_t k = 0; k + 2 < weights.size(); k += 3) {
+      const Layer& layer = layers.emplace_back(weights[k], weights[k + 1], weights[k + 2]);
+      n_weights += layer.packed.size();
+      frame_floats += (layer.rows + 6 * hidden) * TILE;
+    }
   }
 
   // Andrychowicz et al. (2016), appendix A.
@@ -189,42 +187,23 @@ float* gates_at(const Frame& frame, int64_t place) {
   return frame.gates + 4 * (place / TILE) * TILE + place % TILE;
 }
 
-// Kept by each thread between calls: mapping fresh pages costs more than a small step.
-float* kept_memory(int64_t floats) {
-  thread_local Floats kept;
-  if (floats > int64_t(kept.size())) kept = Floats(floats);
-  return kept.data();
-}
-
-// Frames of all layers for a number of steps, and whatever else a thread needs for one tile.
-class Scratch {
- public:
-  Scratch(const Network& net, int64_t steps, int64_t extra_floats) : layers_(net.layers.size()) {
-    stride = 0;
-    for (const Layer& layer : net.layers) stride += (layer.rows + 6 * layer.hidden) * TILE;
-    float* p = kept_memory(steps * stride + extra_floats);
-    frames_.resize(steps * layers_);
-    for (size_t k = 0; k < frames_.size(); ++k) {
-      const Layer& layer = net.layers[k % layers_];
-      Frame& frame = frames_[k];
-      frame.panel = p;
-      frame.cell = frame.panel + layer.rows * TILE;
-      frame.gates = frame.cell + layer.hidden * TILE;
-      frame.tanh_c = frame.gates + 4 * layer.hidden * TILE;
-      p = frame.tanh_c + layer.hidden * TILE;
-      std::fill_n(frame.panel + (layer.rows - 1) * TILE, TILE, 1.0f);
+// Frames of all layers for a number of steps, layer by layer. Their memory is kept by each thread
+// between calls, as mapping fresh pages costs more than a small step.
+std::vector<Frame> frames_of(const Network& net, int64_t steps) {
+  thread_local Floats memory;
+  if (const int64_t floats = steps * net.frame_floats; floats > int64_t(memory.size()))
+    memory = Floats(floats);
+  float* next = memory.data();
+  const auto take = [&](int64_t lines) { return std::exchange(next, next + lines * TILE); };
+  std::vector<Frame> frames;
+  for (int64_t step = 0; step < steps; ++step)
+    for (const Layer& layer : net.layers) {
+      const int64_t h = layer.hidden;
+      frames.push_back({take(layer.rows), take(h), take(4 * h), take(h)});
+      std::fill_n(frames.back().panel + (layer.rows - 1) * TILE, TILE, 1.0f);
     }
-    extra = p;
-  }
-  const Frame* operator[](int64_t step) const { return &frames_[step * layers_]; }
-
-  int64_t stride;  // floats from one step to the next
-  float* extra;
-
- private:
-  size_t layers_;
-  std::vector<Frame> frames_;
-};
+  return frames;
+}
 
 // The coordinates of one tile in rows of n floats; lanes beyond the last coordinate are zero.
 struct Window {
@@ -253,29 +232,25 @@ struct Window {
   }
   // state: (2, layers, H, n)
   void load_state(const float* state, const Network& net, const Frame* frames) const {
-    for_each_unit(net, frames, [&](int64_t k, int64_t units, float* h, float* c) {
+    for_each_row(net, frames, [&](int64_t k, float* tile) {
       load_ahead(state + k * n);
-      load_ahead(state + (units + k) * n);
-      load(state + k * n, h);
-      load(state + (units + k) * n, c);
+      load(state + k * n, tile);
     });
   }
   void store_state(float* state, const Network& net, const Frame* frames) const {
-    for_each_unit(net, frames, [&](int64_t k, int64_t units, const float* h, const float* c) {
-      store(h, state + k * n);
-      store(c, state + (units + k) * n);
-    });
+    for_each_row(net, frames, [&](int64_t k, const float* tile) { store(tile, state + k * n); });
   }
 
  private:
-  // Calls f(k, number of units, h, c) for unit k of all layers' units.
+  // Calls f(k, its lines of the frames) for every row k of a state.
   template <class F>
-  static void for_each_unit(const Network& net, const Frame* frames, const F& f) {
-    const int64_t hidden = net.hidden, layers = net.layers.size();
-    for (int64_t l = 0, k = 0; l < layers; ++l)
-      for (int64_t j = 0; j < hidden; ++j, ++k)
-        f(k, layers * hidden, frames[l].panel + (net.layers[l].in + j) * TILE,
-          frames[l].cell + j * TILE);
+  static void for_each_row(const Network& net, const Frame* frames, const F& f) {
+    const int64_t layers = net.layers.size(), h = net.hidden;
+    for (int64_t l = 0; l < layers; ++l)
+      for (int64_t j = 0; j < h; ++j) {
+        f(l * h + j, frames[l].panel + (net.layers[l].in + j) * TILE);
+        f((layers + l) * h + j, frames[l].cell + j * TILE);
+      }
   }
 };
 
@@ -388,46 +363,41 @@ void outer_products(Rows a, Rows b, int64_t steps, float* sums) {
 // A thread's memory for one tile of a segment.
 struct Segment {
   const Network& net;
-  int64_t steps, state_floats;
-  Scratch frames;
-  float *d_update, *d_h, *d_c, *sums;
+  int64_t steps;
+  int64_t layers = net.layers.size(), line = net.hidden * TILE, stride = net.frame_floats;
+  std::vector<Frame> frames = frames_of(net, steps + 1);
+  Floats d_update = Floats(steps * TILE), d_h = Floats(layers * line), d_c = d_h,
+         sums = Floats(net.n_weights * LANES);
 
-  Segment(const Network& net, int64_t steps)
-      : net(net),
-        steps(steps),
-        state_floats(net.layers.size() * net.hidden * TILE),
-        frames(net, steps + 1, steps * TILE + 2 * state_floats + net.n_weights() * LANES),
-        d_update(frames.extra),
-        d_h(d_update + steps * TILE),
-        d_c(d_h + state_floats),
-        sums(d_c + state_floats) {}
+  const Frame* at(int64_t step) const { return &frames[step * layers]; }
 
   void forward_steps(const Window& window, const float* start, const float* inputs) {
-    window.load_state(start, net, frames[0]);
+    window.load_state(start, net, at(0));
     for (int64_t t = 0; t < steps; ++t) {
-      float* gradient = d_update + t * TILE;  // not yet needed for its own purpose
+      float* gradient = &d_update[t * TILE];  // not yet needed for its own purpose
       window.load(inputs + t * window.n, gradient);
-      forward(net, gradient, frames[t], frames[t + 1]);
+      forward(net, gradient, at(t), at(t + 1));
     }
   }
 
   // Inlined, the loops of these two would share registers with what surrounds them: a tenth slower.
   [[gnu::noinline]] void backward_steps(const Window& window, const float* cotangents) {
-    std::fill_n(d_h, 2 * state_floats, 0.0f);
-    const int64_t top = net.layers.size() - 1, line = net.hidden * TILE;
+    std::fill(d_h.begin(), d_h.end(), 0.0f);
+    std::fill(d_c.begin(), d_c.end(), 0.0f);
+    const int64_t top = layers - 1;
     for (int64_t t = steps - 1; t >= 0; --t) {
-      float* d = d_update + t * TILE;
+      float* d = &d_update[t * TILE];
       window.load(cotangents + t * window.n, d);
       for (int v = 0; v < TILE; v += LANES) {
         vec_at(d + v) *= net.scale;
         for (int64_t j = 0; j < net.hidden; ++j)
-          vec_at(d_h + top * line + j * TILE + v) += net.out_w[j] * vec_at(d + v);
+          vec_at(&d_h[top * line + j * TILE + v]) += net.out_w[j] * vec_at(d + v);
       }
       for (int64_t l = top; l >= 0; --l) {
         const Layer& layer = net.layers[l];
-        const Frame& now = frames[t][l];
-        float *d_h_here = d_h + l * line, *d_h_below = d_h_here - line;
-        backward_gates(net.hidden, now, d_h_here, d_c + l * line);
+        const Frame& now = at(t)[l];
+        float *d_h_here = &d_h[l * line], *d_h_below = d_h_here - line;
+        backward_gates(net.hidden, now, d_h_here, &d_c[l * line]);
         backward_panel(layer, now.gates, l == 0 ? layer.in : 0, layer.in + net.hidden,
                        [&](int64_t row, int lane, vec value) {
                          if (row < layer.in)
@@ -441,16 +411,16 @@ struct Segment {
 
   // Adds the weight gradients of steps [begin, end) to the sums.
   [[gnu::noinline]] void add_weight_gradients(int64_t begin, int64_t end) {
-    float* to = sums;
-    for (size_t l = 0; l < net.layers.size(); ++l) {
+    float* to = sums.data();
+    for (int64_t l = 0; l < layers; ++l) {
       const Layer& layer = net.layers[l];
-      const Frame& now = frames[begin][l];
-      const Rows d_gates{now.gates, frames.stride, 4 * net.hidden};
-      outer_products<OUTER_ROWS>(d_gates, {now.panel, frames.stride, layer.rows}, end - begin, to);
+      const Frame& now = at(begin)[l];
+      const Rows d_gates{now.gates, stride, 4 * net.hidden};
+      outer_products<OUTER_ROWS>(d_gates, {now.panel, stride, layer.rows}, end - begin, to);
       to += layer.packed.size() * LANES;
     }
-    const Rows h{top_h(net, frames[begin + 1]), frames.stride, net.hidden + 1};
-    outer_products<1>({d_update + begin * TILE, TILE, 1}, h, end - begin, to);
+    const Rows h{top_h(net, at(begin + 1)), stride, net.hidden + 1};
+    outer_products<1>({&d_update[begin * TILE], TILE, 1}, h, end - begin, to);
   }
 
   void tile(const Window& window, const float* start, const float* inputs,
@@ -490,16 +460,17 @@ at::Tensor step(const std::vector<at::Tensor>& weights, at::Tensor& state,
   const Network net(weights, p, scale);
   at::Tensor update = at::empty_like(gradient);
   at::parallel_for(0, (n + TILE - 1) / TILE, STEP_GRAIN, [&](int64_t begin, int64_t end) {
-    Scratch frames(net, 2, TILE);
-    float* line = frames.extra;
+    const std::vector<Frame> frames = frames_of(net, 2);
+    const Frame *now = &frames[0], *next = now + net.layers.size();
+    alignas(64) float line[TILE];
     for (int64_t k = begin; k < end; ++k) {
       const Window window(n, k);
-      window.load_state(state.const_data_ptr<float>(), net, frames[0]);
+      window.load_state(state.const_data_ptr<float>(), net, now);
       window.load(gradient.const_data_ptr<float>(), line);
-      forward(net, line, frames[0], frames[1]);
-      net.output(top_h(net, frames[1]), line);
+      forward(net, line, now, next);
+      net.output(top_h(net, next), line);
       window.store(line, update.mutable_data_ptr<float>());
-      window.store_state(state.mutable_data_ptr<float>(), net, frames[1]);
+      window.store_state(state.mutable_data_ptr<float>(), net, next);
     }
   });
   return update;
@@ -515,17 +486,17 @@ std::vector<at::Tensor> segment_vjp(const std::vector<at::Tensor>& weights, cons
   const Network net(weights, p, scale);
   const int64_t tiles = (n + TILE - 1) / TILE;
   const int64_t chunk = std::max((tiles + MAX_CHUNKS - 1) / MAX_CHUNKS, MIN_CHUNK);
-  const int64_t chunks = (tiles + chunk - 1) / chunk, n_weights = net.n_weights();
+  const int64_t chunks = (tiles + chunk - 1) / chunk, n_weights = net.n_weights;
   std::vector<float> partial(chunks * n_weights);
   at::parallel_for(0, chunks, 1, [&](int64_t begin, int64_t end) {
-    Segment segment(net, steps);
+    Segment segment{net, steps};
     for (int64_t k = begin; k < end; ++k) {
-      std::fill_n(segment.sums, n_weights * LANES, 0.0f);
+      std::fill(segment.sums.begin(), segment.sums.end(), 0.0f);
       for (int64_t tile = k * chunk; tile < std::min((k + 1) * chunk, tiles); ++tile)
         segment.tile(Window(n, tile), start.const_data_ptr<float>(), inputs.const_data_ptr<float>(),
                      cotangents.const_data_ptr<float>());
       for (int64_t w = 0; w < n_weights; ++w)
-        partial[k * n_weights + w] = sum_of_lanes(segment.sums + w * LANES);
+        partial[k * n_weights + w] = sum_of_lanes(&segment.sums[w * LANES]);
     }
   });
   std::vector<double> total(n_weights);

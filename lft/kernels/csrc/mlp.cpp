@@ -21,25 +21,19 @@ struct Numbers {
 };
 Numbers plain(const Matrix& a) { return {a.data.data(), a.rows, a.columns, a.stride, 1}; }
 
-// Rows of whole vectors, stride apart; zeros if there is no first.
-struct Rows {
-  const float* first;
-  int64_t stride;
-};
-
-// R rows from i on and V vectors from lane on of `to` = a b + start. Not inlined, as there are many
-// of them.
+// R rows from i on and V vectors from lane on of `to` = a b + rows that begin at `start`, as far
+// apart as given, or nothing. Not inlined, as there are many of them.
 template <int R, int V>
 [[gnu::noinline]] void set_block(const Numbers& a, int64_t i, const Matrix& b, int64_t lane,
-                                 const Rows& start, Matrix& to) {
+                                 const float* start, int64_t apart, Matrix& to) {
   Sums<R, V> sums([](int, int) { return vec{}; });
   const int64_t row = a.row;
   sums.add_product(a.columns, a.first + i * row, [&](int r) { return r * row; }, a.column,
                    b.row(0) + lane, b.stride);
   float* results = to.row(i) + lane;
-  const float* from = start.first ? start.first + i * start.stride + lane : nullptr;
+  const float* from = start ? start + i * apart + lane : nullptr;
   sums.put([&](int r, int v, vec sum) {
-    if (from) sum += vec_at(from + r * start.stride + v * LANES);
+    if (from) sum += vec_at(from + r * apart + v * LANES);
     vec_at(results + r * to.stride + v * LANES) = sum;
   });
 }
@@ -48,15 +42,16 @@ template <int R, int V>
 constexpr int most_rows(int vectors) { return std::min((REGISTERS - 1) / vectors - 1, 8); }
 
 // to = a b + start
-void set_product(const Numbers& a, const Matrix& b, Matrix& to, const Rows& start = {nullptr, 0}) {
+void set_product(const Numbers& a, const Matrix& b, Matrix& to, const float* start = nullptr,
+                 int64_t apart = 0) {
   in_blocks<5>(0, to.stride / LANES, [&]<int V>(int64_t v) {
     in_blocks<most_rows(V)>(0, a.rows, [&]<int R>(int64_t i) {
-      set_block<R, V>(a, i, b, v * LANES, start, to);
+      set_block<R, V>(a, i, b, v * LANES, start, apart, to);
     });
   });
 }
 void add_product(const Numbers& a, const Matrix& b, Matrix& to) {
-  set_product(a, b, to, {to.row(0), to.stride});
+  set_product(a, b, to, to.row(0), to.stride);
 }
 
 // Where h <= 0 (and not NaN), d becomes 0; element by element.
@@ -99,14 +94,14 @@ struct Network {
     Layers result;
     for (size_t l = 0; l + 1 < widths.size(); ++l) {
       const int64_t in = widths[l], out = widths[l + 1];
-      result.push_back({Matrix(in, out), Matrix(1, out)});
+      result.push_back({Matrix{in, out}, Matrix{1, out}});
     }
     return result;
   }
   // One of each hidden layer and of the outputs, for every example.
   std::vector<Matrix> values() const {
     std::vector<Matrix> result;
-    for (size_t l = 1; l < widths.size(); ++l) result.emplace_back(n, widths[l]);
+    for (size_t l = 1; l < widths.size(); ++l) result.push_back({n, widths[l]});
     return result;
   }
   void load(size_t, const float* from, Matrix& w) const { w.load(from); }
@@ -114,27 +109,22 @@ struct Network {
 };
 
 struct Point {
-  Layers net;
-  Numbers x;
-  std::vector<Matrix> h, d;  // outputs of each layer, gradients in them before their ReLU
-
-  explicit Point(const Network& network)
-      : net(network.layers()),
-        x{nullptr, network.n, network.widths[0], network.widths[0], 1},
-        h(network.values()),
-        d(h) {}
+  const Network& network;
+  Layers net = network.layers();
+  Numbers x{nullptr, network.n, network.widths[0], network.widths[0], 1};
+  std::vector<Matrix> h = network.values(), d = h;  // outputs of each layer, gradients before ReLU
 
   Numbers input(size_t l) const { return l > 0 ? plain(h[l - 1]) : x; }
 };
 
 void transpose(const Matrix& from, Matrix& to) {
-  if (to.rows == 0) to = Matrix(from.columns, from.rows);
+  if (to.rows == 0) to = {from.columns, from.rows};
   transpose(from, 0, from.rows, to, 0);
 }
 
 // to = inputs w + b
 void apply(const Layer& layer, const Numbers& inputs, Matrix& to) {
-  set_product(inputs, layer.w, to, {layer.b.row(0), 0});
+  set_product(inputs, layer.w, to, layer.b.row(0));
 }
 
 // A layer's gradient, from its inputs and the gradients d in its outputs.

@@ -128,7 +128,7 @@ inline void check_labels(const at::Tensor& y, at::IntArrayRef shape, int64_t cla
 // A kernel defines
 //   Network(params, x, y), the shapes, which checks them, with outputs, layers() of zeros, and
 //     load(l, from, w) and store(l, w, to) between a tensor and the weights of layer l;
-//   Point(network), a task's parameters `net` and what is kept of a pass of its examples;
+//   Point{network}, a task's parameters `net` and what is kept of a pass of its examples;
 //   Task(network, order), a thread's memory for derivatives up to this order, with
 //     gradient(point, examples, to), which sets the gradient in the parameters and returns the loss,
 //     hessian_product(point, examples, v, to), after it, for the Hessian times v.
@@ -159,7 +159,7 @@ std::tuple<at::Tensor, std::vector<at::Tensor>> loss_and_gradients(
   const std::vector<at::Tensor> gradients = like(params);
   at::parallel_for(0, x.size(0), 1, [&](int64_t begin, int64_t end) {
     Task task(network, 1);
-    Point point(network);
+    Point point{network};
     Layers gradient = network.layers();
     for (int64_t b = begin; b < end; ++b) {
       load(network, params, b, point.net);
@@ -184,8 +184,8 @@ std::tuple<at::Tensor, std::vector<at::Tensor>, std::vector<at::Tensor>> descend
   const std::vector<at::Tensor> gradients = like(params), ends = like(params);
   at::parallel_for(0, x.size(0), 1, [&](int64_t begin, int64_t end) {
     Task task(network, 2);
-    std::vector<Point> path(steps, Point(network));
-    path.emplace_back(query_network);
+    std::vector<Point> path;
+    for (int64_t k = 0; k <= steps; ++k) path.push_back({k < steps ? network : query_network});
     Layers v = network.layers(), change = v;
     for (int64_t b = begin; b < end; ++b) {
       const Examples support(x, y, b, network.outputs), query(query_x, query_y, b, network.outputs);

@@ -112,11 +112,9 @@ using Floats = std::vector<float, Aligned<float>>;
 
 // Rows of floats that are padded with zeros to whole vectors.
 struct Matrix {
-  int64_t rows, columns, stride;
-  Floats data;
-
-  Matrix(int64_t rows, int64_t columns)
-      : rows(rows), columns(columns), stride(padded(columns)), data(rows * stride) {}
+  int64_t rows, columns;
+  int64_t stride = padded(columns);
+  Floats data = Floats(rows * stride);
 
   float* row(int64_t i) { return data.data() + i * stride; }
   const float* row(int64_t i) const { return data.data() + i * stride; }
