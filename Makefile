@@ -33,7 +33,7 @@ docs: .venv/ready
 	@echo "Documentation: build/docs/index.html"
 
 benchmark: .venv/ready
-	$(BIN)/pytest tests/benchmarks --override-ini "addopts=-q" --benchmark-only
+	$(BIN)/python tests/benchmarks/kept.py $(ARGS)
 	$(BIN)/python tests/benchmarks/growth.py docs/images
 
 .venv/ready: requirements.lock pyproject.toml
