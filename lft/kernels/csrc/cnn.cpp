@@ -421,12 +421,11 @@ class Task {
 
   void load_image(const float* image) {
     const Convolution& layer = network_.convolutions[0];
-    const int64_t plane = layer.height * layer.width;
-    for (int64_t y = 0; y < layer.height; ++y) {
-      float* to = &values_.input[0][layer.inside() + y * layer.in_row()];
-      for (int64_t x = 0; x < layer.width; ++x, ++image)
-        for (int64_t c = 0; c < layer.in; ++c) *to++ = image[c * plane];
-    }
+    float* input = &values_.input[0][layer.inside()];
+    for (int64_t c = 0; c < layer.in; ++c)
+      for (int64_t y = 0; y < layer.height; ++y)
+        for (int64_t x = 0; x < layer.width; ++x)
+          input[y * layer.in_row() + x * layer.in + c] = *image++;
   }
 
   // ---- the gradients of the parameters
