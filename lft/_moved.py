@@ -15,7 +15,7 @@ MOVED = {
     "lft.atomic": "lft.storage.atomic",
     "lft.crate": "lft.results.crate",
     "lft.evaluate": "lft.meta.evaluate",
-    "lft.finetuners.learned": "lft.finetuners.registry",
+    "lft.finetuners.learned": "lft.config.finetuners",
     "lft.gradients": "lft.meta.gradients",
     "lft.learner": "lft.meta.learner",
     "lft.metatrain": "lft.meta.train",

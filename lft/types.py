@@ -36,6 +36,10 @@ class TaskBatch(NamedTuple):
     support: Batch
     query: Batch
 
+    def first(self, n: int) -> TaskBatch:
+        """The first n tasks."""
+        return TaskBatch(*(Batch(part.x[:n], part.y[:n]) for part in self))
+
     def joined(self) -> TaskBatch:
         """Support and query joined, for both loops of L2O."""
         both = concatenate(self.support, self.query, dim=1)

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from tiny import profile_values
 
-from lft.config import AttackFamily, Profile, Run
+from lft.config import Profile, Run
 from lft.paths import data_path, victim_path
 from lft.results.records import (
     HISTORY_COLUMNS,
@@ -249,7 +249,7 @@ def _pictures(profile: Profile, experiment: str) -> dict[str, torch.Tensor]:
     """Examples of three attacks of every family, as evaluation keeps them."""
     tensors = {}
     for name, family in profile.experiment(experiment).families.items():
-        if not isinstance(family, AttackFamily):
+        if not family.pictures:
             continue
         shape = profile.sources[family.source].shape
         random = torch.Generator().manual_seed(seed_from("pictures", name))

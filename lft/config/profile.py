@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from lft.config.base import SHOWN, Fraction, Name, Order, Positive, Rate, Settings, refuse_twice
 from lft.config.experiment import Experiment
-from lft.config.families import AttackFamily, FamilySettings, Source
+from lft.config.families import FamilySettings
+from lft.config.sources import Source
 from lft.errors import NotApplicable, UsageError, suggestion
+from lft.methods import get_method
+from lft.shapes import Shapes
 
 ALL = "all"
 """In place of a method: all methods that were trained on a mixture, which one job evaluates."""
+
+
+#: Up to 2^53 numbers of the page, which JavaScript reads, are exact.
+Seed = Annotated[int, Field(ge=0, lt=2**53, strict=True)]
 
 
 class GapSettings(Settings):
@@ -38,8 +46,8 @@ class VanishingSettings(Settings):
 
 
 class TheorySettings(Settings):
-    gap: GapSettings
-    vanishing: VanishingSettings
+    gap: GapSettings = GapSettings(experiments=(), sizes=(1, 2), fixed_size=1, steps=(1,), tasks=1)
+    vanishing: VanishingSettings = VanishingSettings(experiments=(), steps=(1, 2), tasks=1)
 
 
 class VictimSettings(Settings):
@@ -51,8 +59,9 @@ class VictimSettings(Settings):
 
 
 class Plugins(Settings):
-    """Methods, task families and figures from outside the package, each ``module:name``."""
+    """Fine-tuners, methods, families and figures from outside the package: ``module:name``."""
 
+    finetuners: tuple[str, ...] = ()  #: subclasses of LearnedTuner or HandDesignedTuner
     methods: tuple[str, ...] = ()  #: instances of lft.methods.Method
     tasks: tuple[str, ...] = ()  #: subclasses of FamilySettings
     figures: tuple[str, ...] = ()  #: functions like those of lft.report.figures
@@ -61,7 +70,7 @@ class Plugins(Settings):
 class Profile(Settings):
     name: Name
     title: str
-    seeds: Annotated[tuple[Annotated[int, Field(ge=0, strict=True)], ...], Field(min_length=1)]
+    seeds: Annotated[tuple[Seed, ...], Field(min_length=1)]
     device: str = "cpu"  #: cpu, cuda (a free GPU) or ``cuda:N``; never silently another
     threads: Annotated[int, Field(ge=1, le=1024, strict=True)] = 1  #: per job
     #: that a training job holds: ``one`` spreads seeds over a cluster; ``all`` starts the program
@@ -73,26 +82,58 @@ class Profile(Settings):
     partition: Literal["disjoint", "paper"] = "disjoint"
     validation_share: Fraction = 0.2  #: of the training images, for meta-validation (disjoint)
     checkpoint_seconds: Annotated[float, Field(gt=0)] = 60.0
-    sources: dict[Name, Source]
-    victim: VictimSettings
+    sources: dict[Name, Source] = Field(default={})
+    victim: VictimSettings | None = None  #: where tasks attack victims
     experiments: dict[Name, Experiment]
-    theory: TheorySettings
+    theory: TheorySettings = TheorySettings()
     plugins: Plugins = Plugins()
+
+    @field_validator("device")
+    @classmethod
+    def _known_device(cls, device: str) -> str:
+        if not re.fullmatch(r"cpu|cuda(:\d+)?", device):
+            raise ValueError(f"{device!r}; use cpu, cuda or cuda:N")
+        return device
 
     @model_validator(mode="after")
     def _known_references(self) -> Profile:
         refuse_twice("seeds", self.seeds)
-        for experiment in self.experiments.values():
-            for family in experiment.families.values():
-                source = family.image_source
-                if source is not None and source not in self.sources:
-                    raise ValueError(f"unknown source {source!r}{suggestion(source, self.sources)}")
+        for name, experiment in self.experiments.items():
             if ALL in (*experiment.methods, *experiment.variants):
                 raise ValueError(f"no method or variant can be called {ALL!r}; rename it")
-        for name in (*self.theory.gap.experiments, *self.theory.vanishing.experiments):
+            for family in experiment.families.values():
+                self._check_family(name, family)
+        for name in self.theory_experiments:
             if name not in self.experiments:
                 raise ValueError(f"unknown experiment {name!r}{suggestion(name, self.experiments)}")
+        for name in self.theory.vanishing.experiments:
+            if self.experiments[name].maml is None:
+                raise ValueError(f"theory.vanishing needs the section experiments.{name}.maml")
         return self
+
+    def _check_family(self, experiment: str, family: FamilySettings) -> None:
+        source = family.image_source
+        if source is not None and source not in self.sources:
+            raise ValueError(f"unknown source {source!r}{suggestion(source, self.sources)}")
+        if family.victim_source is not None and self.victim is None:
+            raise ValueError(f"key 'victim' is missing, which experiment {experiment!r} needs")
+        images = self._images(family)
+        if images is not None:
+            try:
+                family.check(images)
+            except ValueError as error:
+                raise ValueError(f"sources.{source}.{error} (experiment {experiment!r})") from None
+
+    @property
+    def victims(self) -> VictimSettings:
+        """The section ``victim``.
+
+        Raises:
+            UsageError: there is none.
+        """
+        if self.victim is None:
+            raise UsageError(f"profile {self.name!r} needs the section 'victim'")
+        return self.victim
 
     def experiment(self, name: str) -> Experiment:
         """Look up an experiment.
@@ -104,10 +145,12 @@ class Profile(Settings):
             raise UsageError(f"unknown experiment {name!r}{suggestion(name, self.experiments)}")
         return self.experiments[name]
 
-    def optimizee(self, family: FamilySettings) -> str:
-        """Describes the shapes of a family's parameters; families are congruous iff it is equal."""
-        source = family.image_source
-        return family.optimizee(None if source is None else self.sources[source].shape)
+    def shapes(self, family: FamilySettings) -> Shapes:
+        """Shapes of a family's parameters; families are congruous iff they are equal."""
+        return family.shapes(self._images(family))
+
+    def _images(self, family: FamilySettings) -> Source | None:
+        return None if family.image_source is None else self.sources[family.image_source]
 
     def cells(self) -> Iterator[Cell]:
         """Every cell of the result tables, applicable or not."""
@@ -147,7 +190,7 @@ class Profile(Settings):
             "maml": True,
         }
         if method.learns_finetuner:
-            used = {"training": True, "finetuner": True}
+            used = {"training": True}
         elif method.learns == "step_size":
             used = {"training": {"steps", "validation"}, "step_sizes": {method.tuner}}
         if run.order == "zeroth":
@@ -156,6 +199,7 @@ class Profile(Settings):
             "run": run._asdict(),
             "method": method.name,
             "families": self._families(experiment, run.trained_on.split("+")),
+            "finetuner": experiment.tuner(method).model_dump(mode="json"),
             **experiment.model_dump(mode="json", include=used),
             **self._shared(),
         }
@@ -174,7 +218,7 @@ class Profile(Settings):
     def victim_inputs(self, source: str) -> dict[str, Any]:
         """Every setting that a victim depends on."""
         return {
-            "victim": self.victim.model_dump(mode="json"),
+            "victim": self.victims.model_dump(mode="json"),
             "source": self.sources[source].model_dump(mode="json", exclude=SHOWN),
             "device": self.device,
         }
@@ -185,11 +229,11 @@ class Profile(Settings):
         for name in names:
             family = experiment.families[name]
             result[name] = family.model_dump(mode="json", exclude=SHOWN)
-            if family.image_source is not None:
-                source = self.sources[family.image_source]
-                result[name]["images"] = source.model_dump(mode="json", exclude=SHOWN)
-            if isinstance(family, AttackFamily):
-                result[name]["victim"] = self.victim.model_dump(mode="json")
+            images = self._images(family)
+            if images is not None:
+                result[name]["images"] = images.model_dump(mode="json", exclude=SHOWN)
+            if family.victim_source is not None:
+                result[name]["victim"] = self.victims.model_dump(mode="json")
         return result
 
     def _shared(self) -> dict[str, Any]:
@@ -232,7 +276,8 @@ class Profile(Settings):
         return {
             "theory": self.theory.model_dump(mode="json"),
             "families": self._families(used, self.theory_families(experiment)),
-            **used.model_dump(mode="json", include={"training", "maml", "finetuner"}),
+            "finetuner": used.tuner(get_method("lft")).model_dump(mode="json"),
+            **used.model_dump(mode="json", include={"training", "maml"}),
             **self._shared(),
         }
 
@@ -240,9 +285,9 @@ class Profile(Settings):
         """Why a method cannot be trained on a mixture, or tested on another; None if it can."""
         experiment = self.experiment(run.experiment)
         names = run.trained_on.split("+") + (tested_on.split("+") if tested_on else [])
-        optimizees = {name: self.optimizee(experiment.families[name]) for name in names}
+        shapes = {name: self.shapes(experiment.families[name]) for name in names}
         try:
-            experiment.base_method(run.method).check_applicable(optimizees)
+            experiment.base_method(run.method).check_applicable(shapes)
         except NotApplicable as refusal:
             return str(refusal)
         return None

@@ -15,16 +15,16 @@ from torch import Tensor
 
 from lft.config import (
     AttackLoss,
-    LSTMSettings,
+    LearnedTuner,
     Order,
     Settings,
+    Tuner,
     ZerothOrderSettings,
     explain,
     register_installed,
 )
 from lft.errors import UsageError, suggestion
 from lft.finetuners.base import FineTuner
-from lft.finetuners.registry import learned_tuner
 from lft.methods import get_method
 from lft.optimizer import LearnedOptimizer
 from lft.storage.tensors import load_tensors, save_tensors
@@ -40,7 +40,7 @@ class Card(Settings):
     name: str
     method: str  # row of the method table
     order: Order  # what it was fed: gradients, or estimates of them
-    finetuner: LSTMSettings
+    finetuner: Tuner
     zeroth_order: ZerothOrderSettings | None = None
     experiment: str
     trained_on: str  # names of the families, as the profile has them
@@ -116,8 +116,7 @@ class Pretrained:
         where = leaf.device, leaf.dtype
         if where not in self._tuners:
             weights = {name: w.to(leaf.device, leaf.dtype) for name, w in self.weights.items()}
-            rule = learned_tuner(get_method(self.card.method))
-            self._tuners[where] = rule(weights, self.card.finetuner)
+            self._tuners[where] = _learned(self.card).build(weights)
         return self._tuners[where]
 
 
@@ -150,18 +149,15 @@ def load(name: str | Path) -> Pretrained:
         path = FOLDER / f"{name}.safetensors"
     weights, info = load_tensors(path)
     try:
+        register_installed()
         card = Card.model_validate(info)
         _ = card.attack_loss  # what it was trained on must be valid, too
-        register_installed()
-        method = get_method(card.method)
-        if not method.learns_finetuner:
-            raise UsageError(f"its method {card.method!r} learns no fine-tuner; export another run")
-        rule = learned_tuner(method)
+        rule = _learned(card)
     except ValidationError as error:
-        raise UsageError(f"{path} holds no trained fine-tuner: {explain(error, Card)}") from None
+        raise UsageError(f"{path} holds no trained fine-tuner: {explain(error)}") from None
     except UsageError as error:
         raise UsageError(f"{path}: {error}") from None
-    if _shapes(weights) != _shapes(rule.initial(card.finetuner, torch.Generator())):
+    if _shapes(weights) != _shapes(rule.initial(torch.Generator())):
         raise UsageError(f"{path} holds weights of other sizes than its card says; export it again")
     return Pretrained(card, weights)
 
@@ -173,6 +169,12 @@ def save(path: Path, tuner: Pretrained) -> None:
         UsageError: the folder cannot be written.
     """
     save_tensors(path, tuner.weights, tuner.card.model_dump(mode="json"))
+
+
+def _learned(card: Card) -> LearnedTuner:
+    if not (isinstance(card.finetuner, LearnedTuner) and get_method(card.method).learns_finetuner):
+        raise UsageError(f"its method {card.method!r} learns no fine-tuner; export another run")
+    return card.finetuner
 
 
 def _shapes(weights: Params) -> dict[str, torch.Size]:

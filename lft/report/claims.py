@@ -15,6 +15,7 @@ from pydantic import ValidationError, field_validator, model_validator
 from lft.config import Order, Profile, Run, Settings, explain, read_yaml
 from lft.errors import UsageError, suggestion
 from lft.methods import METHODS
+from lft.metrics import metric_of
 from lft.paths import shipped
 from lft.report import theory_tests
 from lft.report.statistics import (
@@ -38,8 +39,6 @@ from lft.results.records import (
 
 REFERENCE = shipped("workflow", "reference")
 ALPHA = 0.05
-SHARES = ("asr", "accuracy")
-"""Metrics that are shown in per cent, as the paper prints them."""
 
 CellName = tuple[str, str, str, Order]
 """Trained on, tested on, method, order."""
@@ -135,7 +134,7 @@ def load_claims(path: Path = REFERENCE / "claims.yaml") -> list[CellClaim | Theo
             claims.append(kind.model_validate(entry))
         except ValidationError as error:
             where = f"claim {number} ({entry.get('id', 'without id')})"
-            raise UsageError(f"{path}: {where}: {explain(error, kind)}") from None
+            raise UsageError(f"{path}: {where}: {explain(error)}") from None
         if claims[-1].id in {claim.id for claim in claims[:-1]}:
             raise UsageError(f"{path}: claim {claims[-1].id!r} is listed twice")
     return claims
@@ -264,7 +263,7 @@ class _Measured:
         )
         both = pd.concat([a, b])
         worst = both.min() if claim.better == "higher" else both.max()
-        if claim.metric == "first_full":
+        if metric_of(claim.metric).first_of:
             worst = step + 1
         return a.fillna(worst).sort_index(), b.fillna(worst).sort_index()
 
@@ -313,7 +312,7 @@ def _cell_outcome(
 def _test(claim: CellClaim, a: Values, b: Values, measured: _Measured) -> Finding:
     """Compare two cells as the claim's kind asks; see :func:`judge`."""
     last = measured.at_most(claim, claim.step)
-    notes = [f"step {last}"] if last < claim.step and claim.metric != "first_full" else []
+    notes = [f"step {last}"] if last < claim.step and not metric_of(claim.metric).first_of else []
     for cell in (claim.a, claim.b):
         if failed := measured.diverged(claim, cell):
             n_planned = len(measured.profile.seeds)
@@ -348,7 +347,7 @@ def _test(claim: CellClaim, a: Values, b: Values, measured: _Measured) -> Findin
 
 def _shown(claim: CellClaim, values: Values) -> str:
     mean = float(values.mean())
-    return f"{100 * mean:.1f} %" if claim.metric in SHARES else f"{mean:.3g}"
+    return f"{100 * mean:.1f} %" if metric_of(claim.metric).share else f"{mean:.3g}"
 
 
 def _by_seed(values: Values) -> Values:

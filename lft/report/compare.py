@@ -10,6 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from lft.errors import UsageError
+from lft.metrics import metric_of
 from lft.report.statistics import Interval, holm, mean_interval, unpaired
 from lft.results.records import SUMMARY_COLUMNS, read_rows
 
@@ -110,7 +111,8 @@ def _at(rows: pd.DataFrame | None, step: int) -> pd.Series[float]:
         return pd.Series(dtype=float)
     rows = rows[rows["step"] == step]
     means: pd.Series[float] = rows.set_index("seed")["mean"]
-    return means.dropna() if (rows["metric"] == "first_full").all() else means
+    never = all(metric_of(str(name)).nan == "never" for name in rows["metric"].unique())
+    return means.dropna() if never else means
 
 
 def _columns(name: str, interval: Interval) -> dict[str, float]:

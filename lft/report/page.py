@@ -17,8 +17,9 @@ from markupsafe import Markup
 
 from lft.config import Experiment, Profile, Run
 from lft.errors import UsageError
+from lft.metrics import metric_of
 from lft.report.alternatives import effects, found_alternatives
-from lft.report.claims import REFERENCE, SHARES
+from lft.report.claims import REFERENCE
 from lft.report.interactive import curves, library, specification
 from lft.report.statistics import NOTHING, Interval, mean_interval
 from lft.report.style import CAPTION_COLUMNS, Style, theme
@@ -159,14 +160,14 @@ def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
 
 def _claim(row: dict[str, Any], anchors: set[str]) -> dict[str, Any]:
     verdict = str(row["verdict"])
-    share = row["metric"] in SHARES
+    metric = metric_of(str(row["metric"]))
     difference, low, high = (
-        float(row[name]) * (100 if share else 1) for name in ("difference", "low", "high")
+        float(row[name]) * metric.factor for name in ("difference", "low", "high")
     )
     interval = f"{difference:.3g}" if np.isfinite(difference) else "–"
     if np.isfinite(low):
         interval += f" [{low:.3g}, {high:.3g}]"
-    if share and np.isfinite(difference):
+    if metric.share and np.isfinite(difference):
         interval += " points"
     return {
         **{name: str(row[name]) for name in CLAIM_COLUMNS},

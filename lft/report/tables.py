@@ -12,6 +12,7 @@ import pandas as pd
 
 from lft.config import Experiment, Profile
 from lft.methods import Method
+from lft.metrics import COSTS, Metric, metric_of
 from lft.report.claims import load_paper
 from lft.report.statistics import NOTHING, Interval, mean_interval
 from lft.report.style import ORDERS, Style
@@ -27,37 +28,6 @@ from lft.storage.atomic import atomic_folder
 
 STEP = 100
 """The paper's tables are taken after this many fine-tuning steps."""
-
-
-class Metric(NamedTuple):
-    """A metric as a table shows it: header, factor, decimals and unit of the printed number."""
-
-    header: str
-    factor: float = 1.0
-    decimals: int = 2
-    unit: str = ""
-
-
-METRICS = {
-    "asr": Metric("ASR", 100, 0, " %"),
-    "distortion": Metric("mean |δ|", 1, 3),
-    "first_full": Metric("first step with ASR 100 %", 1, 0),
-    "accuracy": Metric("accuracy", 100, 1, " %"),
-    "mse": Metric("MSE", 1, 2),
-    "cpu_seconds": Metric("CPU time of meta-training", 1, 1, " s"),
-    "memory_mb": Metric("memory added by meta-training", 1, 0, " MB"),
-}
-COSTS = ("cpu_seconds", "memory_mb")
-
-
-def judged_by(experiment: Experiment) -> tuple[str, ...]:
-    """The metrics that an experiment is judged by, the primary one first."""
-    return ("asr", "distortion") if experiment.primary == "asr" else (experiment.primary,)
-
-
-def metric_of(name: str) -> Metric:
-    """How a metric is shown; those of plug-ins by their name."""
-    return METRICS.get(name, Metric(name, decimals=3))
 
 
 class Key(NamedTuple):
@@ -150,7 +120,7 @@ def build_tables(profile: Profile, results: Path) -> list[Table]:
     builder = Builder(profile, results)
     tables = []
     if "attack" in profile.experiments:
-        metrics = ["asr", "distortion", "first_full"]
+        metrics = [metric.name for metric in profile.experiments["attack"].metrics]
         caption = "Table 1. Universal attacks on LeNet-5"
         tables.append(builder.table("table-1", caption, "attack", metrics))
     if "classification" in profile.experiments:
@@ -195,7 +165,7 @@ class Builder:
     def at_paper_and_last_step(self, name: str, experiment: Experiment) -> Iterator[Table]:
         """The metrics of an experiment that is not the paper's, after as many steps as the paper's
         tables and after all."""
-        testing, metrics = experiment.testing, list(judged_by(experiment))
+        testing, metrics = experiment.testing, list(experiment.judged_by)
         for step in dict.fromkeys((testing.written(STEP), testing.steps)):
             id = f"table-{name}" if step <= STEP else f"table-{name}-{step}"
             yield self.table(id, experiment.title, name, metrics, step)
@@ -221,7 +191,7 @@ class Builder:
             f"means over {testing.tasks} test tasks ± half a 95 % t interval over seeds",
             "trained on, method",
             [
-                f"{self.style.mixture(name, tested_on)}: {metric_of(metric).header}"
+                f"{self.style.mixture(name, tested_on)}: {metric_of(metric).label}"
                 for tested_on, metric in columns
             ],
             [
@@ -240,17 +210,17 @@ class Builder:
 
     def ablations(self, name: str, experiment: Experiment) -> Table:
         """Every variant beside the method that it changes: outcome, change and cost."""
-        metrics = judged_by(experiment)
+        metrics = experiment.judged_by
         rows, cells = [], []
         for key, base in self.changes(name, experiment):
             several = len(experiment.orders) > 1
             rows.append(experiment.label(key.method) + f", {ORDERS[key.order]}" * several)
             pairs = [(key._replace(metric=m), base._replace(metric=m)) for m in metrics]
             outcomes = [cell for k, b in pairs for cell in (self.cell(k), self.change(k, b))]
-            cells.append([*outcomes, *(self.cost(key, cost) for cost in COSTS)])
-        headers = [metric_of(m).header for m in metrics]
+            cells.append([*outcomes, *(self.cost(key, metric) for metric in COSTS)])
+        headers = [metric_of(m).label for m in metrics]
         columns = [text for header in headers for text in (header, f"change in {header}")]
-        columns += [METRICS[cost].header for cost in COSTS]
+        columns += [cost.label for cost in COSTS]
         first = [self.style.mixture(name, m[0]) for m in (experiment.train_on, experiment.test_on)]
         caption = (
             f"Ablations of {name}, trained on {first[0]}, tested on {first[1]}, after "
@@ -282,14 +252,14 @@ class Builder:
             note = _note(0, len(status), diverged)
             return TableCell(key, word, word, note, NOTHING, printed, value)
         step = int(rows["step"].max())
-        if key.metric != "first_full":
+        if not metric_of(key.metric).first_of:
             testing = self.profile.experiments[key.experiment].testing
             step = testing.written(STEP) if at is None else at
         rows = rows[rows["step"] == step]
         worst = "ok" if len(rows) == len(status) else "diverged" if diverged else "missing"
         note = _note(len(rows), len(status), diverged)
         means = rows["mean"]
-        if key.metric == "first_full":
+        if metric_of(key.metric).nan == "never":
             means = means.dropna()
             tasks = self.profile.experiments[key.experiment].testing.tasks * len(rows)
             note += f", reached in {rows['tasks'].sum() / tasks:.0%} of tasks"
@@ -323,7 +293,7 @@ class Builder:
         sign = "+" if interval.mean > 0 else ""
         return TableCell(named, sign + _number(interval, metric), "ok", note, interval, step=step)
 
-    def cost(self, key: Key, quantity: str) -> TableCell:
+    def cost(self, key: Key, quantity: Metric) -> TableCell:
         """What the meta-trainings behind a cell took, from their manifests."""
         wanted = (key.trained_on, key.method, key.order)
         runs = self.profile.runs(key.experiment)
@@ -332,13 +302,13 @@ class Builder:
             for run in runs
             if (run.trained_on, run.method, run.order) == wanted
         ]
-        found = (read_json(path).get(quantity) for path in paths if path.is_file())
+        found = (read_json(path).get(quantity.name) for path in paths if path.is_file())
         values = [float(value) for value in found if isinstance(value, int | float)]
-        interval, key = mean_interval(values), key._replace(metric=quantity)
+        interval, key = mean_interval(values), key._replace(metric=quantity.name)
         note = _note(len(values), len(paths), 0)
         if not values:
             return TableCell(key, "missing", "missing", note)
-        return TableCell(key, _number(interval, METRICS[quantity]), "ok", note, interval)
+        return TableCell(key, _number(interval, quantity), "ok", note, interval)
 
     def _printed(self, key: Key) -> tuple[str, float]:
         """The paper's number, as printed and as a number. The paper's tables are first-order."""

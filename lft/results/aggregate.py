@@ -10,6 +10,7 @@ import pandas as pd
 
 from lft.config import Cell, Profile, Run
 from lft.errors import UsageError
+from lft.metrics import metric_of
 from lft.results.records import (
     CELL_COLUMNS,
     SUMMARY_COLUMNS,
@@ -59,15 +60,20 @@ def measurements(profile: Profile, run: Run, results: Path) -> Path:
 def summarise(measurements: pd.DataFrame) -> pd.DataFrame:
     """Mean and standard deviation over test tasks, for every seed, metric and step.
 
-    A task whose value is NaN makes the mean NaN, so a diverged task is seen. The exception is
-    ``first_full``, where NaN means that ASR 100 % was never reached: its mean is over the tasks
-    that reached it, and ``tasks`` counts those.
+    A task whose value is NaN makes the mean NaN, so a diverged task is seen. The exception
+    are metrics whose NaN means that something was never reached (:attr:`lft.metrics.Metric.nan`):
+    their mean is over the tasks that reached it, and ``tasks`` counts those.
     """
     groups = measurements.groupby(KEYS, observed=True, sort=True)["value"]
     frame = groups.agg(mean="mean", std="std", tasks="count", size="size").reset_index()
-    diverged = (frame["tasks"] < frame["size"]) & (frame["metric"] != "first_full")
+    counts = frame["metric"].astype(str).map(_nan_is_divergence).astype(bool)
+    diverged = (frame["tasks"] < frame["size"]) & counts
     frame.loc[diverged, ["mean", "std"]] = float("nan")
     return frame[list(SUMMARY_COLUMNS)]
+
+
+def _nan_is_divergence(metric: str) -> bool:
+    return metric_of(metric).nan == "diverged"
 
 
 def _cells(cells: list[Cell], results: Path, summary: pd.DataFrame) -> Iterator[tuple[Any, ...]]:

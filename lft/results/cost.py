@@ -6,21 +6,13 @@ import csv
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
 from rich.markup import escape
 from rich.table import Table
 
-from lft.config import (
-    AttackFamily,
-    ClassificationFamily,
-    FamilySettings,
-    Profile,
-    Run,
-    SineFamily,
-)
+from lft.config import FamilySettings, Profile, Run
 from lft.errors import UsageError
 
 UPDATE = 3
@@ -125,15 +117,14 @@ def as_table(title: str, spent: dict[Job, Spent], unknown: list[Job]) -> Table:
 def jobs(profile: Profile) -> Iterator[Job]:
     """Every job of a profile that Snakemake would submit, with its work."""
     attacked = {
-        family.source
+        family.victim_source
         for experiment in profile.experiments.values()
         for family in experiment.families.values()
-        if isinstance(family, AttackFamily)
     }
     for source in profile.sources:
         yield Job("data", (source,), 1)
         if source in attacked:
-            yield Job("victim", (source,), profile.victim.epochs)
+            yield Job("victim", (source,), profile.victims.epochs)
     rows = 0.0
     for name in profile.experiments:
         trainings: dict[tuple[str, ...], float] = {}
@@ -165,9 +156,9 @@ def _training_work(profile: Profile, run: Run) -> float:
     validation = training.validation.tasks * training.steps * len(names)
     size = sum(_coordinates(profile, experiment.families[name]) for name in names) / len(names)
     if method.learns == "step_size":
-        grid = getattr(experiment.step_sizes, method.tuner)
+        grid = experiment.step_sizes[method.tuner]
         return size * len(grid) * validation * _directions(profile, run)
-    plan = training if method.learns_finetuner else experiment.maml
+    plan = training if method.learns_finetuner else experiment.descent
     steps = plan.epochs * training.tasks * plan.steps
     return (
         size
@@ -207,21 +198,9 @@ def _directions(profile: Profile, run: Run) -> int:
 
 
 def _coordinates(profile: Profile, family: FamilySettings) -> int:
-    """Parameters of an optimizee, its output layer aside; 1 for families of plug-ins."""
-    if isinstance(family, SineFamily):
-        return _pairs((1, *family.hidden))
-    if isinstance(family, AttackFamily):
-        return math.prod(profile.sources[family.source].shape)
-    if isinstance(family, ClassificationFamily):
-        channels, *sides = profile.sources[family.source].shape
-        if family.net == "mlp":
-            return _pairs((channels * math.prod(sides), *family.widths))
-        return 9 * _pairs((channels, *family.widths))
-    return 1
-
-
-def _pairs(widths: tuple[int, ...]) -> int:
-    return sum(a * b for a, b in pairwise(widths))
+    """Parameters of an optimizee; 1 for each size that only the images tell."""
+    shapes = profile.shapes(family).values()
+    return sum(math.prod(n for n in shape if isinstance(n, int)) for shape in shapes)
 
 
 def _kin(job: Job) -> tuple[str, ...]:

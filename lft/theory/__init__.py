@@ -12,6 +12,7 @@ from typing import Any
 
 from lft.config import Profile
 from lft.results.records import THEORY_COLUMNS, manifest, write_json, write_rows
+from lft.runtime.device import settings
 from lft.theory import statement1, theorem1, vanishing
 
 
@@ -24,7 +25,8 @@ def measure(profile: Profile, experiment: str, results: Path) -> None:
     profile.experiment(experiment)
     began = time.perf_counter()
     path = results / "theory" / f"{experiment}.csv"
-    write_rows(path, THEORY_COLUMNS, _rows(profile, experiment, results))
+    with settings(profile):
+        write_rows(path, THEORY_COLUMNS, _rows(profile, experiment, results))
     write_json(
         path.with_suffix(".json"),
         manifest(

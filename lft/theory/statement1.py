@@ -138,7 +138,7 @@ def measure(profile: Profile, experiment: str, results: Path) -> Iterator[tuple[
             training = settings.training.model_copy(
                 update={"steps": steps, "segment": steps, "second_order": second_order}
             )
-            finetuner = settings.finetuner.model_copy(update={"hidden": 3})
+            finetuner = settings.tuner(get_method("lft")).model_copy(update={"hidden": 3})
             small = settings.model_copy(update={"training": training, "finetuner": finetuner})
             learner = Learner(get_method("lft"), small, order, "torch")
             seed = profile.seeds[0]

@@ -54,6 +54,6 @@ def unrolled(learner: Learner, steps: int) -> Learner:
             "second_order": "exact",
         }
     )
-    maml = experiment.maml.model_copy(update={"steps": steps})
+    maml = experiment.descent.model_copy(update={"steps": steps})
     changed = experiment.model_copy(update={"training": training, "maml": maml})
     return Learner(learner.method, changed, learner.order, "torch")

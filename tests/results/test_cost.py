@@ -116,13 +116,13 @@ def test_test_tasks_lengthen_evaluations_and_nothing_else(base: dict[Job, Spent]
 
 
 def test_the_work_of_a_training_by_hand() -> None:
-    """sine: an MLP 1-4-1, of whose weights 4 count; 12 tasks, 3 validation rounds of 3 tasks."""
+    """sine: an MLP 1-4-1 with 13 weights and biases; 12 tasks, 3 validation rounds of 3 tasks."""
     work = {job.name[2]: job.work for job in of(tiny_profile(), "train", "sine")}
     validation = 3 * 3 * 4  # rounds, tasks, steps
-    assert work["lft-first"] == 4 * (3 * 12 * 4 + validation)
+    assert work["lft-first"] == 13 * (3 * 12 * 4 + validation)
     assert work["lft-zeroth"] == 3 * work["lft-first"]  # directions
-    assert work["maml-first"] == 4 * (3 * 12 * 2 + validation)
-    assert work["sgd-first"] == 4 * 2 * 3 * 4  # two step sizes, tasks, steps
+    assert work["maml-first"] == 13 * (3 * 12 * 2 + validation)
+    assert work["sgd-first"] == 13 * 2 * 3 * 4  # two step sizes, tasks, steps
 
 
 def test_the_longest_job_is_that_of_one_core(base: dict[Job, Spent]) -> None:

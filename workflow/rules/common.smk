@@ -1,6 +1,6 @@
 # What the rules share: the jobs of a profile, and the sources and settings that each depends on.
 from lft import plugins
-from lft.config import AttackFamily, Run
+from lft.config import Run
 from lft.paths import PACKAGE, kept_alternatives
 
 RUNS = [run for name in PROFILE.experiments for run in PROFILE.runs(name)]
@@ -68,8 +68,8 @@ def prepared(experiment, names):
     sources = [family.image_source for family in families if family.image_source]
     files = [f"{RESULTS}/data/{source}.safetensors" for source in sources]
     files += [
-        f"{RESULTS}/victims/{family.source}.safetensors"
+        f"{RESULTS}/victims/{family.victim_source}.safetensors"
         for family in families
-        if isinstance(family, AttackFamily)
+        if family.victim_source
     ]
     return sorted(set(files))

@@ -20,8 +20,6 @@ from lft.results.records import SUMMARY_COLUMNS, THEORY_COLUMNS, read_rows
 
 PAPER_STEP = 100
 """Table 1 is taken after this many fine-tuning steps."""
-RATES = ("asr", "accuracy")
-"""Metrics between 0 and 1."""
 
 
 @dataclass(frozen=True)
