@@ -2,7 +2,7 @@
 
     python tests/benchmarks/kept.py [pytest's arguments]
 
-One file a processor is kept, results/benchmarks/<processor>.json: the median seconds of every
+One file a processor is kept, results/benchmarks/<processor>.json: the median CPU seconds of every
 competitor in every group of pytest-benchmark's. Times drift on a shared machine, so it is ratios
 within a group that are compared: each competitor's time over the first one's, this package's.
 """
@@ -27,7 +27,7 @@ BEGIN, END = "<!-- tables: make benchmark -->\n", "<!-- end of tables -->\n"
 MOVED = 0.1
 
 Groups = dict[str, dict[str, float]]
-"""Median seconds by group and competitor, both in the order in which they ran."""
+"""Median CPU seconds by group and competitor, both in the order in which they ran."""
 
 
 def processor() -> str:
@@ -105,7 +105,8 @@ def main(arguments: list[str]) -> int:
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "benchmarks.json"
         command = [sys.executable, "-m", "pytest", str(Path(__file__).parent), "--benchmark-only"]
-        command += ["--override-ini", "addopts=-q", "--benchmark-json", str(report), *arguments]
+        command += ["--override-ini", "addopts=-q", "--benchmark-json", str(report)]
+        command += ["--benchmark-timer", "time.process_time", *arguments]
         status = subprocess.run(command, check=False).returncode
         if not status:
             keep(json.loads(report.read_text()))
