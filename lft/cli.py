@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 app = typer.Typer(
     help="Reference reproduction of Learned Fine-Tuner for Incongruous Few-Shot Learning.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
 
@@ -385,6 +384,53 @@ def compare(
     terminal(table).print(table)
     if note := sources_note(frame):
         typer.echo(f"other data: {note}")
+
+
+@app.command()
+def claims(
+    claim: Annotated[
+        str | None, typer.Argument(help="Id of a claim to judge alone; without, list all.")
+    ] = None,
+    profile: ProfileFile = QUICK,
+    results: Results = None,
+) -> None:
+    """List the paper's claims with verdicts and costs, or judge one by what has been measured."""
+    from lft.commands import claims as listed
+    from lft.report.compare import terminal
+
+    settings, folder = _load(profile, results)
+    if claim is None:
+        table = listed.as_table(settings, folder)
+        terminal(table).print(table)
+    else:
+        typer.echo("\n".join(listed.as_text(listed.verdict(settings, folder, claim))))
+
+
+@app.command("open")
+def open_report(profile: ProfileFile = QUICK, results: Results = None) -> None:
+    """Open report.html in a browser; without one, print where it is."""
+    import webbrowser
+
+    report = _load(profile, results)[1] / "report.html"
+    if not report.is_file():
+        raise UsageError(f"{report} is missing; run snakemake reproduce first")
+    if not webbrowser.open(report.absolute().as_uri()):
+        typer.echo(report)
+
+
+@app.command()
+def doctor() -> None:
+    """Look at all that the suite needs, test the kernels; exit status 1 if something is broken."""
+    from lft.commands.doctor import examine
+
+    broken = []
+    for finding in examine():
+        typer.echo(finding)
+        broken += [finding.name] * (finding.state == "BROKEN")
+    if broken:
+        typer.echo(f"Broken: {', '.join(broken)}")
+        raise typer.Exit(1)
+    typer.echo("All that the suite needs is there.")
 
 
 @app.command()

@@ -30,6 +30,7 @@ LAYERS = (
     {"lft.art", "lft"},
     {"lft.theory", "lft.report"},
     {"lft.scaffold"},
+    {"lft.commands"},
     {"lft.cli"},
     {"lft.__main__"},
 )

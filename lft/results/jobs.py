@@ -20,6 +20,8 @@ TRAINED = ("weights.safetensors", "history.csv", "run.json")
 """What a meta-training writes into a run's folder."""
 EVALUATED = ("measurements.csv", "examples.safetensors")
 """What an evaluation writes beside it."""
+CONFIG = ("profile", "claim")
+"""What Snakemake's ``--config`` may hold."""
 
 
 class Job(NamedTuple):
@@ -137,18 +139,18 @@ def profile_of(config: Mapping[str, Any], files: Iterable[Path | str]) -> Path:
     """The profile that Snakemake's ``--config`` names.
 
     Args:
-        config: the values given.
+        config: the values given; beside the profile it may name a claim.
         files: what was given with ``--configfile``.
 
     Raises:
         UsageError: there is no such profile, or something else was given too.
     """
-    wrong = [key for key in config if key != "profile"]
+    wrong = [key for key in config if key not in CONFIG]
     for file in files if "name" in wrong else ():
         raise UsageError(f"{file} is a profile; give it as --config profile={file}")
     for key in wrong:
         if key in Profile.model_fields:
             raise UsageError(f"{key!r} belongs into a profile; see config/README.md")
-        raise UsageError(f"--config: unknown key {key!r}{suggestion(key, ['profile'])}")
+        raise UsageError(f"--config: unknown key {key!r}{suggestion(key, CONFIG)}")
     value = config.get("profile", "quick")
     return find_profile("" if value is None else str(value))

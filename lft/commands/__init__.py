@@ -1,0 +1,1 @@
+"""What the commands for people do, as :mod:`lft.cli` offers them: nothing here is part of a job."""

@@ -1,0 +1,221 @@
+"""Is everything there that the suite needs? Plain text to paste into a bug report."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import torch
+from platformdirs import user_cache_path
+
+from lft.config import Run, load_profile
+from lft.errors import UsageError
+from lft.kernels import build
+from lft.kernels.build import Kernel
+from lft.meta.learner import Learner
+from lft.meta.metagradient import meta_gradient
+from lft.paths import PACKAGE, shipped
+from lft.seeding import generator
+from lft.tasks.build import Context, Families
+from lft.types import Params
+
+MEMORY_GB = 4.0
+"""What the rules of the workflow ask for a job."""
+DISK_GB = 2.0
+SNAKEMAKE = 9
+DEVIATION = 1e-4
+"""Largest difference between kernels and PyTorch, of the largest part of a meta-gradient. Both
+compute in float32 (2**-24), in another order, over a few hundred operations."""
+RUN = Run("sine", "sine", "lft", "first", 0)
+"""What the self-test looks at, of profile smoke: it needs no images."""
+
+State = Literal["ok", "note", "BROKEN"]
+
+
+class Finding(NamedTuple):
+    """One line of the report.
+
+    Attributes:
+        name: what was looked at.
+        text: what was found.
+        todo: what to do about it; empty if all is well.
+        state: ``note`` for what works, but slower or with less.
+    """
+
+    name: str
+    text: str
+    todo: str = ""
+    state: State = "ok"
+
+    def __str__(self) -> str:
+        return f"{self.state:<7}{self.name:<12}{self.text}" + f"; {self.todo}" * bool(self.todo)
+
+
+def examine() -> Iterator[Finding]:
+    """Look at everything, one finding after the other; the self-test may compile for a minute."""
+    yield Finding("lft", f"{_version('lft')} in {PACKAGE}")
+    yield Finding("Python", f"{platform.python_version()} in {sys.executable}")
+    yield Finding("system", platform.platform())
+    yield _torch()
+    yield _compiler()
+    yield kernels()
+    yield _cores()
+    yield memory(*_memory_gb())
+    yield disk(shutil.disk_usage(Path.cwd()).free / 1e9)
+    yield cache(user_cache_path("lft"))
+    yield _gpu()
+    yield snakemake(_version("snakemake"))
+    yield report({name: _version(name) for name in ("pandas", "matplotlib", "jinja2")})
+    yield _workflow()
+
+
+def kernels(measure: Callable[[], float] | None = None) -> Finding:
+    """Whether the native kernels can be had and give what plain PyTorch gives.
+
+    Args:
+        measure: the self-test; :func:`deviation` by default.
+    """
+    try:
+        build.chosen("fused", torch.device("cpu"), torch.float32)
+    except UsageError as error:
+        todo = "until then jobs take several times as long"
+        return Finding("kernels", f"plain PyTorch: {error}", todo, "note")
+    found = (measure or deviation)()
+    text = f"native, meta-gradient differs from plain PyTorch by {found:.1g} of its largest part"
+    if found < DEVIATION:
+        return Finding("kernels", text)
+    folder = user_cache_path("lft")
+    todo = f"delete {folder} to compile them again, set kernel: torch until then, and report this"
+    return Finding("kernels", text, todo, "BROKEN")
+
+
+def deviation() -> float:
+    """Largest difference between a meta-gradient of LFT by native kernels and by PyTorch,
+    relative to its largest part: LSTM, MLP and their derivatives."""
+    native, plain = _gradient("fused"), _gradient("torch")
+    differences = torch.stack([(native[name] - leaf).abs().max() for name, leaf in plain.items()])
+    largest = torch.stack([leaf.abs().max() for leaf in plain.values()])
+    return float(differences.max() / largest.max())
+
+
+def _gradient(kernel: Kernel) -> Params:
+    profile = load_profile(Path("smoke")).model_copy(update={"kernel": kernel})
+    learner = Learner.of(profile, RUN)
+    families = Families(Context(profile, Path(), torch.device("cpu")))
+    family = families.of(learner.experiment, ["sine"], RUN.seed)["sine"]
+    random = generator("doctor")
+    meta = learner.initial(family, random)
+    tasks = family.sample(2, random)
+    return meta_gradient(learner, meta, family, tasks, None, random).grads
+
+
+def memory(total: float, free: float) -> Finding:
+    """Gigabytes of memory."""
+    text = f"{total:.1f} GB, {free:.1f} GB free"
+    if free >= MEMORY_GB:
+        return Finding("memory", text)
+    todo = f"a job may take {MEMORY_GB:.0f} GB: close other programs, or use --cores 1"
+    return Finding("memory", text, todo, "note")
+
+
+def disk(free: float) -> Finding:
+    """Gigabytes where results go."""
+    text = f"{free:.1f} GB free in {Path.cwd()}"
+    if free >= DISK_GB:
+        return Finding("disk", text)
+    return Finding("disk", text, f"make room: a run may write {DISK_GB:.0f} GB", "note")
+
+
+def cache(folder: Path) -> Finding:
+    """The folder for compiled kernels and downloads."""
+    there = next(path for path in (folder, *folder.parents) if path.exists())
+    if os.access(there, os.W_OK):
+        size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+        return Finding("cache", f"{size / 1e6:.0f} MB in {folder}")
+    todo = "name a folder that can be written in the variable XDG_CACHE_HOME"
+    return Finding("cache", f"{folder} cannot be written", todo, "note")
+
+
+def snakemake(found: str) -> Finding:
+    """The program that runs the workflow."""
+    install = "pip install 'lft[workflow]'"
+    if not found:
+        return Finding("Snakemake", "not installed", install, "BROKEN")
+    if int(found.partition(".")[0]) < SNAKEMAKE:
+        return Finding("Snakemake", f"{found} is older than {SNAKEMAKE}", install, "BROKEN")
+    return Finding("Snakemake", found)
+
+
+def report(versions: dict[str, str]) -> Finding:
+    """The packages that tables, figures and page need."""
+    absent = [name for name, found in versions.items() if not found]
+    if absent:
+        text = f"{', '.join(absent)} not installed"
+        return Finding("report", text, "pip install 'lft[report]'", "BROKEN")
+    return Finding("report", ", ".join(f"{name} {found}" for name, found in versions.items()))
+
+
+def _torch() -> Finding:
+    capability = torch.backends.cpu.get_cpu_capability()
+    text = f"{torch.__version__}, NumPy {_version('numpy')}, instruction set {capability}"
+    if capability.startswith("AVX"):
+        return Finding("PyTorch", text)
+    return Finding("PyTorch", text, "kernels take no AVX here; expect longer times", "note")
+
+
+def _compiler() -> Finding:
+    words = shlex.split(os.environ.get("CXX", "c++")) or ["c++"]
+    install = "install g++ 11 or newer, or name a compiler in the variable CXX"
+    try:
+        done = subprocess.run(
+            [*words, "--version"], capture_output=True, text=True, timeout=20, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return Finding("compiler", f"{words[0]} does not run", install, "note")
+    return Finding("compiler", (done.stdout.splitlines() or ["says nothing"])[0])
+
+
+def _cores() -> Finding:
+    own = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    load = f", load {os.getloadavg()[0]:.1f}"
+    return Finding("cores", f"{own} of {os.cpu_count()} for this program{load}")
+
+
+def _memory_gb() -> tuple[float, float]:
+    page = os.sysconf("SC_PAGE_SIZE") / 1e9
+    free = os.sysconf("SC_AVPHYS_PAGES") * page
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        free = next(int(line.split()[1]) for line in lines if line.startswith("MemAvail")) / 1e6
+    except (OSError, StopIteration):
+        pass
+    return os.sysconf("SC_PHYS_PAGES") * page, free
+
+
+def _gpu() -> Finding:
+    if not torch.cuda.is_available():
+        return Finding("GPU", "none that PyTorch can use; profiles run with device: cpu")
+    names = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    return Finding("GPU", ", ".join(names))
+
+
+def _workflow() -> Finding:
+    path = shipped("workflow", "Snakefile")
+    if path.is_file():
+        return Finding("workflow", str(path))
+    return Finding("workflow", f"{path} is missing", "install lft again", "BROKEN")
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return ""

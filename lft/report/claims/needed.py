@@ -1,0 +1,83 @@
+"""What one claim rests on: which runs and theory measurements its verdict needs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from difflib import get_close_matches
+from pathlib import Path
+from typing import NamedTuple
+
+from lft.config import Profile, Run
+from lft.errors import UsageError
+from lft.paths import theory_path
+from lft.report.claims.model import CellClaim, TheoryClaim, load_claims
+from lft.results.jobs import EVALUATED, files
+
+
+class Needed(NamedTuple):
+    """What a verdict is computed from.
+
+    Attributes:
+        runs: that must be trained and measured, of all seeds.
+        theory: experiments whose theory must be measured, of all seeds.
+        folder_files: the files of both, below a result folder.
+    """
+
+    runs: tuple[Run, ...]
+    theory: tuple[str, ...]
+    folder_files: tuple[str, ...]
+
+
+def find_claim(name: str) -> CellClaim | TheoryClaim:
+    """A registered claim by its id.
+
+    Raises:
+        UsageError: there is none; the nearest id is named.
+    """
+    known = {claim.id: claim for claim in load_claims().claims}
+    if name in known:
+        return known[name]
+    nearest = get_close_matches(name, known, n=1)
+    hint = f"did you mean {nearest[0]!r}?" if nearest else "lft claims lists them"
+    raise UsageError(f"unknown claim {name!r}; {hint}")
+
+
+def needed(profile: Profile, name: str) -> Needed:
+    """What the verdict on a claim needs of a profile.
+
+    A claim about cells needs the runs of both; a statement of the theory the measurements of all
+    experiments that the profile measures it on, since its test looks at all of them.
+
+    Raises:
+        UsageError: there is no such claim, or the profile has not what it is about.
+    """
+    claim = find_claim(name)
+    if isinstance(claim, TheoryClaim):
+        theory = tuple(profile.theory_experiments)
+        if not theory:
+            raise UsageError(f"claim {name!r}: profile {profile.name!r} measures no theory")
+        tables = (
+            theory_path(Path(), experiment, seed).as_posix()
+            for experiment in theory
+            for seed in profile.seeds
+        )
+        return Needed((), theory, tuple(tables))
+    runs = tuple(dict.fromkeys(_runs(profile, claim)))
+    return Needed(runs, (), tuple(files(runs, (*EVALUATED, "run.json"))))
+
+
+def _runs(profile: Profile, claim: CellClaim) -> Iterator[Run]:
+    planned = {
+        (run.experiment, run.trained_on, tested_on, run.method, run.order): refusal
+        for run, tested_on, refusal in profile.cells()
+    }
+    for trained_on, tested_on, method, order in (claim.a, claim.b):
+        words = f"{claim.experiment}: {method} ({trained_on} to {tested_on}, {order} order)"
+        refusal = planned.get(
+            (claim.experiment, trained_on, tested_on, method, order),
+            f"profile {profile.name!r} has not {words}",
+        )
+        if refusal:
+            raise UsageError(f"claim {claim.id!r} cannot be judged: {refusal}")
+        for seed in profile.seeds:
+            yield Run(claim.experiment, trained_on, method, order, seed)
