@@ -10,7 +10,7 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 
 reproduce: .venv/ready
 	$(BIN)/snakemake --cores $(CORES) --config profile="$(PROFILE)" --keep-going -- reproduce all
-	@$(BIN)/python -c 'import sys; from lft.config import load_profile; print(f"Report: results/{load_profile(sys.argv[1]).name}/report.html")' "$(PROFILE)"
+	@$(BIN)/python -m lft summary --profile "$(PROFILE)"
 
 report: .venv/ready
 	$(BIN)/snakemake --cores 1 --config profile="$(PROFILE)" -- report

@@ -406,6 +406,33 @@ def claims(
         typer.echo("\n".join(listed.as_text(listed.verdict(settings, folder, claim))))
 
 
+@app.command()
+def status(
+    profile: ProfileFile = QUICK,
+    results: Results = None,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Show it again until all is done.")
+    ] = False,
+) -> None:
+    """Which jobs are done, running, failed and waiting, and how long the rest may take."""
+    from lft.commands import status as shown
+
+    settings, folder = _load(profile, results)
+    if watch:
+        shown.watch(settings, folder)
+    else:
+        typer.echo("\n".join(shown.lines(settings, folder)))
+
+
+@app.command()
+def summary(profile: ProfileFile = QUICK, results: Results = None) -> None:
+    """How a run ended: verdict counts, and whether it agrees with the run of it kept in git."""
+    from lft.commands.summary import lines
+
+    for line in lines(*_load(profile, results)):
+        typer.echo(line)
+
+
 @app.command("open")
 def open_report(profile: ProfileFile = QUICK, results: Results = None) -> None:
     """Open report.html in a browser; without one, print where it is."""

@@ -53,8 +53,8 @@ def word(row: Verdict | None) -> str:
 def verdict(profile: Profile, results: Path, claim: str) -> Verdict:
     """Judge one claim by what it rests on, whatever else a result folder has.
 
-    Its p-values are adjusted as if they were the smallest of all claims that the profile plans:
-    a report, which knows the others, can only be more decided.
+    Its p-values are adjusted over all claims that the profile plans, those that were not looked at
+    being taken as larger: a report, which knows them, can only be more decided.
 
     Raises:
         UsageError: there is no such claim, or nothing that it rests on has been measured, or it
@@ -87,9 +87,9 @@ def as_text(row: Verdict) -> Iterator[str]:
     yield f"  paper    {row.paper}"
     yield f"  ours     {row.ours}"
     if row.effect is not None:
-        yield f"  effect   {effect_text(row)}, {row.n_seeds} seeds"
+        yield f"  effect   {effect_text(row)}, {row.n_seeds} seed{'s' * (row.n_seeds != 1)}"
     if row.p is not None:
-        yield f"  p        {row.p:.2g}, adjusted as if it were the smallest of all claims"
+        yield f"  p        {row.p:.2g}, adjusted over all claims, others taken to be larger"
     yield f"  cost     {row.seconds:,.0f} s of meta-training or theory"
     notes = "; ".join(filter(None, (row.reason, needed_text(row))))
     yield f"  verdict  {word(row)}" + f" ({notes})" * bool(notes)
@@ -106,5 +106,9 @@ def _join(profile: Profile, folder: Path, needs: Needed) -> None:
         aggregate(profile, folder)
         return
     write_rows(folder / "measurements.csv", Measurement._fields, ())
-    write_rows(folder / "cells.csv", CELL_COLUMNS, ())
+    unmeasured = (
+        (*run[:2], tested_on, *run[2:], "not applicable" if refusal else "missing", refusal or "")
+        for run, tested_on, refusal in profile.cells()
+    )
+    write_rows(folder / "cells.csv", CELL_COLUMNS, unmeasured)
     join_csv(folder / "theory.csv", THEORY_COLUMNS, Results(profile, folder).theory_files())

@@ -113,7 +113,7 @@ def _gradient(kernel: Kernel) -> Params:
     family = families.of(learner.experiment, ["sine"], RUN.seed)["sine"]
     random = generator("doctor")
     meta = learner.initial(family, random)
-    tasks = family.sample(2, random)
+    tasks = family.sample(2, random, "train")
     return meta_gradient(learner, meta, family, tasks, None, random).grads
 
 

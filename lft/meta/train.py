@@ -24,7 +24,7 @@ from lft.results.manifest import manifest
 from lft.results.schema import HISTORY_COLUMNS
 from lft.runtime.device import settings
 from lft.runtime.memory import MemoryMeter
-from lft.runtime.progress import scalars, track
+from lft.runtime.progress import HEARTBEAT, scalars, track
 from lft.seeding import generator
 from lft.storage.checkpoint import Checkpoints, watch_for_stop
 from lft.storage.csv import write_rows
@@ -230,7 +230,9 @@ def _meta_train(
     names = list(families)
     with (
         watch_for_stop() as stop,
-        track(total, state.step, describe(run)) as progress,
+        track(
+            total, state.step, describe(run), checkpoints.folder.with_name(HEARTBEAT)
+        ) as progress,
         scalars(events, state.step) as show,
     ):
         while state.step < total:

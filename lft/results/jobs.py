@@ -12,10 +12,17 @@ from typing import Any, NamedTuple
 
 from lft.config import ALL, Profile, Run, digest, find_profile
 from lft.errors import UsageError, suggestion
+from lft.paths import data_path, theory_path, victim_path
 
 ON_DEVICE = ("victim", "train", "evaluate", "theory")
 """Rules that compute on the profile's device."""
-REPORT = ("aggregate", "tables", "figures", "page")
+REPORT = {
+    "aggregate": "measurements.csv",
+    "tables": "claims.json",
+    "figures": "figures",
+    "page": "report.html",
+}
+"""Steps of the report, each with one of the things that it writes."""
 TRAINED = ("weights.safetensors", "history.csv", "run.json")
 """What a meta-training writes into a run's folder."""
 EVALUATED = ("measurements.csv", "examples.safetensors")
@@ -99,6 +106,23 @@ def files(runs: Iterable[Run], names: Iterable[str]) -> list[str]:
     """Files of some runs, :data:`TRAINED` or :data:`EVALUATED`, below a result folder."""
     names = list(names)
     return [(run.folder / name).as_posix() for run in runs for name in names]
+
+
+def outputs(job: Job) -> list[str]:
+    """What a job writes, below a result folder; of a step of the report one thing."""
+    if job.rule == "train":
+        return files(job.runs, TRAINED)
+    if job.rule == "evaluate":
+        return files(job.runs, EVALUATED)
+    if job.rule in REPORT:
+        return [REPORT[job.rule]]
+    what, seed = job.name[0], "".join(job.name[1:]).removeprefix("seed")
+    paths = {
+        "data": data_path(Path(), what),
+        "victim": victim_path(Path(), what, seed or None),
+        "theory": theory_path(Path(), what, seed),
+    }
+    return [paths[job.rule].as_posix()]
 
 
 def planned(profile: Profile, rule: str, what: str = "", runs: Iterable[Run] = ()) -> str:

@@ -1,4 +1,5 @@
-"""Progress of a long job: a bar on a terminal, a line now and then in a log, curves elsewhere."""
+"""Progress of a long job: a bar on a terminal, a line now and then in a log, a heartbeat for
+``lft status``, curves elsewhere."""
 
 from __future__ import annotations
 
@@ -6,27 +7,62 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import NamedTuple, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from lft.errors import UsageError
+from lft.storage.json import read_json, write_json
 
 log = logging.getLogger(__name__)
 LOG_SECONDS = 10.0
+BEAT_SECONDS = 5.0
+HEARTBEAT = "progress.json"
+"""Name of a heartbeat, beside a run's outputs while it is being trained."""
+
+
+class Heartbeat(NamedTuple):
+    """How far a meta-training is.
+
+    Attributes:
+        done: meta-batches, of ``total``.
+        loss: the latest task loss.
+        seconds_left: until the end, if it goes on as fast.
+        time: when this was written, in seconds since 1970.
+    """
+
+    done: int
+    total: int
+    loss: float
+    seconds_left: float
+    time: float
+
+    @classmethod
+    def read(cls, path: Path) -> Self | None:
+        """What a job last wrote; None if it has ended, or another program's file lies there."""
+        try:
+            found = read_json(path, done=int, total=int, loss=float, seconds_left=float, time=float)
+        except UsageError:
+            return None
+        return cls(*(found[name] for name in cls._fields))
 
 
 class Tracker:
     """Counts steps and shows the latest task loss, the best validation score and the time left."""
 
-    def __init__(self, total: int, done: int, title: str, bar: Progress | None) -> None:
+    def __init__(
+        self, total: int, done: int, title: str, bar: Progress | None, beat: Path | None = None
+    ) -> None:
         self.total = total
         self.done = self.begin = done
         self.title = title
         self.bar = bar
+        self.beat = beat
         self.began = self.logged = time.monotonic()
+        self.beaten = -math.inf
         self.task = bar.add_task(title, total=total, completed=done, losses="") if bar else None
 
     def advance(self, loss: float, best: float) -> None:
@@ -36,18 +72,39 @@ class Tracker:
         if self.bar is not None and self.task is not None:
             self.bar.update(self.task, advance=1, losses=losses)
         now = time.monotonic()
+        left = (now - self.began) / (self.done - self.begin) * (self.total - self.done)
         if now - self.logged > LOG_SECONDS or self.done == self.total:
             self.logged = now
-            left = (now - self.began) / (self.done - self.begin) * (self.total - self.done)
             log.info("%s: %d/%d, %s, %.0f s left", self.title, self.done, self.total, losses, left)
+        if self.beat is not None and now - self.beaten > BEAT_SECONDS:
+            self.beaten = now
+            beat = Heartbeat(self.done, self.total, loss, round(left, 1), time.time())
+            with suppress(UsageError):  # no training ends because nobody can look at it
+                write_json(self.beat, beat._asdict())
 
 
 @contextmanager
-def track(total: int, done: int, title: str) -> Iterator[Tracker]:
-    """Show progress until the block ends."""
+def track(total: int, done: int, title: str, beat: Path | None = None) -> Iterator[Tracker]:
+    """Show progress until the block ends.
+
+    Args:
+        beat: where a :class:`Heartbeat` is written every few seconds, and removed at the end.
+    """
+    try:
+        with _bar() as bar:
+            yield Tracker(total, done, title, bar, beat)
+    finally:
+        with suppress(OSError):
+            if beat is not None:
+                beat.unlink(missing_ok=True)
+
+
+@contextmanager
+def _bar() -> Iterator[Progress | None]:
+    """A progress bar, None where the output is no terminal."""
     console = Console(stderr=True)
     if not console.file.isatty():  # whatever FORCE_COLOR says, a log wants lines
-        yield Tracker(total, done, title, None)
+        yield None
         return
     columns = (
         TextColumn("{task.description}"),
@@ -57,7 +114,7 @@ def track(total: int, done: int, title: str) -> Iterator[Tracker]:
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=console) as bar:
-        yield Tracker(total, done, title, bar)
+        yield bar
 
 
 @contextmanager

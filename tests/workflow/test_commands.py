@@ -78,3 +78,44 @@ def test_a_misspelt_setting_stops_before_planning(checkout: Path) -> None:
     assert done.returncode == 1
     assert "unknown key 'profle'; did you mean 'profile'?" in done.stdout
     assert "Job stats" not in done.stdout
+
+
+def test_one_claim_plans_what_it_rests_on_alone(checkout: Path) -> None:
+    """In a profile whose jobs would measure all methods of a mixture together."""
+    command = (SNAKEMAKE, "-n", "claim", "--config", "profile=smoke")
+    done = run(checkout, *command, "claim=asr-lft-l2o")
+    assert done.returncode == 0, done.stdout
+    counts = dict(re.findall(r"^(\w+) +(\d+)$", done.stdout, re.MULTILINE))
+    assert counts == {
+        "data": "2", "victim": "2", "train": "2", "evaluate": "2", "claim": "1", "total": "9",
+    }  # fmt: skip
+    assert "maml" not in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("claim", "message"),
+    [
+        (["claim=asr-lft-l2"], "unknown claim 'asr-lft-l2'; did you mean 'asr-lft-l2o'?"),
+        ([], "name a claim: --config claim=ID; lft claims lists the claims"),
+    ],
+)
+def test_a_claim_that_is_unknown_or_not_named_runs_nothing(
+    claim: list[str], message: str, checkout: Path
+) -> None:
+    done = run(checkout, SNAKEMAKE, "-n", "claim", "--config", "profile=smoke", *claim)
+    assert done.returncode == 1
+    assert message in done.stdout
+    assert "Job stats" not in done.stdout
+
+
+def test_the_last_line_of_a_failed_job_is_on_the_terminal(checkout: Path) -> None:
+    """Not only the path of its log."""
+    target = "results/smoke/victims/mnist.safetensors"
+    data = checkout / "results/smoke/data/mnist.safetensors"
+    data.parent.mkdir(parents=True, exist_ok=True)
+    data.write_bytes(b"damaged")
+    command = (SNAKEMAKE, "--cores", "1", "--rerun-triggers", "mtime")
+    done = run(checkout, *command, "--config", "profile=smoke", "--", target)
+    data.unlink()
+    assert done.returncode == 1
+    assert re.search(r"^ *lft: .*mnist.safetensors", done.stdout, re.MULTILINE), done.stdout
