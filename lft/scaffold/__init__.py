@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
-import keyword
 import re
-import sys
 from pathlib import Path
 from typing import Literal
 
-from lft.config import FAMILIES, FINETUNERS
 from lft.errors import UsageError
-from lft.methods import METHODS
 from lft.storage.atomic import atomic_folder
 
 Kind = Literal["method", "task", "figure"]
@@ -34,7 +29,6 @@ def create(kind: Kind, name: str, parent: Path) -> Path:
     """
     if not re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", name):
         raise UsageError(f"{name!r}: a name has small letters, digits and hyphens, as in my-{kind}")
-    _check_free(name)
     target = parent / name
     if target.exists():
         raise UsageError(f"{target} exists; choose another name")
@@ -42,7 +36,7 @@ def create(kind: Kind, name: str, parent: Path) -> Path:
     names = {
         "example-name": name,
         "example_name": "_".join(words),
-        "ExampleName": _in_capitals(name),
+        "ExampleName": "".join(word.capitalize() for word in words),
         "Example name": " ".join(words).capitalize(),
     }
     with atomic_folder(target) as folder:
@@ -53,23 +47,6 @@ def create(kind: Kind, name: str, parent: Path) -> Path:
             place.parent.mkdir(exist_ok=True)
             place.write_text(_renamed(path.read_text(encoding="utf-8"), names), encoding="utf-8")
     return target
-
-
-def _check_free(name: str) -> None:
-    """Refuse names that a package, a class, a method or a kind cannot have."""
-    module, word = name.replace("-", "_"), _in_capitals(name)
-    if keyword.iskeyword(module) or keyword.iskeyword(word):
-        raise UsageError(f"{name!r} is a word of Python; choose another name")
-    if module == "lft":
-        raise UsageError(f"{name!r} is this package; choose another name")
-    if module in sys.stdlib_module_names or importlib.util.find_spec(module):
-        raise UsageError(f"{name!r} is a module of Python; choose another name")
-    if name in {*METHODS, *FAMILIES, *FINETUNERS}:
-        raise UsageError(f"{name!r} is the name of a method, family or fine-tuner; choose another")
-
-
-def _in_capitals(name: str) -> str:
-    return "".join(word.capitalize() for word in name.split("-"))
 
 
 def _renamed(text: str, names: dict[str, str]) -> str:
