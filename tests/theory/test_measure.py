@@ -38,13 +38,13 @@ def results(profile: Profile, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("results")
     for method in ("lft", "maml"):
         train(profile, Run("sine", "sine", method, "first", 0), folder)
-    measure(profile, "sine", folder)
+    measure(profile, "sine", 0, folder)
     return folder
 
 
 @pytest.fixture(scope="module")
 def rows(results: Path) -> pd.DataFrame:
-    return pd.read_csv(results / "theory" / "sine.csv")
+    return pd.read_csv(results / "theory" / "sine-seed0.csv")
 
 
 def test_columns_and_values(rows: pd.DataFrame) -> None:
@@ -80,13 +80,13 @@ def test_measuring_twice_gives_the_same_bytes(
     profile: Profile, results: Path, tmp_path: Path
 ) -> None:
     shutil.copytree(results / "runs", tmp_path / "runs")
-    measure(profile, "sine", tmp_path)
-    again, before = (folder / "theory" / "sine.csv" for folder in (tmp_path, results))
+    measure(profile, "sine", 0, tmp_path)
+    again, before = (folder / "theory" / "sine-seed0.csv" for folder in (tmp_path, results))
     assert again.read_bytes() == before.read_bytes()
     assert read_json(again.with_suffix(".json"))["experiment"] == "sine"
 
 
 def test_absent_weights_are_one_line_and_leave_nothing(profile: Profile, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"weights\.safetensors is missing"):
-        measure(profile, "sine", tmp_path)
+    with pytest.raises(UsageError, match=r"run\.json is missing"):
+        measure(profile, "sine", 0, tmp_path)
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
