@@ -234,7 +234,7 @@ def aggregate(
 
 @app.command()
 def tables(profile: ProfileFile = QUICK, results: Results = None, planned: Planned = None) -> None:
-    """Write the tables, claims.csv and alternatives.csv."""
+    """Write the tables, claims.json, claims.csv and alternatives.csv."""
     from lft.report.alternatives import write_alternatives
     from lft.report.claims import write_claims
     from lft.report.tables import write_tables
@@ -374,16 +374,17 @@ def compare(
     ] = None,
 ) -> None:
     """Put the measurements of two result folders side by side and say whether they agree."""
-    from lft.report.compare import as_table
+    from lft.report.compare import as_table, sources_note, terminal
     from lft.report.compare import compare as compared
     from lft.storage.csv import write_rows
 
     frame = compared(a, b)
     if output:
         write_rows(output, list(frame.columns), frame.itertuples(index=False))
-    from rich.console import Console
-
-    Console().print(as_table(frame))
+    table = as_table(frame)
+    terminal(table).print(table)
+    if note := sources_note(frame):
+        typer.echo(f"other data: {note}")
 
 
 @app.command()

@@ -16,10 +16,11 @@ A result folder ``results/<profile>/`` holds::
     summary.csv                            means over test tasks: SUMMARY_COLUMNS
     cells.csv                              status of every cell: CELL_COLUMNS
     theory.csv                             all theory/*.csv, joined
-    claims.csv                             a verdict on every claim: CLAIM_COLUMNS
+    claims.json, claims.csv                a verdict on every claim: lft.report.claims.verdict
     alternatives.csv                       what variants change: ALTERNATIVE_COLUMNS
     tables/, figures/                      each as CSV and in forms for papers and pages
-    report.html, verdicts.md               the page, and its table of verdicts for a README
+    report.html                            the page
+    verdicts.md, numbers.md                its verdicts, and every method's outcome, for a README
     search.csv                             hyper-parameter searches only: SEARCH_COLUMNS
 
 Runs before version 0.2 have one file for all seeds in place of seed<n>/measurements.csv,
@@ -30,7 +31,6 @@ seed<n>/examples.safetensors and theory/<experiment>-seed<n>.csv: ``<method>-<or
 from lft.results.schema import (
     ALTERNATIVE_COLUMNS,
     CELL_COLUMNS,
-    CLAIM_COLUMNS,
     HISTORY_COLUMNS,
     SEARCH_COLUMNS,
     SUMMARY_COLUMNS,
@@ -43,7 +43,6 @@ from lft.storage.json import read_json, write_json
 __all__ = [
     "ALTERNATIVE_COLUMNS",
     "CELL_COLUMNS",
-    "CLAIM_COLUMNS",
     "HISTORY_COLUMNS",
     "SEARCH_COLUMNS",
     "SUMMARY_COLUMNS",

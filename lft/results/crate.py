@@ -27,7 +27,15 @@ PROFILES = (
 )
 """Address, name and version of each profile that the crate conforms to."""
 
-REPORT = ("measurements.csv", "summary.csv", "cells.csv", "theory.csv", "claims.csv", "report.html")
+REPORT = (
+    "measurements.csv",
+    "summary.csv",
+    "cells.csv",
+    "theory.csv",
+    "claims.json",
+    "claims.csv",
+    "report.html",
+)
 FOLDERS = ("tables", "figures", "runs", "theory", "victims")
 TYPES = {
     "": "text/plain",

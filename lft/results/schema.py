@@ -62,27 +62,6 @@ SUMMARY_COLUMNS = (
 )
 """Mean and standard deviation of a metric over the test tasks of one seed."""
 
-CLAIM_COLUMNS = (
-    "claim",
-    "metric",
-    "paper",
-    "ours",
-    "difference",
-    "low",
-    "high",
-    "interval",
-    "n_seeds",
-    "p",
-    "verdict",
-    "reason",
-    "figure",
-    "text",
-    "place",
-    "seconds",
-)
-"""One claim of the paper; ``low`` and ``high`` bound ``difference``, ``p`` is Holm-adjusted,
-``seconds`` is what the meta-trainings or theory measurements that it rests on took."""
-
 ALTERNATIVE_COLUMNS = (
     "experiment", "trained_on", "tested_on", "order", "method", "alternative", "label", "settings",
     "metric", "step", "base", "mean", "difference", "low", "high", "interval", "n_seeds",

@@ -50,6 +50,7 @@ use rule aggregate as tables with:
         TEMPLATES,
     output:
         directory(f"{RESULTS}/tables"),
+        f"{RESULTS}/claims.json",
         f"{RESULTS}/claims.csv",
         f"{RESULTS}/alternatives.csv",
     log:
@@ -93,6 +94,7 @@ use rule aggregate as page with:
     output:
         f"{RESULTS}/report.html",
         f"{RESULTS}/verdicts.md",
+        f"{RESULTS}/numbers.md",
     log:
         f"{RESULTS}/logs/page.log",
     benchmark:

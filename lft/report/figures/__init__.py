@@ -14,6 +14,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from lft import plugins
 from lft.config import Profile
 from lft.report.figures.base import Drawing, Measured
+from lft.report.figures.effects import effects
 from lft.report.figures.finetuning import (
     accuracy,
     distortion,
@@ -93,6 +94,7 @@ BUILDERS: tuple[Callable[[Measured], Iterator[Drawing]], ...] = (
     accuracy,
     regression,
     others,
+    effects,
     support_sizes,
     horizons,
     perturbations,
