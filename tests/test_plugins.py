@@ -323,6 +323,7 @@ def test_a_plug_in_is_not_written_over(tmp_path: Path) -> None:
         ("torch", "'torch' is a module of Python"),
         ("lft", "'lft' is this package"),
         ("maml", "'maml' is the name of a method"),
+        ("smoke", "'smoke' is a profile that comes with lft"),
         ("sine", "'sine' is the name of a method, family or fine-tuner"),
     ],
 )
@@ -332,6 +333,16 @@ def test_a_plug_in_has_a_name_that_works(
     with pytest.raises(UsageError, match=message):
         create(kind, name, tmp_path)  # type: ignore[arg-type]
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"), [("method", "params"), ("task", "family"), ("figure", "drawing")]
+)
+def test_a_plug_in_hides_nothing_that_its_template_imports(
+    kind: str, name: str, tmp_path: Path
+) -> None:
+    with pytest.raises(UsageError, match=f"'{name}' is a name that the template imports"):
+        create(kind, name, tmp_path)  # type: ignore[arg-type]
 
 
 def test_the_workflow_plans_plug_ins_and_watches_their_source(tmp_path: Path) -> None:

@@ -160,13 +160,30 @@ def test_a_loaded_fine_tuner_is_one_for_the_inner_loop(dtype: torch.dtype) -> No
 def test_an_unknown_name_is_answered_with_the_known_ones() -> None:
     with pytest.raises(UsageError, match=r"did you mean 'lft-mnist\+cifar10'\?"):
         lft.load("lft-mnist+cifar1")
-    with pytest.raises(UsageError, match=r"unknown fine-tuner 'x'; known are .*lft-mnist"):
+    with pytest.raises(UsageError, match=r"called 'x', and no file; known are .*lft-mnist"):
         lft.load("x")
+
+
+def test_what_is_no_shipped_name_is_a_file(
+    exported: Pretrained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("mine", "below/t.safetensors"):
+        save(tmp_path / name, exported)
+    for given_ in ("mine", "./mine", Path("mine"), "~/mine", "~/below/t.safetensors"):
+        assert lft.load(given_).card == exported.card
+    for absent in ("./yours", "below/mine", "~/t.safetensors"):
+        with pytest.raises(UsageError, match=r"no fine-tuner is called .*, and no file"):
+            lft.load(absent)
+    for wrong in (None, 3, ["mine"], torch.zeros(2)):
+        with pytest.raises(UsageError, match="has a name or a file, not"):
+            lft.load(wrong)  # type: ignore[arg-type]
 
 
 def test_files_that_hold_something_else_are_refused(exported: Pretrained, tmp_path: Path) -> None:
     path = tmp_path / "file.safetensors"
-    with pytest.raises(UsageError, match="is missing"):
+    with pytest.raises(UsageError, match="and no file"):
         lft.load(path)
     path.write_bytes(b"\x80\x04pickled")
     with pytest.raises(UsageError, match="is damaged"):

@@ -29,12 +29,15 @@ class GapSettings(Settings):
     """Measurement of Theorem 1's gradient gap (:mod:`lft.theory`)."""
 
     experiments: tuple[Name, ...]
-    #: |D_tr| and |D_val|, examples per class
+    #: |D_tr|, |D_new| and |D_val|, examples per class; slopes need a range of eight or more
     sizes: Annotated[tuple[Positive, ...], Field(min_length=2)]
-    fixed_size: Positive  #: size of the other set while one varies
+    #: |D_tr| of the frozen trajectory, and of both sets while K varies; examples per class
+    fixed_size: Positive
     steps: Annotated[tuple[Positive, ...], Field(min_length=1)]  #: fine-tuning steps K
-    tasks: Positive  #: tasks per point
-    draws: Annotated[int, Field(ge=2, le=100, strict=True)] = 3  #: of each task's data
+    tasks: Positive  #: tasks per seed and point
+    draws: Annotated[int, Field(ge=2, le=100, strict=True)] = 2  #: of each task's data
+    #: examples per class from which sigma is estimated, which nothing else uses
+    sigma_size: Annotated[int, Field(ge=2, strict=True)] = 8
 
 
 class VanishingSettings(Settings):
@@ -42,7 +45,7 @@ class VanishingSettings(Settings):
 
     experiments: tuple[Name, ...]
     steps: Annotated[tuple[Positive, ...], Field(min_length=2)]
-    tasks: Positive
+    tasks: Positive  #: tasks per seed
 
 
 class TheorySettings(Settings):

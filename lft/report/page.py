@@ -22,16 +22,17 @@ from lft.report.claims import REFERENCE, Verdict, Verdicts, load_claims, read_ve
 from lft.report.claims.agreement import agreement, unexplained
 from lft.report.claims.shown import SYMBOLS, effect_text, failures_text, needed_text
 from lft.report.interactive import curves, library, specification
-from lft.report.statistics import NOTHING, Interval, mean_interval
+from lft.report.statistics import NOTHING, Interval
 from lft.report.style import CAPTION_COLUMNS, Style, theme
 from lft.report.tables import build_tables, summary_tables
 from lft.report.templates import render
-from lft.report.theory_tests import (
-    bound_over_gap,
-    decay_slopes,
-    gap_points,
+from lft.report.theory_numbers import (
+    FITTED,
+    FROZEN,
+    SWEEPS,
+    bound_table,
     gradient_missing,
-    share_below_bound,
+    rate_table,
 )
 from lft.results.folder import Results
 from lft.results.schema import CELL_COLUMNS, SUMMARY_COLUMNS, THEORY_COLUMNS
@@ -208,50 +209,35 @@ def _registration(verdicts: Verdicts) -> dict[str, Any]:
 
 def _theory(theory: pd.DataFrame) -> list[dict[str, str]]:
     """Where the bound holds and by what factor, per experiment and stage of φ."""
-    points, missing = gap_points(theory), gradient_missing(theory)
-    if points.empty:
-        return []
-    rows = []
-    for (experiment, stage), group in points.groupby(["experiment", "stage"], observed=True):
-        ratio = bound_over_gap(group)
-        share = missing.get((str(experiment), str(stage)), NOTHING)
+    missing, rows = gradient_missing(theory), []
+    for row in bound_table(theory):
+        share = missing.get((row.experiment, row.stage), NOTHING)
         rows.append(
             {
-                "experiment": str(experiment),
-                "stage": str(stage),
-                "holds": f"{share_below_bound(group):.0%} of {len(group)} points",
-                "factor": f"{_plain(ratio.min())} to {_plain(ratio.max())}",
-                "variance": _plain((group["gap"] / group["variance_part"]).median()),
+                "experiment": row.experiment,
+                "stage": row.stage,
+                "holds": f"{row.violations} of {row.points}",
+                "factor": " to ".join(map(_plain, row.factors)),
+                "variance": _plain(row.over_variance),
                 "missing": _percent(share),
                 "a1": "fails" if share.low > 0 or share.high < 0 else "not seen to fail",
-                "sigma": _plain(group["sigma"].median()),
-                "jacobian": _plain(group["jacobian"].median()),
+                "sigma": _plain(row.sigma),
+                "jacobian": _plain(row.jacobian),
             }
         )
     return rows
 
 
 def _rates(theory: pd.DataFrame) -> list[tuple[str, str, list[str]]]:
-    """Experiment, stage of φ and the four slopes of :func:`decay_slopes`, over seeds."""
-    columns = [
-        pd.Series(decay_slopes(theory, quantity, *sizes), dtype=float)
-        for sizes in (("support", "query"), ("query", "support"))
-        for quantity in ("gap", "variance_part")
+    """Experiment, stage of φ and exponents: of both series, as both sizes or one of them vary."""
+    rows: dict[tuple[str, str], dict[tuple[str, str], str]] = {}
+    for row in rate_table(theory):
+        text = f"{row.slope.mean:.2f}{_plus_minus(row.slope, '.2f')} ({row.of_bound:.2f})"
+        rows.setdefault((row.experiment, row.stage), {})[row.series, row.sweep] = text
+    columns = [(series, sweep) for series in (FITTED, FROZEN) for sweep in SWEEPS]
+    return [
+        (*where, [slopes.get(column, "–") for column in columns]) for where, slopes in rows.items()
     ]
-    if all(column.empty for column in columns):
-        return []
-    table = pd.concat(columns, axis=1, sort=False)
-    rows = []
-    for (experiment, stage), group in table.groupby(level=[0, 1], sort=False):
-        slopes = [_slope(mean_interval(column.dropna())) for _, column in group.items()]
-        rows.append((str(experiment), str(stage), slopes))
-    return rows
-
-
-def _slope(interval: Interval) -> str:
-    if np.isnan(interval.mean):
-        return "–"
-    return f"{interval.mean:.2f}" + _plus_minus(interval, ".2f")
 
 
 def _plus_minus(interval: Interval, spec: str) -> str:
@@ -352,7 +338,7 @@ def _differences(profile: Profile) -> list[str]:
         for source in profile.sources.values()
         if source.stands_in_for
     ]
-    found += [source.note + "." for source in profile.sources.values() if source.note]
+    found += [source.remarks + "." for source in profile.sources.values() if source.remarks]
     if profile.partition == "disjoint":
         found.append(
             "Meta-training, meta-validation and meta-test tasks draw from disjoint images. The "

@@ -124,7 +124,11 @@ class Pools:
 
         Returns:
             Images (B, ways · k, C, H, W) in [0, 1] and labels (B, ways · k), class by class.
+
+        Raises:
+            UsageError: there are too few classes, or a class has too few images.
         """
+        self.check(ways, support, query, (phase,))
         first, second = self.by_phase[phase]
         rows: list[tuple[Tensor, Tensor]] = []
         labels: list[Tensor] = []

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lft.config import Profile
+from lft.errors import UsageError
 from lft.kernels.build import used
 from lft.paths import theory_path
 from lft.results.folder import Results
@@ -26,17 +27,20 @@ def measure(profile: Profile, experiment: str, seed: int, results: Path) -> None
     """Write rows of THEORY_COLUMNS and their manifest to :func:`lft.paths.theory_path`.
 
     Raises:
-        UsageError: the fine-tuners that the measurement looks at have not been trained, or under
-            other settings.
+        UsageError: the profile does not have the experiment or the seed, the fine-tuners that the
+            measurement looks at have not been trained or were under other settings, or a task
+            family cannot be measured.
     """
     profile.experiment(experiment)
+    if seed not in profile.seeds:
+        raise UsageError(f"seed {seed} is not in profile {profile.name!r}")
     began = time.perf_counter()
     profile = profile.model_copy(update={"seeds": (seed,)})
     for run in profile.theory_runs(experiment):
         Results(profile, results).trained(run)
     path = theory_path(results, experiment, seed)
     with settings(profile):
-        write_rows(path, THEORY_COLUMNS, _rows(profile, experiment, results))
+        write_rows(path, THEORY_COLUMNS, _rows(profile, experiment, seed, results))
     write_json(
         path.with_suffix(".json"),
         manifest(
@@ -50,9 +54,9 @@ def measure(profile: Profile, experiment: str, seed: int, results: Path) -> None
     )
 
 
-def _rows(profile: Profile, experiment: str, results: Path) -> Iterator[tuple[Any, ...]]:
+def _rows(profile: Profile, experiment: str, seed: int, results: Path) -> Iterator[tuple[Any, ...]]:
     if experiment in profile.theory.gap.experiments:
-        yield from statement1.measure(profile, experiment, results)
-        yield from theorem1.measure(profile, experiment, results)
+        yield from statement1.measure(profile, experiment, seed, results)
+        yield from theorem1.measure(profile, experiment, seed, results)
     if experiment in profile.theory.vanishing.experiments:
-        yield from vanishing.measure(profile, experiment, results)
+        yield from vanishing.measure(profile, experiment, seed, results)
