@@ -34,7 +34,7 @@ docs: .venv/dev
 	@echo "Documentation: build/docs/index.html"
 
 benchmark: .venv/dev
-	$(BIN)/pytest tests/benchmarks --override-ini "addopts=-q" --benchmark-only
+	$(BIN)/python tests/benchmarks/kept.py $(ARGS)
 	$(BIN)/python tests/benchmarks/growth.py docs/images
 
 # What the workflow needs; `make test` adds the rest.

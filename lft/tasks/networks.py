@@ -61,13 +61,13 @@ class Network(ABC):
 
     @abstractmethod
     def loss_and_gradients(self, params: Params, batch: Batch) -> tuple[Tensor, Params] | None:
-        """See :func:`lft.kernels.build.loss_and_gradients`; None where no kernel applies."""
+        """See :mod:`lft.kernels.autograd`; None where no kernel applies."""
 
     @abstractmethod
     def descend(
         self, params: Params, tasks: TaskBatch, steps: int, step_size: float
     ) -> tuple[Tensor, Params, Params] | None:
-        """See :func:`lft.kernels.build.descend`; None where no kernel applies."""
+        """See :mod:`lft.kernels.autograd`; None where no kernel applies."""
 
     def _in_order(self, params: Params) -> Params:
         """As ``init`` orders them; parameters from a file come in alphabetical order."""
