@@ -17,7 +17,17 @@ REFERENCE = ROOT / "results" / "reference"
 @pytest.fixture(scope="module")
 def rebuilt(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The reference run, beside the other kept ones, with its report taken away and built again."""
-    made = ("*.html", "*.md", "claims.csv", "tables", "figures", "data", "logs")
+    made = (
+        "*.html",
+        "*.md",
+        "claims.csv",
+        "claims.json",
+        "measurements.csv",
+        "tables",
+        "figures",
+        "data",
+        "logs",
+    )
     results = tmp_path_factory.mktemp("results")
     for kept in kept_alternatives(REFERENCE).values():
         (results / kept.parent.name).mkdir()
@@ -32,7 +42,15 @@ def rebuilt(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_report_is_rebuilt_byte_for_byte(rebuilt: Path) -> None:
     kept = [
         path.relative_to(REFERENCE)
-        for pattern in ("*.html", "*.md", "*.csv", "tables/*", "figures/*.csv", "figures/*.svg")
+        for pattern in (
+            "*.html",
+            "*.md",
+            "claims.*",
+            "*.csv",
+            "tables/*",
+            "figures/*.csv",
+            "figures/*.svg",
+        )
         for path in sorted(REFERENCE.glob(pattern))
     ]
     assert len(kept) > 30

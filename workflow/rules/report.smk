@@ -18,7 +18,7 @@ KEPT_ALTERNATIVES = [
 rule aggregate:
     input:
         [name for name in EVALUATIONS if name.endswith(".csv")],
-        [name for name in TRAININGS if name.endswith("/run.json")],
+        [name for name in TRAININGS if name.endswith("run.json")],
         [name for name in THEORY if name.endswith(".csv")],
     output:
         SUMMARY,

@@ -68,7 +68,7 @@ use rule train as victim with:
 # A search meta-trains every combination and evaluates none: test tasks have no part in it.
 use rule train as search with:
     input:
-        [name for name in TRAININGS if name.endswith("/run.json")],
+        [name for name in TRAININGS if name.endswith("run.json")],
     output:
         f"{RESULTS}/search.csv",
     log:

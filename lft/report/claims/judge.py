@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -552,6 +553,6 @@ def _unit(scale: Scale) -> str:
 
 
 def _seconds(manifests: Iterable[Path]) -> float:
-    return sum(
+    return math.fsum(
         float(read_json(path, seconds=float)["seconds"]) for path in manifests if path.is_file()
     )

@@ -61,7 +61,8 @@ class Verdict(Settings):
 
     @classmethod
     def from_numbers(cls, **values: Any) -> Verdict:
-        """A verdict whose numbers that are not finite become null."""
+        """A verdict whose numbers have seven significant digits, as the last of sixteen depend on
+        the processor; those that are not finite become null."""
         return cls.model_validate({name: _known(value) for name, value in values.items()})
 
 
@@ -81,4 +82,6 @@ class Verdicts(Settings):
 def _known(value: Any) -> Any:
     if isinstance(value, np.generic):
         value = value.item()
-    return None if isinstance(value, float) and not np.isfinite(value) else value
+    if not isinstance(value, float):
+        return value
+    return float(f"{value:.7g}") if np.isfinite(value) else None
