@@ -1,13 +1,5 @@
 # One claim alone: what its verdict rests on, then the verdict. It has no outputs, so that it always
 # does its work.
-def claimed(wildcards):
-    if NEEDED is None:
-        raise WorkflowError(
-            "name a claim: --config claim=ID; lft claims lists the claims"
-        )
-    return below(NEEDED.folder_files)
-
-
 rule claim:
     input:
         claimed,

@@ -112,6 +112,15 @@ def prepared(experiment, names, seeds):
     return sorted(map(str, files))
 
 
+def claimed(wildcards):
+    """What the claim that was named rests on."""
+    if NEEDED is None:
+        raise WorkflowError(
+            "name a claim: --config claim=ID; lft claims lists the claims"
+        )
+    return below(NEEDED.folder_files)
+
+
 EVERY = list(jobs.jobs(PROFILE))
 TRAININGS = below(
     name
