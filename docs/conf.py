@@ -3,6 +3,7 @@
 import re
 
 import lft.config
+import lft.results.manifest  # autodoc cannot import models that allow more keys by itself
 
 project = "lft-bench"
 author = copyright = "lft-bench contributors"
