@@ -28,6 +28,7 @@ from lft.meta.metagradient import meta_gradient
 from lft.meta.train import TrainingState, train, train_seeds, validation_score
 from lft.methods import METHODS
 from lft.results.schema import HISTORY_COLUMNS
+from lft.runtime.progress import HEARTBEAT
 from lft.seeding import generator
 from lft.storage.json import read_json
 from lft.storage.tensors import below, load_tensors
@@ -477,7 +478,7 @@ def test_a_process_killed_twice_goes_on_where_it_was(tmp_path: Path) -> None:
     arguments = command(path, tmp_path / "parts")
     killed = killed_after_a_checkpoint(arguments, folder / "checkpoints", signal.SIGKILL)
     assert killed.returncode == -signal.SIGKILL
-    assert [entry.name for entry in folder.iterdir()] == ["checkpoints"]
+    assert {entry.name for entry in folder.iterdir()} == {"checkpoints", HEARTBEAT}
     stopped = killed_after_a_checkpoint(arguments, folder / "checkpoints", signal.SIGTERM)
     assert stopped.returncode == 143
     assert "resuming after meta-batch" in stopped.stderr
