@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from torch import Generator
@@ -16,7 +16,7 @@ from lft.gradients import FirstOrder, Gradient, ZerothOrder
 from lft.methods import Method
 from lft.native import Kernel
 from lft.tasks.base import TaskFamily
-from lft.types import Params
+from lft.types import Params, TaskBatch
 from lft.weights import below
 
 
@@ -27,7 +27,7 @@ class Plan(NamedTuple):
     steps: int
     segment: int
     learning_rate: float
-    second_order: str
+    estimator: str
 
 
 @dataclass(frozen=True)
@@ -70,10 +70,10 @@ class Learner:
         training, maml = self.experiment.training, self.experiment.maml
         mode = self.method.meta_gradient
         if self.method.learns_finetuner:
-            order = training.second_order if mode == "configured" else mode
-            return Plan(
-                training.epochs, training.steps, training.segment, training.learning_rate, order
-            )
+            estimator = training.estimator if mode == "configured" else mode
+            segment = training.steps if estimator == "evolution" else training.segment
+            rate = training.learning_rate
+            return Plan(training.epochs, training.steps, segment, rate, estimator)
         return Plan(maml.epochs, maml.steps, maml.steps, maml.learning_rate, mode)
 
     @property
@@ -85,7 +85,34 @@ class Learner:
     def differentiates_descent(self) -> bool:
         """Whether the meta-gradient is that of gradient descent in its start (eq. 1)."""
         first_order_descent = self.method.tuner == "sgd" and self.order == "first"
-        return first_order_descent and self.plan.second_order == "exact"
+        return first_order_descent and self.plan.estimator == "exact"
+
+    @property
+    def task_clip(self) -> float | None:
+        """Largest loss of a task that counts in full in the outer loss of a fine-tuner."""
+        return self.experiment.training.task_clip if self.method.learns_finetuner else None
+
+    @property
+    def sigma(self) -> float:
+        """Standard deviation of the perturbations of evolution strategies."""
+        return self.experiment.training.evolution.sigma
+
+    def at(self, meta_batch: int) -> Learner:
+        """The learner of one meta-batch: with its number of steps, and in a warm start joint data."""
+        training = self.experiment.training
+        learner = self
+        if self.method.learns_finetuner and meta_batch < training.warm_start:
+            learner = replace(learner, method=replace(self.method, outer="joint"))
+        if self.method.learns_finetuner and training.curriculum:
+            stage = meta_batch * len(training.curriculum) // self.meta_batches
+            shorter = training.model_copy(update={"steps": training.curriculum[stage]})
+            experiment = self.experiment.model_copy(update={"training": shorter})
+            learner = replace(learner, experiment=experiment)
+        return learner
+
+    def data(self, tasks: TaskBatch) -> TaskBatch:
+        """The data of the inner loop, as support, and of the outer one, as query."""
+        return tasks.joined() if self.method.outer == "joint" else tasks
 
     def initial(self, family: TaskFamily, generator: Generator) -> Params:
         """Meta-parameters before meta-training."""

@@ -22,6 +22,7 @@ from lft.finetuners.gradient_descent import Adam, AdamState
 from lft.learner import Learner
 from lft.memory import MemoryMeter
 from lft.metagradient import meta_gradient
+from lft.meta.estimators.base import norm, weights
 from lft.progress import scalars, track
 from lft.records import HISTORY_COLUMNS, manifest, write_json, write_rows
 from lft.seeding import generator
@@ -267,6 +268,7 @@ def _meta_batch(
     Returns:
         The outer loss, averaged over the segments.
     """
+    learner = learner.at(state.step)
     training, plan = learner.experiment.training, learner.plan
     batch = state.step % training.batches
     tasks = family.sample(
@@ -276,24 +278,26 @@ def _meta_batch(
     )
     random = generator("train", run.experiment, run.order, run.seed, state.step)
     n_segments = plan.steps // plan.segment
-    losses, point = [], None
+    losses: list[float] = []
+    progress = None
     for index in range(n_segments):
-        segment = meta_gradient(learner, state.meta, family, tasks, point, random)
-        point = segment.end
-        norm = torch.sqrt(
-            sum((leaf.double().square().sum() for leaf in segment.grads.values()), torch.zeros(()))
-        )
-        if not (segment.loss.isfinite() and norm.isfinite()):
+        estimate = meta_gradient(learner, state.meta, family, tasks, progress, random)
+        progress, loss, size = estimate.end, float(estimate.loss), norm(estimate.grads)
+        losses.append(loss)
+        if not (math.isfinite(loss) and math.isfinite(size)):
             raise Diverged(
-                f"outer loss {float(segment.loss):g}, meta-gradient norm {float(norm):g} at "
+                f"outer loss {loss:g}, meta-gradient norm {size:g} at "
                 f"meta-batch {state.step + 1}, segment {index + 1}"
             )
-        clip = min(1.0, training.clip / (float(norm) + 1e-12))
-        done = (state.step + index / n_segments) / total
-        rate = plan.learning_rate * 0.5 * (1 + math.cos(math.pi * done))
-        clipped = {key: leaf * clip for key, leaf in segment.grads.items()}
+        if not any(weights(learner, index * plan.segment)):
+            continue  # Adam would move on its momentum alone.
+        rate = plan.learning_rate
+        if training.schedule == "cosine" or not learner.method.learns_finetuner:
+            done = (state.step + index / n_segments) / total
+            rate *= 0.5 * (1 + math.cos(math.pi * done))
+        clip = min(1.0, training.clip / (size + 1e-12))
+        clipped = {key: leaf * clip for key, leaf in estimate.grads.items()}
         state.moments, state.meta = Adam(rate).step(state.moments, state.meta, clipped)
-        losses.append(float(segment.loss))
     return sum(losses) / n_segments
 
 

@@ -32,7 +32,7 @@ class Method:
         outer: data of the outer loss; ``joint`` joins support and query for both loops (L2O).
         meta_gradient: ``exact`` keeps second-order terms, ``dropped`` treats the inner gradient
             as a constant input, ``reptile`` moves towards the fine-tuned parameters and
-            ``configured`` follows the setting ``training.second_order``.
+            ``configured`` follows the setting ``training.estimator``.
     """
 
     name: str

@@ -25,6 +25,7 @@ from lft.adapt import Point
 from lft.config import Profile
 from lft.gradients import value_and_grad
 from lft.learner import Learner
+from lft.meta.estimators.base import Progress
 from lft.metagradient import meta_gradient, step_weights
 from lft.methods import get_method
 from lft.seeding import generator
@@ -136,7 +137,7 @@ def measure(profile: Profile, experiment: str, results: Path) -> Iterator[tuple[
     for order in settings.orders:
         for second_order in ("exact", "dropped"):
             training = settings.training.model_copy(
-                update={"steps": steps, "segment": steps, "second_order": second_order}
+                update={"steps": steps, "segment": steps, "estimator": second_order}
             )
             finetuner = settings.finetuner.model_copy(update={"hidden": 3})
             small = settings.model_copy(update={"training": training, "finetuner": finetuner})
@@ -158,11 +159,11 @@ def relative_error(learner: Learner, family: TaskFamily, experiment: str, seed: 
     start = {k: v.double() for k, v in family.init(1, random).items()}
     again = random.clone_state()
     point = Point(start, learner.tuner(meta).start(start))
-    grads = meta_gradient(learner, meta, family, tasks, point, random).grads
+    grads = meta_gradient(learner, meta, family, tasks, Progress(0, point), random).grads
     expected = torch.cat([leaf.flatten() for leaf in grads.values()])
     plan = learner.plan
     weights = step_weights(learner.experiment.training.step_weights, plan.segment)
-    exact = plan.second_order == "exact"
+    exact = plan.estimator == "exact"
     found = recursion(learner, meta, family, tasks, start, again, weights, second_order=exact)
     return float((found - expected).norm() / expected.norm())
 

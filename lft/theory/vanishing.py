@@ -51,7 +51,7 @@ def unrolled(learner: Learner, steps: int) -> Learner:
             "steps": steps,
             "segment": steps,
             "step_weights": "final",
-            "second_order": "exact",
+            "estimator": "exact",
         }
     )
     maml = experiment.maml.model_copy(update={"steps": steps})
