@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -22,7 +22,7 @@ from lft.finetuners.gradient_descent import Adam, AdamState
 from lft.learner import Learner
 from lft.memory import MemoryMeter
 from lft.metagradient import meta_gradient
-from lft.meta.estimators.base import norm, weights
+from lft.meta.estimators.base import norm, step_weights, weights
 from lft.progress import scalars, track
 from lft.records import HISTORY_COLUMNS, manifest, write_json, write_rows
 from lft.seeding import generator
@@ -182,7 +182,7 @@ def _train(
         status, reason = "diverged", str(divergence)
         log.warning("diverged: %s", reason)
     used = native.used(profile.kernel, profile.device)
-    stages = {"best": state.meta} | state.stages
+    stages = {"best": state.meta} | state.stages | {"last": state.meta}
     flat = {k: v for stage, meta in stages.items() for k, v in prefixed(stage, meta).items()}
     save_tensors(folder / "weights.safetensors", flat, {"run": run._asdict(), "status": status})
     write_rows(folder / "history.csv", HISTORY_COLUMNS, state.history)
@@ -228,21 +228,25 @@ def _meta_train(
         track(total, state.step, describe(run)) as progress,
         scalars(events, state.step) as show,
     ):
+        if not state.history:
+            found = validate(learner, state.meta, run, families)
+            state.history.append([0, "+".join(names), found.outer, *_numbers(found)])
         while state.step < total:
             name = names[state.step % len(names)]
             loss = _meta_batch(learner, run, name, families[name], state, total)
             state.step += 1
             if state.step == math.ceil(total / 2):
                 state.stages["halfway"] = state.meta
-            score = math.nan
+            found = None
             if state.step in rounds:
-                score = validation_score(learner, state.meta, run, families)
-                if score < state.best_score:
-                    state.best_score, state.best_step = score, state.step
+                found = validate(learner, state.meta, run, families)
+                if found.score < state.best_score:
+                    state.best_score, state.best_step = found.score, state.step
                     state.stages["best"] = state.meta
-            state.history.append([state.step, name, loss, "" if math.isnan(score) else score])
+            state.history.append([state.step, name, loss, *_numbers(found)])
             progress.advance(loss, state.best_score)
-            show(state.step, {f"outer loss/{name}": loss, "meta-validation": score})
+            seen = math.nan if found is None else found.score
+            show(state.step, {f"outer loss/{name}": loss, "meta-validation": seen})
             due = state.step == total or time.monotonic() - saved_at > checkpoint_seconds
             if due or stop.received:
                 checkpoints.save(state.step, state.tensors(), state.info())
@@ -253,6 +257,11 @@ def _meta_train(
                 )
     if not math.isfinite(state.best_score):
         raise Diverged("the meta-validation score was never finite")
+
+
+def _numbers(found: Validated | None) -> list[float | str]:
+    """The history's columns of a meta-validation, empty where there was none or it is NaN."""
+    return ["" if math.isnan(value) else value for value in found or [math.nan] * 3]
 
 
 def _meta_batch(
@@ -301,35 +310,59 @@ def _meta_batch(
     return sum(losses) / n_segments
 
 
-@torch.no_grad()
-def validation_score(
-    learner: Learner, meta: Params, run: Run, families: dict[str, TaskFamily]
-) -> float:
-    """What model selection minimises: :func:`score` averaged over families, tasks and all steps.
+class Validated(NamedTuple):
+    """A meta-validation.
 
-    The same meta-validation tasks and the same number of steps serve every method of an experiment.
+    Attributes:
+        score: what model selection minimises, :func:`score` weighted by w_k over all steps.
+        error: its standard error over meta-validation tasks.
+        outer: the outer loss on the same tasks, without any cap.
+    """
+
+    score: float
+    error: float
+    outer: float
+
+
+@torch.no_grad()
+def validate(
+    learner: Learner, meta: Params, run: Run, families: dict[str, TaskFamily]
+) -> Validated:
+    """Fine-tune the meta-validation tasks; the same ones at every call, and for every method.
+
+    A method sees no more of them than in meta-training: L2O is judged by its own loss.
     """
     training = learner.experiment.training
-    means = []
+    w_k = step_weights(training.step_weights, training.steps)
+    of_families = []
     for name, family in families.items():
         random = generator("validation", run.experiment, name, run.seed)
         tasks = family.sample(training.validation.tasks, random, "validation")
         start = learner.start(meta, family, training.validation.tasks, random)
         gradient = learner.gradient(random)
-        scores = [
-            score(family, point.params, part.query)
-            for part, params in parts(tasks, start)
-            for point in adapt(
-                family,
-                learner.tuner(meta),
-                params,
-                part.support,
-                steps=training.steps,
-                gradient=gradient,
-            )
-        ]
-        means.append(torch.cat(scores).mean())
-    return float(torch.stack(means).mean())
+        of_parts = []
+        for part, params in parts(tasks, start):
+            support, query = learner.data(part)
+            tuner, steps = learner.tuner(meta), training.steps
+            points = adapt(family, tuner, params, support, steps=steps, gradient=gradient)
+            values = [
+                w * _judged(family, point.params, query)
+                for w, point in zip(w_k, points, strict=True)
+                if w
+            ]
+            of_parts.append(torch.stack(values).sum(0))
+        of_families.append(torch.cat(of_parts, dim=1))
+    n = len(of_families)
+    means = torch.stack([values.mean(1) for values in of_families]).mean(0)
+    spread = sum(float(values[0].var()) / values.shape[1] for values in of_families)
+    return Validated(float(means[0]), math.sqrt(spread) / n, float(means[1]))
+
+
+def _judged(family: TaskFamily, params: Params, query: Batch) -> Tensor:
+    """Score and outer loss of each task, (2, B), in float64."""
+    judged = score(family, params, query)
+    loss = family.loss(params, query) if family.primary == "accuracy" else judged
+    return torch.stack([judged, loss]).double()
 
 
 def score(family: TaskFamily, params: Params, query: Batch) -> Tensor:
@@ -350,11 +383,11 @@ def _pick_step_size(
     grid = getattr(learner.experiment.step_sizes, learner.method.tuner)
     for index, step_size in enumerate(grid, start=1):
         meta = {"step_size": torch.tensor(step_size, dtype=torch.float64)}
-        score = validation_score(learner, meta, run, families)
-        log.info("step size %g: meta-validation score %g", step_size, score)
-        state.history.append([index, "+".join(families), math.nan, score])
-        if score < state.best_score:
-            state.best_score, state.best_step = score, index
+        found = validate(learner, meta, run, families)
+        log.info("step size %g: meta-validation score %g", step_size, found.score)
+        state.history.append([index, "+".join(families), math.nan, *found])
+        if found.score < state.best_score:
+            state.best_score, state.best_step = found.score, index
             state.stages["best"] = meta
     state.step = len(grid)
     if not math.isfinite(state.best_score):

@@ -62,8 +62,13 @@ class Measurement(NamedTuple):
     value: float
 
 
-HISTORY_COLUMNS = ("meta_step", "family", "loss", "validation")
-"""Outer loss of each meta-step; ``validation`` is empty except after a validation round."""
+HISTORY_COLUMNS = ("meta_step", "family", "loss", "validation", "error", "outer")
+"""Outer loss of each meta-step, the untrained start being step 0; after a validation round also the
+meta-validation score, its standard error over tasks, and the outer loss of these tasks without any
+cap. The loss of step 0 is that of the meta-validation tasks."""
+
+FORMER_HISTORY_COLUMNS = HISTORY_COLUMNS[:4]
+"""Those of runs that were kept before ``error`` and ``outer`` were recorded."""
 
 SEARCH_COLUMNS = (
     "experiment", "trained_on", "method", "order", "settings",
@@ -218,10 +223,27 @@ def read_rows(path: Path | str, columns: Sequence[str]) -> pd.DataFrame:
     return frame
 
 
-_MAY_BE_EMPTY = {"validation"}
+def read_history(path: Path | str) -> pd.DataFrame:
+    """Read a ``history.csv``, of a former layout too; what it does not tell is NaN.
+
+    Raises:
+        UsageError: as :func:`read_rows`.
+    """
+    try:
+        with Path(path).open(encoding="utf-8") as file:
+            former = file.readline().strip() == ",".join(FORMER_HISTORY_COLUMNS)
+    except (OSError, UnicodeDecodeError):
+        former = False  # read_rows says what is wrong
+    frame = read_rows(path, FORMER_HISTORY_COLUMNS if former else HISTORY_COLUMNS)
+    return frame.reindex(columns=list(HISTORY_COLUMNS))
+
+
+_MAY_BE_EMPTY = {"validation", "error", "outer"}
 _NUMBERS = {
     "loss": "float64",
     "validation": "float64",
+    "error": "float64",
+    "outer": "float64",
     "value": "float64",
     "mean": "float64",
     "std": "float64",

@@ -101,7 +101,7 @@ def test_initialisation_methods_match_closed_forms(
         result, closed_form(method, theta, tasks, 0.3, steps), rtol=1e-10, atol=1e-12
     )
     ends = [fine_tuned(theta, a, b, 0.3, steps) for a, b in numpy_tasks(tasks, "support")]
-    np.testing.assert_allclose(family.vector(segment.end.params), ends, rtol=1e-10)
+    np.testing.assert_allclose(family.vector(segment.end.at.params), ends, rtol=1e-10)
     losses = [
         np.mean((x @ end - y) ** 2) / 2
         for x, y, end in zip(tasks.query.x.numpy(), tasks.query.y.numpy(), ends, strict=True)
