@@ -7,13 +7,15 @@ from typing import NamedTuple
 
 import torch
 from torch import Generator, Tensor
+from torch.utils._pytree import tree_map_only
 
 from lft.adapt import Point, adapt
-from lft.finetuners.base import FineTuner
+from lft.finetuners.base import FineTuner, InPlace
+from lft.finetuners.lstm import CoordinateLSTM
 from lft.learner import Learner
 from lft.meta.estimators.base import Estimate, Progress, capped, weights
 from lft.tasks.base import TaskFamily
-from lft.types import Params, State, TaskBatch
+from lft.types import Params, State, TaskBatch, flatten, unflatten
 
 
 class Evolution:
@@ -58,10 +60,12 @@ class PairLosses(NamedTuple):
 
 
 class SideBySide:
-    """One fine-tuner for each task; its state is the list of theirs."""
+    """One fine-tuner for each task; its state is the list of theirs, which a step overwrites."""
 
     def __init__(self, tuners: Sequence[FineTuner]) -> None:
         self.tuners = tuners
+        self.steps = [t.advance if isinstance(t, InPlace) else t.step for t in tuners]
+        self.by_coordinate = all(isinstance(tuner, CoordinateLSTM) for tuner in tuners)
 
     def start(self, params: Params) -> list[State]:
         """Each fine-tuner's state before the first step."""
@@ -71,12 +75,16 @@ class SideBySide:
         self, state: list[State], params: Params, grads: Params
     ) -> tuple[list[State], Params]:
         """One step; see :class:`lft.finetuners.base.FineTuner`."""
+        if self.by_coordinate and len(params) > 1:
+            # One leaf in place of many: the same update with a tenth of the calls.
+            one, of_one = ({"theta": flatten(p).view(len(state), -1)} for p in (params, grads))
+            state, moved = self.step(state, one, of_one)
+            return state, unflatten(moved["theta"].flatten(), params)
         made = [
-            tuner.step(state[i], _task(params, i), _task(grads, i))
-            for i, tuner in enumerate(self.tuners)
+            step(state[i], _task(params, i), _task(grads, i)) for i, step in enumerate(self.steps)
         ]
-        moved = {name: torch.cat([step[1][name] for step in made]) for name in params}
-        return [step[0] for step in made], moved
+        moved = {name: torch.cat([point[name] for _, point in made]) for name in params}
+        return [kept for kept, _ in made], moved
 
 
 def _task(params: Params, index: int) -> Params:
@@ -142,7 +150,8 @@ def run_pair(
     w = weights(learner, begin)
     again = generator.clone_state()
     losses, ends = [], []
-    for sign, point, random in ((1, start.plus, again), (-1, start.minus, generator)):
+    for sign, begun, random in ((1, start.plus, again), (-1, start.minus, generator)):
+        point = Point(begun.params, tree_map_only(Tensor, torch.Tensor.clone, begun.state))
         tuner = SideBySide([learner.tuner(one) for one in perturbed(meta, noise, sign)])
         total = torch.zeros(n, device=query.x.device)
         points = adapt(
