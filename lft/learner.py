@@ -98,7 +98,7 @@ class Learner:
         return self.experiment.training.evolution.sigma
 
     def at(self, meta_batch: int) -> Learner:
-        """The learner of one meta-batch: with its number of steps, and in a warm start joint data."""
+        """The learner of one meta-batch: its number of steps, and joint data in a warm start."""
         training = self.experiment.training
         learner = self
         if self.method.learns_finetuner and meta_batch < training.warm_start:

@@ -21,8 +21,8 @@ from lft.errors import Diverged, Interrupted, UsageError
 from lft.finetuners.gradient_descent import Adam, AdamState
 from lft.learner import Learner
 from lft.memory import MemoryMeter
-from lft.metagradient import meta_gradient
 from lft.meta.estimators.base import norm, step_weights, weights
+from lft.metagradient import meta_gradient
 from lft.progress import scalars, track
 from lft.records import HISTORY_COLUMNS, manifest, write_json, write_rows
 from lft.seeding import generator
@@ -229,8 +229,8 @@ def _meta_train(
         scalars(events, state.step) as show,
     ):
         if not state.history:
-            found = validate(learner, state.meta, run, families)
-            state.history.append([0, "+".join(names), found.outer, *_numbers(found)])
+            start = validate(learner, state.meta, run, families)
+            state.history.append([0, "+".join(names), start.outer, *_numbers(start)])
         while state.step < total:
             name = names[state.step % len(names)]
             loss = _meta_batch(learner, run, name, families[name], state, total)

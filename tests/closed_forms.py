@@ -71,3 +71,23 @@ class Elementwise:
 
     def metrics(self, params: Params, batch: Batch) -> dict[str, Tensor]:
         return {"loss": self.loss(params, batch)}
+
+
+class LearnedRate:
+    """θ ← θ − r g with the step size r as the only meta-parameter; a learned fine-tuner.
+
+    On least squares every outer loss is a polynomial in r.
+    """
+
+    def __init__(self, weights: Params, settings: Any) -> None:
+        self.rate = weights["rate"]
+
+    @staticmethod
+    def initial(settings: Any, generator: Generator) -> Params:
+        return {"rate": torch.tensor(0.3)}
+
+    def start(self, params: Params) -> None:
+        """Keeps no state."""
+
+    def step(self, state: None, params: Params, grads: Params) -> tuple[None, Params]:
+        return None, {name: params[name] - self.rate * grads[name] for name in params}

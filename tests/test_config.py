@@ -190,21 +190,34 @@ def test_a_missing_key_is_named(tmp_path: Path) -> None:
 
 
 BAD_OVERRIDES = {
-    "training.second_ordr": (
+    "training.estimatr": (
         "exact",
-        ": unknown key 'training.second_ordr'; did you mean 'second_order'?",
+        ": unknown key 'training.estimatr'; did you mean 'estimator'?",
+    ),
+    "training.second_order": (
+        "exact",
+        ": unknown key 'training.second_order'; it is now called 'training.estimator'",
     ),
     "trainin.steps": (4, ": unknown key 'trainin.steps'; did you mean 'training'?"),
     "training.steps.more": (4, ": unknown key 'training.steps.more'"),
     "title.0": ("x", ": unknown key 'title.0'"),
     "training.steps": (3, ": training: steps (3) must be a multiple of segment (2)"),
-    "training.second_order": (
+    "training.estimator": (
         "exakt",
-        ": training.second_order: input should be 'exact' or 'dropped' (given: 'exakt')",
+        ": training.estimator: input should be 'exact', 'dropped', 'evolution', 'pes' or 'mixed' "
+        "(given: 'exakt')",
     ),
+    "training.curriculum": ([2, 6], ": training: curriculum must end with steps (4), not with 6"),
     "training": (5, ": training: input should be a valid dictionary"),
     "families.sine.hidden": ([0], ": families.sine.hidden.0: input should be greater than or"),
 }
+
+
+def test_the_former_name_of_the_estimator_is_explained(tmp_path: Path) -> None:
+    values = changed(profile_values(), experiments__sine__training__second_order="exact")
+    assert refusal(yaml.safe_dump(values), tmp_path) == (
+        "experiments.sine.training: second_order is now called estimator; write estimator: exact"
+    )
 
 
 @pytest.mark.parametrize("key", sorted(BAD_OVERRIDES))
@@ -223,16 +236,16 @@ def test_a_variant_with_the_name_of_a_method_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_variant_changes_what_it_says_and_nothing_else() -> None:
-    changes = {"training.second_order": "exact", "families.sine.support": 9}
+    changes = {"training.estimator": "exact", "families.sine.support": 9}
     variant = {"method": "lft", "label": "Bold", "set": changes}
     experiment = tiny_profile(experiments__sine__variants={"bold": variant}).experiment("sine")
     bold = experiment.for_method("bold")
-    assert bold.training.second_order == "exact"
+    assert bold.training.estimator == "exact"
     assert bold.families["sine"].support == 9
     assert experiment.base_method("bold") is METHODS["lft"]
     restored = changed(
         bold.model_dump(),
-        training__second_order="dropped",
+        training__estimator="dropped",
         families__sine__support=4,
         variants=experiment.model_dump()["variants"],
     )

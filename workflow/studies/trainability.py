@@ -169,8 +169,8 @@ def _history(path: Path) -> dict[str, Any]:
         "median_loss": _short(statistics.median(losses)) if losses else None,
         "exploded": _short(sum(f > 10 * start for f in late) / len(late)) if late else None,
         "validations": [
-            [int(row.meta_step), _short(row.validation), _short(row.error), _short(row.outer)]
-            for row in validated.itertuples()
+            [int(row[0]), *map(_short, row[1:])]
+            for row in validated[["meta_step", "validation", "error", "outer"]].to_numpy()
         ],
     }
 

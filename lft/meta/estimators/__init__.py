@@ -15,6 +15,8 @@ from lft.meta.estimators.reptile import Reptile
 from lft.tasks.base import TaskFamily
 from lft.types import Params, TaskBatch
 
+__all__ = ["ESTIMATORS", "Estimate", "Estimator", "Progress", "meta_gradient"]
+
 ESTIMATORS: dict[str, Estimator] = {
     "exact": Exact(),
     "dropped": Dropped(),

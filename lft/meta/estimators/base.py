@@ -85,7 +85,7 @@ def segment_weights(
 
 
 def weights(learner: Learner, begin: int) -> list[float]:
-    """w_k of the segment after ``begin`` steps; MAML-like methods see the last step only (eq. 1)."""
+    """w_k of the segment after ``begin`` steps; MAML-like methods see the last step (eq. 1)."""
     kind = learner.experiment.training.step_weights if learner.method.learns_finetuner else "final"
     return segment_weights(kind, learner.plan.steps, begin, learner.plan.segment)
 

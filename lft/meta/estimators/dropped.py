@@ -18,7 +18,7 @@ from lft.types import Batch, Params, TaskBatch, concatenate, flatten
 
 
 class Dropped:
-    """∇_φ Σ_k ⟨v_k, θ⁽ᵏ⁾(φ)⟩ with v_k = w_k ∇_θ f(θ⁽ᵏ⁾; outer data), inner gradients being constants.
+    """∇_φ Σ_k ⟨v_k, θ⁽ᵏ⁾(φ)⟩, v_k = w_k ∇_θ f(θ⁽ᵏ⁾; outer data), inner gradients being constants.
 
     Andrychowicz et al. (2016), sec. 2.1. Only the fine-tuner's own graph is needed: the trajectory
     is run without one, remembering the fine-tuner's inputs and v_k.

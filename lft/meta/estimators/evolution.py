@@ -71,9 +71,7 @@ class SideBySide:
         """Each fine-tuner's state before the first step."""
         return [tuner.start(_task(params, i)) for i, tuner in enumerate(self.tuners)]
 
-    def step(
-        self, state: list[State], params: Params, grads: Params
-    ) -> tuple[list[State], Params]:
+    def step(self, state: list[State], params: Params, grads: Params) -> tuple[list[State], Params]:
         """One step; see :class:`lft.finetuners.base.FineTuner`."""
         if self.by_coordinate and len(params) > 1:
             # One leaf in place of many: the same update with a tenth of the calls.
@@ -168,9 +166,7 @@ def run_pair(
 def contributions(losses: PairLosses, noise: Params, sigma: float) -> Params:
     """(F(φ + ε) − F(φ − ε)) ε / (2σ²) of every perturbation, each leaf (n, …)."""
     slopes = (losses.plus - losses.minus) / (2 * sigma**2)
-    return {
-        name: slopes.view(-1, *[1] * (leaf.dim() - 1)) * leaf for name, leaf in noise.items()
-    }
+    return {name: slopes.view(-1, *[1] * (leaf.dim() - 1)) * leaf for name, leaf in noise.items()}
 
 
 def average(of_each: Params) -> Params:

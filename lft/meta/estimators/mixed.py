@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Generator
 
@@ -67,12 +69,12 @@ class Mixed:
 def combined(one: Params, other: Params) -> Params:
     """Two sets of estimates of the same gradient, each leaf (B, …), by inverse variance."""
     spread, other_spread = spread_of_mean(one), spread_of_mean(other)
+    if not math.isfinite(spread):
+        return average(other)
+    if not math.isfinite(other_spread):
+        return average(one)
     share = other_spread / (spread + other_spread) if spread + other_spread > 0 else 0.5
-    if spread != spread or spread == float("inf"):
-        share = 0.0
     first, second = average(one), average(other)
-    if share == 0:
-        return second
     return {name: share * first[name] + (1 - share) * second[name] for name in first}
 
 
@@ -95,9 +97,7 @@ def _evolution(
     noise = perturbations(learner, meta, n_tasks * pairs, generator)
     params = {name: torch.cat([p.params[name] for p in points]) for name in points[0].params}
     start = repeated(Point(params, [point.state for point in points]), pairs)
-    losses, _ = run_pair(
-        learner, meta, noise, family, tasks, begin, Pair(start, start), generator
-    )
+    losses, _ = run_pair(learner, meta, noise, family, tasks, begin, Pair(start, start), generator)
     of_each = contributions(losses, noise, learner.sigma)
     return {name: leaf.unflatten(0, (n_tasks, pairs)).mean(1) for name, leaf in of_each.items()}
 

@@ -1,4 +1,4 @@
-"""Persistent evolution strategies: unbiased over whole trajectories, an update after each segment."""
+"""Persistent evolution strategies: an update after each segment, and no bias of truncation."""
 
 from __future__ import annotations
 
