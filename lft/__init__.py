@@ -6,11 +6,15 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from lft import _moved
+
 if TYPE_CHECKING:
     from lft import attacks as attacks
     from lft.pretrained import load as load
 
 __version__ = "0.1.0"
+
+_moved.install()
 
 __all__ = ["__version__", "attacks", "load"]
 

@@ -10,10 +10,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from lft.adapt import adapt
 from lft.config import AttackLoss
 from lft.errors import UsageError
-from lft.gradients import FirstOrder, Gradient, ZerothOrder
+from lft.meta.adapt import adapt
+from lft.meta.gradients import FirstOrder, Gradient, ZerothOrder
 from lft.pretrained import Pretrained, load
 from lft.seeding import generator
 from lft.tasks.attack import Perturbation

@@ -76,7 +76,7 @@ def data(source: str, profile: ProfileFile = QUICK, results: Results = None) -> 
 @app.command()
 def victim(source: str, profile: ProfileFile = QUICK, results: Results = None) -> None:
     """Train the LeNet-5 victim of an image source."""
-    from lft.world import make_victim
+    from lft.tasks.build import make_victim
 
     settings, folder = _load(profile, results)
     make_victim(settings, source, folder)
@@ -96,7 +96,7 @@ def train(
     ] = None,
 ) -> None:
     """Meta-train a method on a mixture of families, e.g. lft train attack mnist+cifar10 lft."""
-    from lft.metatrain import train_seeds
+    from lft.meta.train import train_seeds
 
     settings, folder = _load(profile, results)
     runs = [_run(settings, experiment, trained_on, method, order, number) for number in seed]
@@ -114,7 +114,7 @@ def evaluate(
 ) -> None:
     """Measure trained methods, all seeds, on the test tasks of every mixture."""
     from lft.config import ALL
-    from lft.evaluate import evaluate as measure
+    from lft.meta.evaluate import evaluate as measure
 
     settings, folder = _load(profile, results)
     known = settings.experiment(experiment).methods[0] if method == ALL else method
@@ -139,7 +139,7 @@ def theory(experiment: str, profile: ProfileFile = QUICK, results: Results = Non
 @app.command()
 def search(profile: ProfileFile = QUICK, results: Results = None) -> None:
     """Write search.csv: which hyper-parameters did best on meta-validation tasks."""
-    from lft.report.search import write_search
+    from lft.results.search import write_search
 
     write_search(*_load(profile, results))
 
@@ -147,7 +147,7 @@ def search(profile: ProfileFile = QUICK, results: Results = None) -> None:
 @app.command()
 def aggregate(profile: ProfileFile = QUICK, results: Results = None) -> None:
     """Join all measurements: measurements.csv, cells.csv and theory.csv."""
-    from lft.report.aggregate import aggregate as join
+    from lft.results.aggregate import aggregate as join
 
     join(*_load(profile, results))
 
@@ -273,7 +273,7 @@ def crate(
 ) -> None:
     """Pack a finished run with its provenance as a Workflow Run RO-Crate."""
     from lft.config import load_profile
-    from lft.crate import write_crate
+    from lft.results.crate import write_crate
 
     settings = load_profile(profile or Path(results.resolve().name))
     path = output or results.resolve().with_name(f"{results.resolve().name}.crate.zip")
@@ -292,9 +292,9 @@ def compare(
     """Put the measurements of two result folders side by side and say whether they agree."""
     from rich.console import Console
 
-    from lft.records import write_rows
     from lft.report.compare import as_table
     from lft.report.compare import compare as compared
+    from lft.results.records import write_rows
 
     frame = compared(a, b)
     if output:
@@ -320,7 +320,7 @@ def cost(
     from rich.console import Console
 
     from lft.config import load_profile
-    from lft.report import cost as costs
+    from lft.results import cost as costs
 
     settings = load_profile(profile or Path(results.name))
     base = costs.measured(settings, results)

@@ -1,7 +1,7 @@
 """The method table: what is meta-learned, by which fine-tuner, on which data.
 
 Everything that differs between MAML, L2O, LFT, their relatives and hand-designed
-optimizers is a row here; the loops in :mod:`lft.adapt` and :mod:`lft.metatrain` are shared.
+optimizers is a row here; the loops in :mod:`lft.meta.adapt` and :mod:`lft.meta.train` are shared.
 This module does not import torch, so the report and the workflow can read the table too.
 """
 
@@ -28,7 +28,7 @@ class Method:
         learns: what meta-training changes. ``step_size`` methods are not meta-trained:
             their step size is picked from a grid on meta-validation tasks.
         tuner: fine-tuner of the inner loop: ``sgd``, ``adam``, ``lstm``, or a learned one of one's
-            own, as ``module:class`` (:class:`lft.finetuners.learned.LearnedTuner`).
+            own, as ``module:class`` (:class:`lft.finetuners.registry.LearnedTuner`).
         outer: data of the outer loss; ``joint`` joins support and query for both loops (L2O).
         meta_gradient: ``exact`` keeps second-order terms, ``dropped`` treats the inner gradient
             as a constant input, ``reptile`` moves towards the fine-tuned parameters and

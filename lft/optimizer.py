@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 from lft.config import ZerothOrderSettings
 from lft.errors import UsageError
 from lft.finetuners.base import FineTuner
-from lft.gradients import ZerothOrder
+from lft.meta.gradients import ZerothOrder
 from lft.seeding import generator
 from lft.types import Batch, Params
 
@@ -123,7 +123,7 @@ class LearnedOptimizer(Optimizer):
 
 
 class _Probe:
-    """The loss of :class:`lft.gradients.ZerothOrder`: a closure, asked at one point after another.
+    """The loss of :class:`lft.meta.gradients.ZerothOrder`: a closure, asked at point after point.
 
     Attributes:
         losses: at every point of the last call, the unshifted parameters first.

@@ -1,5 +1,5 @@
 """Places that several modules share: shipped files, and files of a result folder
-(:mod:`lft.records` lists all of the latter)."""
+(:mod:`lft.results.records` lists all of the latter)."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from torch import Generator, Tensor
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from lft.config import LSTMSettings
-from lft.finetuners.learned import LearnedTuner, learned_tuner
+from lft.finetuners.registry import LearnedTuner, learned_tuner
 from lft.methods import Method
 from lft.seeding import generator
 from lft.tasks.base import TaskFamily
@@ -24,7 +24,7 @@ SHAPES: dict[str, tuple[int, ...]] = {"matrix": (3, 2), "vector": (4,), "scalar"
 
 
 def check_fine_tuner(tuner: type[LearnedTuner] | Method) -> None:
-    """Check a learned fine-tuner against :class:`lft.finetuners.learned.LearnedTuner`.
+    """Check a learned fine-tuner against :class:`lft.finetuners.registry.LearnedTuner`.
 
     Args:
         tuner: the class, or the row of the method table that names it.

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from lft.gradients import value_and_grad
+from lft.meta.gradients import value_and_grad
 from lft.types import Batch, Params, TaskBatch
 
 STEPS, STEP_SIZE = 3, 0.1

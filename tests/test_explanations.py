@@ -9,15 +9,15 @@ import pandas as pd
 import pytest
 import torch
 
-from lft.adapt import adapt
 from lft.config import load_profile
 from lft.finetuners.base import FineTuner
 from lft.finetuners.gradient_descent import SGD, Adam
-from lft.gradients import FirstOrder
+from lft.meta.adapt import adapt
+from lft.meta.gradients import FirstOrder
 from lft.seeding import generator
 from lft.tasks.base import TaskFamily
+from lft.tasks.build import build_families
 from lft.types import Params, TaskBatch
-from lft.world import build_families
 
 ROOT = Path(__file__).resolve().parents[1]
 REFERENCE = ROOT / "results/reference"

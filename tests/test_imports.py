@@ -14,22 +14,20 @@ import lft
 ROOT = Path(lft.__file__).parent
 
 LAYERS = (
-    {"lft.errors", "lft.memory", "lft.paths", "lft.seeding"},
-    {"lft.atomic"},
-    {"lft.records", "lft.methods", "lft.plugins", "lft.progress"},
-    {"lft.config", "lft.types", "lft.weights"},
-    {"lft.device", "lft.native"},
+    {"lft._moved", "lft.errors", "lft.paths", "lft.seeding"},
+    {"lft.storage"},
+    {"lft.methods", "lft.plugins"},
+    {"lft.config", "lft.types"},
+    {"lft.runtime", "lft.kernels", "lft.results"},
     {"lft.data"},
-    {"lft.tasks", "lft.finetuners"},
-    {"lft.gradients"},
-    {"lft.adapt", "lft.optimizer", "lft.testing"},
+    {"lft.finetuners"},
+    {"lft.tasks"},
+    {"lft.meta"},
+    {"lft.optimizer", "lft.testing"},
     {"lft.pretrained"},
     {"lft.attacks"},
     {"lft.art", "lft"},
-    {"lft.learner"},
-    {"lft.compiled"},
-    {"lft.metagradient", "lft.checkpoint", "lft.world"},
-    {"lft.metatrain", "lft.evaluate", "lft.theory", "lft.report", "lft.crate"},
+    {"lft.theory", "lft.report"},
     {"lft.scaffold"},
     {"lft.cli"},
 )
@@ -84,7 +82,9 @@ def modules_after(code: str) -> set[str]:
 
 
 def test_the_contract_is_light() -> None:
-    light = modules_after("import lft.config, lft.methods, lft.records, lft.seeding, lft.cli")
+    light = modules_after(
+        "import lft.config, lft.methods, lft.results.records, lft.seeding, lft.cli"
+    )
     assert not light & {"torch", "pandas", "matplotlib", "scipy"}
 
 

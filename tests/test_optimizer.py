@@ -10,12 +10,12 @@ import torch
 from torch import Tensor, nn
 
 import lft
-from lft.adapt import adapt
 from lft.config import LSTMSettings, SineFamily, ZerothOrderSettings
 from lft.errors import UsageError
 from lft.finetuners.gradient_descent import SGD
 from lft.finetuners.lstm import CoordinateLSTM, init_weights
-from lft.gradients import FirstOrder, ZerothOrder
+from lft.meta.adapt import adapt
+from lft.meta.gradients import FirstOrder, ZerothOrder
 from lft.optimizer import LearnedOptimizer
 from lft.seeding import generator
 from lft.tasks.sine import Sine

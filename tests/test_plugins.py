@@ -129,7 +129,7 @@ def test_the_workflow_depends_on_the_source_of_plug_ins(tmp_path: Path, registry
     assert reference == "momentum:METHOD"
     names = [path.name for path in plugins.source_files(reference)]
     assert names == ["__init__.py", "tuner.py"]
-    assert plugins.source_files("lft.records:manifest")
+    assert plugins.source_files("lft.results.records:manifest")
 
 
 def test_loading_a_profile_does_not_import_torch(tmp_path: Path) -> None:

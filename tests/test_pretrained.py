@@ -16,20 +16,20 @@ from safetensors.torch import save_file
 from tiny import tiny_profile, write_images
 
 import lft
-from lft.adapt import adapt
 from lft.config import AttackLoss, LSTMSettings, Run, SineFamily
 from lft.errors import UsageError
-from lft.evaluate import evaluate
 from lft.finetuners.lstm import CoordinateLSTM, init_weights
-from lft.gradients import FirstOrder
-from lft.metatrain import train
+from lft.meta.adapt import adapt
+from lft.meta.evaluate import evaluate
+from lft.meta.gradients import FirstOrder
+from lft.meta.train import train
 from lft.pretrained import Pretrained, available, save
 from lft.pretrained.export import from_run
-from lft.records import read_json, write_json
+from lft.results.records import read_json, write_json
 from lft.seeding import generator
+from lft.storage.tensors import below, load_tensors, save_tensors
+from lft.tasks.build import make_victim
 from lft.tasks.sine import Sine
-from lft.weights import below, load_tensors, save_tensors
-from lft.world import make_victim
 
 PROFILE = tiny_profile(
     seeds=[1],

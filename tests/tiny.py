@@ -12,7 +12,7 @@ from lft.config import Experiment, Profile
 from lft.data import ImageSet
 from lft.paths import data_path
 from lft.seeding import generator
-from lft.weights import save_tensors
+from lft.storage.tensors import save_tensors
 
 CLASSES = ("bar", "cross", "dot")
 

@@ -69,7 +69,7 @@ class Profile(Settings):
     seeds_per_job: Literal["one", "all"] = "one"
     #: that an evaluation job measures; ``all`` starts the program once for all methods of a mixture
     methods_per_job: Literal["one", "all"] = "one"
-    kernel: Literal["auto", "fused", "torch"] = "auto"  #: see :data:`lft.native.Kernel`
+    kernel: Literal["auto", "fused", "torch"] = "auto"  #: see :data:`lft.kernels.build.Kernel`
     partition: Literal["disjoint", "paper"] = "disjoint"
     validation_share: Fraction = 0.2  #: of the training images, for meta-validation (disjoint)
     checkpoint_seconds: Annotated[float, Field(gt=0)] = 60.0

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from lft.config import Source
 from lft.errors import UsageError
-from lft.weights import load_tensors, save_tensors
+from lft.storage.tensors import load_tensors, save_tensors
 
 
 class Split(NamedTuple):

@@ -12,10 +12,10 @@ import math
 import torch
 from torch import Generator, Tensor
 
-from lft import native
 from lft.config import LSTMSettings
-from lft.finetuners import fused
-from lft.native import Kernel
+from lft.kernels import build as native
+from lft.kernels import lstm as fused
+from lft.kernels.build import Kernel
 from lft.types import Params, flatten, unflatten
 
 

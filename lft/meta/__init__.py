@@ -1,0 +1,1 @@
+"""Meta-learning: the inner loop, meta-gradients, the outer loop and evaluation."""

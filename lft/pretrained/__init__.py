@@ -24,11 +24,11 @@ from lft.config import (
 )
 from lft.errors import UsageError, suggestion
 from lft.finetuners.base import FineTuner
-from lft.finetuners.learned import learned_tuner
+from lft.finetuners.registry import learned_tuner
 from lft.methods import get_method
 from lft.optimizer import LearnedOptimizer
+from lft.storage.tensors import load_tensors, save_tensors
 from lft.types import Params, State
-from lft.weights import load_tensors, save_tensors
 
 FOLDER = Path(__file__).parent
 """The fine-tuners that come with the package."""

@@ -9,8 +9,8 @@ from lft.config import ALL, Run
 from lft.errors import UsageError
 from lft.methods import get_method
 from lft.pretrained import Card, Pretrained
-from lft.records import Measurement, measurements_of, read_json, read_rows
-from lft.weights import below, load_tensors
+from lft.results.records import Measurement, measurements_of, read_json, read_rows
+from lft.storage.tensors import below, load_tensors
 
 
 def from_run(

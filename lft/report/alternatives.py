@@ -12,8 +12,8 @@ import pandas as pd
 
 from lft.config import Experiment, Profile
 from lft.paths import kept_alternatives
-from lft.records import ALTERNATIVE_COLUMNS, read_rows, write_rows
 from lft.report.tables import Builder, Metric, judged_by, metric_of
+from lft.results.records import ALTERNATIVE_COLUMNS, read_rows, write_rows
 
 
 def write_alternatives(profile: Profile, results: Path) -> None:

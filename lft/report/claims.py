@@ -16,15 +16,6 @@ from lft.config import Order, Profile, Run, Settings, explain, read_yaml
 from lft.errors import UsageError, suggestion
 from lft.methods import METHODS
 from lft.paths import shipped
-from lft.records import (
-    CELL_COLUMNS,
-    CLAIM_COLUMNS,
-    THEORY_COLUMNS,
-    Measurement,
-    read_json,
-    read_rows,
-    write_rows,
-)
 from lft.report import theory_tests
 from lft.report.statistics import (
     NOTHING,
@@ -34,6 +25,15 @@ from lft.report.statistics import (
     mean_interval,
     paired,
     unpaired,
+)
+from lft.results.records import (
+    CELL_COLUMNS,
+    CLAIM_COLUMNS,
+    THEORY_COLUMNS,
+    Measurement,
+    read_json,
+    read_rows,
+    write_rows,
 )
 
 REFERENCE = shipped("workflow", "reference")

@@ -10,8 +10,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from lft.errors import UsageError
-from lft.records import SUMMARY_COLUMNS, read_rows
 from lft.report.statistics import Interval, holm, mean_interval, unpaired
+from lft.results.records import SUMMARY_COLUMNS, read_rows
 
 KEYS = ["experiment", "trained_on", "tested_on", "method", "order", "metric"]
 ALPHA = 0.05

@@ -15,17 +15,8 @@ import pandas as pd
 import yaml
 from markupsafe import Markup
 
-from lft.atomic import write_text
 from lft.config import Experiment, Profile, Run
 from lft.errors import UsageError
-from lft.records import (
-    CELL_COLUMNS,
-    CLAIM_COLUMNS,
-    SUMMARY_COLUMNS,
-    THEORY_COLUMNS,
-    read_json,
-    read_rows,
-)
 from lft.report.alternatives import effects, found_alternatives
 from lft.report.claims import REFERENCE, SHARES
 from lft.report.interactive import curves, library, specification
@@ -40,6 +31,15 @@ from lft.report.theory_tests import (
     gradient_missing,
     share_below_bound,
 )
+from lft.results.records import (
+    CELL_COLUMNS,
+    CLAIM_COLUMNS,
+    SUMMARY_COLUMNS,
+    THEORY_COLUMNS,
+    read_json,
+    read_rows,
+)
+from lft.storage.atomic import write_text
 
 PAPER_FIGURES = {
     "figure-2": "Figure 2",

@@ -10,20 +10,20 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from lft.atomic import atomic_folder
 from lft.config import Experiment, Profile
 from lft.methods import Method
-from lft.records import (
+from lft.report.claims import load_paper
+from lft.report.statistics import NOTHING, Interval, mean_interval
+from lft.report.style import ORDERS, Style
+from lft.report.templates import render
+from lft.results.records import (
     CELL_COLUMNS,
     SUMMARY_COLUMNS,
     read_json,
     read_rows,
     write_frame,
 )
-from lft.report.claims import load_paper
-from lft.report.statistics import NOTHING, Interval, mean_interval
-from lft.report.style import ORDERS, Style
-from lft.report.templates import render
+from lft.storage.atomic import atomic_folder
 
 STEP = 100
 """The paper's tables are taken after this many fine-tuning steps."""

@@ -6,8 +6,8 @@ import re
 from pathlib import Path
 from typing import Literal
 
-from lft.atomic import atomic_folder
 from lft.errors import UsageError
+from lft.storage.atomic import atomic_folder
 
 Kind = Literal["method", "task", "figure"]
 

@@ -7,7 +7,7 @@ from torch import Generator, Tensor
 
 from lft.config import ClassificationFamily
 from lft.data import ImageSet
-from lft.native import Kernel
+from lft.kernels.build import Kernel
 from lft.tasks.base import Differentiated, Phase
 from lft.tasks.networks import CNN, MLP, Network
 from lft.tasks.pools import Pools

@@ -10,9 +10,10 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional
 
-from lft import native
-from lft.native import Kernel
-from lft.tasks import fused_cnn, fused_mlp
+from lft.kernels import build as native
+from lft.kernels import cnn as fused_cnn
+from lft.kernels import mlp as fused_mlp
+from lft.kernels.build import Kernel
 from lft.types import Batch, Params, TaskBatch
 
 
@@ -29,12 +30,12 @@ class Network(Protocol):
         """Mean cross-entropy of each task (B,)."""
 
     def loss_and_gradients(self, params: Params, batch: Batch) -> tuple[Tensor, Params] | None:
-        """See :func:`lft.native.loss_and_gradients`; None where no kernel applies."""
+        """See :func:`lft.kernels.build.loss_and_gradients`; None where no kernel applies."""
 
     def descend(
         self, params: Params, tasks: TaskBatch, steps: int, step_size: float
     ) -> tuple[Tensor, Params, Params] | None:
-        """See :func:`lft.native.descend`; None where no kernel applies."""
+        """See :func:`lft.kernels.build.descend`; None where no kernel applies."""
 
 
 def cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
@@ -53,7 +54,7 @@ class MLP:
 
     Args:
         widths: input, hidden and output widths.
-        kernel: ``torch`` is the plain path, else :mod:`lft.tasks.fused_mlp` where it applies.
+        kernel: ``torch`` is the plain path, else :mod:`lft.kernels.mlp` where it applies.
     """
 
     def __init__(self, widths: tuple[int, ...], kernel: Kernel = "auto") -> None:
@@ -126,7 +127,7 @@ class CNN:
         shape: channels, height and width of the images.
         channels: output channels of each convolution.
         outputs: width of the linear layer.
-        kernel: ``torch`` is the plain path, else :mod:`lft.tasks.fused_cnn` where it applies.
+        kernel: ``torch`` is the plain path, else :mod:`lft.kernels.cnn` where it applies.
     """
 
     def __init__(

@@ -6,7 +6,7 @@ import torch
 from torch import Generator, Tensor
 
 from lft.config import SineFamily
-from lft.native import Kernel
+from lft.kernels.build import Kernel
 from lft.tasks.base import Differentiated, Phase
 from lft.tasks.networks import MLP
 from lft.types import Batch, Params, TaskBatch

@@ -9,13 +9,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from lft import native
 from lft.config import VictimSettings
 from lft.data import ImageSet
 from lft.errors import UsageError
-from lft.native import Kernel
+from lft.kernels import build as native
+from lft.kernels import lenet as fused_lenet
+from lft.kernels.build import Kernel
 from lft.seeding import generator, seed_from
-from lft.tasks import fused_lenet
 
 
 def pooled_convolution(x: Tensor, layer: nn.Conv2d) -> Tensor:
@@ -44,7 +44,7 @@ class LeNet5(nn.Module):
     Args:
         shape: channels, height and width.
         n_classes: outputs.
-        kernel: ``torch`` is the plain path, else :mod:`lft.tasks.fused_lenet` where it applies,
+        kernel: ``torch`` is the plain path, else :mod:`lft.kernels.lenet` where it applies,
             which is where the convolutions' weights are constants.
 
     Raises:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lft.config import Profile
-from lft.records import THEORY_COLUMNS, manifest, write_json, write_rows
+from lft.results.records import THEORY_COLUMNS, manifest, write_json, write_rows
 from lft.theory import statement1, theorem1, vanishing
 
 

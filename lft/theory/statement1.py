@@ -21,18 +21,18 @@ import torch
 from torch import Generator, Tensor
 from torch.func import jacrev, vmap
 
-from lft.adapt import Point
 from lft.config import Profile
-from lft.gradients import value_and_grad
-from lft.learner import Learner
-from lft.meta.estimators.base import Progress
-from lft.metagradient import meta_gradient, step_weights
+from lft.meta.adapt import Point
+from lft.meta.estimators import meta_gradient
+from lft.meta.estimators.base import Progress, step_weights
+from lft.meta.gradients import value_and_grad
+from lft.meta.learner import Learner
 from lft.methods import get_method
 from lft.seeding import generator
 from lft.tasks.attack import Attack
 from lft.tasks.base import TaskFamily
+from lft.tasks.build import build_families
 from lft.types import Batch, Params, TaskBatch, flatten, unflatten
-from lft.world import build_families
 
 
 def recursion(

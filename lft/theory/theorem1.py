@@ -29,19 +29,20 @@ from typing import Any, NamedTuple
 import torch
 from torch import Generator, Tensor
 
-from lft.adapt import Point, adapt
 from lft.config import GapSettings, Profile
-from lft.gradients import FirstOrder, value_and_grad
-from lft.learner import Learner
-from lft.metagradient import inputs_to_meta, step_weights
+from lft.meta.adapt import Point, adapt
+from lft.meta.estimators.base import step_weights
+from lft.meta.estimators.dropped import inputs_to_meta
+from lft.meta.gradients import FirstOrder, value_and_grad
+from lft.meta.learner import Learner
 from lft.seeding import generator
+from lft.storage.tensors import below, load_tensors
 from lft.tasks.attack import Attack
 from lft.tasks.base import Objective, TaskFamily
+from lft.tasks.build import build_families
 from lft.tasks.classification import Classification
 from lft.tasks.sine import Sine
 from lft.types import Batch, Params, flatten
-from lft.weights import below, load_tensors
-from lft.world import build_families
 
 SIGMA_EXAMPLES = 4
 """Examples (per class, at most) from which the variance of per-example gradients is estimated."""

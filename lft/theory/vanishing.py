@@ -13,12 +13,12 @@ from typing import Any
 import torch
 
 from lft.config import Profile
-from lft.learner import Learner
-from lft.metagradient import meta_gradient
+from lft.meta.estimators import meta_gradient
+from lft.meta.learner import Learner
 from lft.seeding import generator
+from lft.storage.tensors import below, load_tensors
+from lft.tasks.build import build_families
 from lft.types import flatten
-from lft.weights import below, load_tensors
-from lft.world import build_families
 
 
 def measure(profile: Profile, experiment: str, results: Path) -> Iterator[tuple[Any, ...]]:

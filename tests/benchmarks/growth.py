@@ -20,10 +20,10 @@ import torch
 from matplotlib.figure import Figure
 
 from lft.config import load_profile
-from lft.learner import Learner
-from lft.memory import MemoryMeter
-from lft.metagradient import meta_gradient
-from lft.records import write_rows
+from lft.meta.estimators import meta_gradient
+from lft.meta.learner import Learner
+from lft.results.records import write_rows
+from lft.runtime.memory import MemoryMeter
 from lft.seeding import generator
 from lft.tasks.sine import Sine
 

@@ -17,10 +17,10 @@ import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 from torch import Tensor
 
-from lft.adapt import adapt
 from lft.config import LSTMSettings, SineFamily
 from lft.finetuners.lstm import CoordinateLSTM, init_weights, preprocess
-from lft.gradients import FirstOrder, value_and_grad
+from lft.meta.adapt import adapt
+from lft.meta.gradients import FirstOrder, value_and_grad
 from lft.seeding import generator
 from lft.tasks.sine import Sine
 from lft.types import Batch, Params, flatten, unflatten

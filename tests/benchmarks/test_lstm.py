@@ -20,10 +20,10 @@ import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 from torch import Generator, Tensor
 
-from lft import native
 from lft.config import LSTMSettings
-from lft.finetuners import fused
 from lft.finetuners.lstm import init_weights, preprocess
+from lft.kernels import build as native
+from lft.kernels import lstm as fused
 
 STEPS, P, SCALE = 20, 10.0, 0.1
 SIZES = (784, 7_840, 30_000, 100_000)
@@ -189,7 +189,7 @@ _PEAK = """
 import re, sys, torch
 from pathlib import Path
 from tests.benchmarks import test_lstm as benchmark
-from lft import native
+from lft.kernels import build as native
 torch.set_num_threads(1)
 native.available(torch.device("cpu"), torch.float32)
 competitor = getattr(benchmark, sys.argv[1])

@@ -12,7 +12,6 @@ import functools
 import os
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 import pytest
@@ -23,9 +22,9 @@ from torch.func import functional_call, grad, grad_and_value, vmap
 from torch.nn import functional
 
 from lft.config import load_profile
-from lft.learner import Learner
-from lft.metagradient import meta_gradient
-from lft.native import Kernel
+from lft.kernels.build import Kernel
+from lft.meta.estimators import meta_gradient
+from lft.meta.learner import Learner
 from lft.seeding import generator
 from lft.tasks.sine import Sine
 from lft.types import Batch, Params, TaskBatch
@@ -75,13 +74,8 @@ def plain(case: Problem) -> Result:
     return _package(case, "torch")
 
 
-def compiled(case: Problem) -> Result:
-    """The same through ``torch.compile``, as in long runs."""
-    return _package(case, "torch", compiled=True)
-
-
-def _package(case: Problem, kernel: Kernel, *, compiled: bool = False) -> Result:
-    rule = replace(learner(), compiled=compiled)
+def _package(case: Problem, kernel: Kernel) -> Result:
+    rule = learner()
     tasks = TaskBatch(Batch(case.x, case.y), Batch(case.query_x, case.query_y))
     meta = {f"init/{name}": leaf for name, leaf in case.init.items()}
     segment = meta_gradient(rule, meta, family(kernel), tasks, None, generator("unused"))
@@ -250,7 +244,6 @@ def one_core() -> None:
 COMPETITORS = [
     native_kernel,
     plain,
-    compiled,
     jax,
     vmapped,
     explicit_loop,
@@ -276,5 +269,5 @@ def test_meta_gradient(
     for name, leaf in expected.items():
         assert (grads[name] - leaf).norm() <= 1e-4 * leaf.norm()
     benchmark.group = f"MAML, {TASKS} sine tasks, {STEPS} steps, second order"
-    fast = competitor in (native_kernel, plain, jax, compiled)
+    fast = competitor in (native_kernel, plain, jax)
     benchmark.pedantic(competitor, args=(case,), rounds=200 if fast else 8, warmup_rounds=2)

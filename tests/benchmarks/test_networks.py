@@ -17,7 +17,7 @@ from torch import Generator, Tensor
 from torch.func import grad, grad_and_value, vmap
 from torch.nn import functional
 
-from lft.gradients import value_and_grad
+from lft.meta.gradients import value_and_grad
 from lft.tasks.networks import CNN, cross_entropy
 from lft.tasks.victim import LeNet5
 from lft.types import Batch, Params, TaskBatch

@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from lft.report.aggregate import aggregate
 from lft.report.alternatives import write_alternatives
 from lft.report.claims import write_claims
 from lft.report.figures import draw_figures
 from lft.report.page import write_page
 from lft.report.tables import write_tables
+from lft.results.aggregate import aggregate
 
-sys.path.append(str(Path(__file__).parents[1] / "report"))
+sys.path.append(str(Path(__file__).parents[1]))
 from synthetic import report_profile, write_results
 
 STEPS = [aggregate, write_tables, write_claims, write_alternatives, draw_figures, write_page]

@@ -19,7 +19,7 @@ import pytest
 import yaml
 from checkout import ROOT, SNAKEMAKE, copy_checkout
 
-from lft.weights import load_tensors
+from lft.storage.tensors import load_tensors
 
 SCRIPT = Path(__file__).with_name("slurm")
 SUBMIT = [SNAKEMAKE, "--profile", "site", "--config", "profile=test.yaml"]

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from lft.data import load
 from lft.data.images import Arrays, Split, save
 from lft.errors import UsageError
-from lft.weights import save_tensors
+from lft.storage.tensors import save_tensors
 
 
 def split(labels, shape=(1, 2, 3)):

@@ -15,7 +15,6 @@ from synthetic import paper_level, report_profile
 
 from lft.config import Profile, Run
 from lft.errors import UsageError
-from lft.records import CLAIM_COLUMNS, Measurement, read_rows, write_rows
 from lft.report.claims import (
     REFERENCE,
     CellClaim,
@@ -26,6 +25,7 @@ from lft.report.claims import (
     load_paper,
     write_claims,
 )
+from lft.results.records import CLAIM_COLUMNS, Measurement, read_rows, write_rows
 
 Make = Callable[..., Path]
 

@@ -17,8 +17,8 @@ from synthetic import paper_level, report_profile, write_results
 from lft.cli import main
 from lft.config import Profile, Run
 from lft.errors import UsageError
-from lft.report.aggregate import aggregate
 from lft.report.compare import KEYS, as_table, compare
+from lft.results.aggregate import aggregate
 
 Make = Callable[..., Path]
 

@@ -20,15 +20,15 @@ from synthetic import NASTY, report_profile, write_results
 
 from lft.config import Profile
 from lft.errors import UsageError
-from lft.records import CLAIM_COLUMNS, read_rows, write_json
 from lft.report import figures
-from lft.report.aggregate import aggregate
 from lft.report.alternatives import write_alternatives
 from lft.report.claims import write_claims
 from lft.report.figures import draw_figures
 from lft.report.page import inline, write_page
 from lft.report.tables import write_tables
 from lft.report.templates import render
+from lft.results.aggregate import aggregate
+from lft.results.records import CLAIM_COLUMNS, read_rows, write_json
 
 VOID = {"meta", "link", "img", "br", "hr", "input"}
 

@@ -12,13 +12,13 @@ import pytest
 from synthetic import report_profile, write_results
 
 from lft.config import Profile
-from lft.records import ALTERNATIVE_COLUMNS, CLAIM_COLUMNS, read_rows
-from lft.report.aggregate import aggregate
 from lft.report.alternatives import effects, found_alternatives, write_alternatives
 from lft.report.claims import write_claims
 from lft.report.figures import Drawing, build_figures, draw_figures
 from lft.report.page import write_page
 from lft.report.tables import build_tables, write_tables
+from lft.results.aggregate import aggregate
+from lft.results.records import ALTERNATIVE_COLUMNS, CLAIM_COLUMNS, read_rows
 
 CSV = 1e-5
 """summary.csv keeps seven significant digits."""

@@ -10,7 +10,6 @@ import pandas as pd
 import pytest
 from synthetic import report_profile, theory_rows
 
-from lft.records import THEORY_COLUMNS
 from lft.report.statistics import Finding
 from lft.report.theory_tests import (
     TESTS,
@@ -21,6 +20,7 @@ from lft.report.theory_tests import (
     share_below_bound,
     sweep,
 )
+from lft.results.records import THEORY_COLUMNS
 
 
 def rows(*experiments: str, seeds: tuple[int, ...] = (0, 1, 2), **truth: Any) -> pd.DataFrame:

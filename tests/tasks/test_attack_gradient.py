@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import Generator
 
-from lft import native
 from lft.config import AttackFamily
 from lft.data import ImageSet
-from lft.gradients import value_and_grad
+from lft.kernels import build as native
+from lft.meta.gradients import value_and_grad
 from lft.tasks.attack import Attack
 from lft.tasks.pools import Pools
 from lft.tasks.victim import LeNet5

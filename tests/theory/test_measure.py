@@ -13,8 +13,8 @@ from tiny import tiny_profile
 
 from lft.config import Profile, Run
 from lft.errors import UsageError
-from lft.metatrain import train
-from lft.records import THEORY_COLUMNS, read_json
+from lft.meta.train import train
+from lft.results.records import THEORY_COLUMNS, read_json
 from lft.theory import measure
 
 

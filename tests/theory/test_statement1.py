@@ -24,8 +24,9 @@ from lft.config import (
     SineFamily,
     ZerothOrderSettings,
 )
-from lft.learner import Learner
-from lft.metagradient import meta_gradient, step_weights
+from lft.meta.estimators import meta_gradient
+from lft.meta.estimators.base import step_weights
+from lft.meta.learner import Learner
 from lft.methods import METHODS
 from lft.seeding import generator
 from lft.tasks.attack import Attack

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from lft.config import ClassificationFamily, GapSettings, SineFamily
 from lft.errors import UsageError
-from lft.gradients import value_and_grad
-from lft.learner import Learner
+from lft.meta.gradients import value_and_grad
+from lft.meta.learner import Learner
 from lft.methods import METHODS
 from lft.seeding import generator
 from lft.tasks.base import TaskFamily

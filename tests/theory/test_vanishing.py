@@ -13,13 +13,13 @@ from tiny import tiny_profile
 
 from lft.config import Profile, Run
 from lft.errors import UsageError
-from lft.gradients import value_and_grad
-from lft.learner import Learner
-from lft.metatrain import train
+from lft.meta.gradients import value_and_grad
+from lft.meta.learner import Learner
+from lft.meta.train import train
 from lft.seeding import generator
+from lft.storage.tensors import below, load_tensors, save_tensors
+from lft.tasks.build import build_families
 from lft.theory.vanishing import measure, unrolled
-from lft.weights import below, load_tensors, save_tensors
-from lft.world import build_families
 
 VALUE, STEPS, METHOD = -1, 5, 3
 """Places in a row of THEORY_COLUMNS."""

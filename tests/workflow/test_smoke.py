@@ -25,9 +25,9 @@ from rocrate_validator.services import validate
 from rocrate_validator.utils.http import HttpRequester
 
 from lft.config import Profile, load_profile
-from lft.crate import write_crate
 from lft.errors import UsageError
-from lft.report.cost import jobs, measured
+from lft.results.cost import jobs, measured
+from lft.results.crate import write_crate
 
 RESULTS = Path("results/smoke")
 SMOKE = "workflow/config/smoke.yaml"
@@ -136,7 +136,7 @@ def test_one_job_trains_all_seeds_if_asked_to(copied: Path) -> None:
 def test_report_never_trains(copied: Path) -> None:
     (copied / RESULTS / "report.html").unlink()
     shutil.rmtree(copied / ".snakemake" / "metadata")
-    (copied / "lft/adapt.py").touch()
+    (copied / "lft/meta/adapt.py").touch()
     assert planned(copied, "--", "report") == {"report": 1, "total": 1}
     done = snakemake(copied, "--", "report")
     assert done.returncode == 0, done.stdout

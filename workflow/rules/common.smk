@@ -41,22 +41,18 @@ def plugin_code(*groups):
 
 
 CODE_DATA = code("data/*.py")
-CODE_VICTIM = code("tasks/victim.py", "world.py")
-CODE_RUN = code(
-    "tasks/*.py", "tasks/*.cpp", "finetuners/*.py", "finetuners/*.cpp"
-) + code(
-    "adapt.py",
-    "device.py",
-    "gradients.py",
-    "learner.py",
+CODE_VICTIM = code("tasks/victim.py", "tasks/build.py")
+CODE_RUN = code("tasks/*.py", "finetuners/*.py", "kernels/*.py", "kernels/csrc/*") + code(
+    "meta/adapt.py",
+    "runtime/device.py",
+    "meta/gradients.py",
+    "meta/learner.py",
     "methods.py",
-    "native.py",
-    "world.py",
     "seeding.py",
     "types.py",
 )
 CODE_RUN += plugin_code("methods", "tasks")
-CODE_TRAIN = CODE_RUN + code("metatrain.py", "metagradient.py")
+CODE_TRAIN = CODE_RUN + code("meta/train.py", "meta/estimators/*.py")
 
 
 def run_of(wildcards):

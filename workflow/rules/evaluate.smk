@@ -2,7 +2,7 @@
 rule evaluate:
     input:
         CODE_RUN,
-        code("evaluate.py"),
+        code("meta/evaluate.py"),
         lambda w: [
             path
             for run in PROFILE.evaluated(run_of(w))

@@ -7,7 +7,7 @@ TEMPLATES = [
     for path in sorted(Path(CHECKOUT, "report_templates").glob("*"))
 ]
 CODE_REPORT = code(
-    "report/*.py", "report/figures/*.py", "records.py", "methods.py"
+    "report/*.py", "report/figures/*.py", "results/records.py", "methods.py"
 ) + plugin_code("figures")
 SUMMARY = [
     f"{RESULTS}/{name}.csv" for name in ("measurements", "summary", "cells", "theory")
@@ -23,7 +23,7 @@ KEPT_ALTERNATIVES = [
 
 rule aggregate:
     input:
-        code("report/aggregate.py", "records.py"),
+        code("results/aggregate.py", "results/records.py"),
         EVALUATIONS,
         THEORY,
     output:

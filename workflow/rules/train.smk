@@ -40,7 +40,7 @@ rule train:
 # A search meta-trains every combination and evaluates none: test tasks have no part in it.
 rule search:
     input:
-        code("report/search.py"),
+        code("results/search.py"),
         [f"{RESULTS}/{run.folder}/run.json" for run in RUNS],
     output:
         f"{RESULTS}/search.csv",

@@ -20,7 +20,6 @@ import torch
 from pydantic import Field, ValidationError
 from torch import Tensor
 
-from lft.adapt import adapt, parts
 from lft.config import AttackFamily, Profile, Run, load_profile
 from lft.config.base import Settings
 from lft.config.experiment import Variant
@@ -28,15 +27,16 @@ from lft.config.loading import read_yaml
 from lft.config.problems import explain
 from lft.data import prepare
 from lft.errors import UsageError
-from lft.learner import Learner
-from lft.metatrain import train
+from lft.meta.adapt import adapt, parts
+from lft.meta.learner import Learner
+from lft.meta.train import train
 from lft.paths import CHECKOUT, data_path, victim_path
-from lft.records import read_history, read_json, write_json
+from lft.results.records import read_history, read_json, write_json
 from lft.seeding import generator
+from lft.storage.tensors import below, load_tensors
 from lft.tasks.base import TaskFamily
+from lft.tasks.build import build_families, make_victim
 from lft.types import Params
-from lft.weights import below, load_tensors
-from lft.world import build_families, make_victim
 
 FOLDER = Path(__file__).parent
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from torch import Generator
 
-from lft.learner import Learner
 from lft.meta.estimators.base import Estimate, Estimator, Progress
 from lft.meta.estimators.dropped import Dropped
 from lft.meta.estimators.evolution import Evolution
@@ -12,6 +11,7 @@ from lft.meta.estimators.exact import Exact
 from lft.meta.estimators.mixed import Mixed
 from lft.meta.estimators.pes import PersistentEvolution
 from lft.meta.estimators.reptile import Reptile
+from lft.meta.learner import Learner
 from lft.tasks.base import TaskFamily
 from lft.types import Params, TaskBatch
 

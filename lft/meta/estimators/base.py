@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import torch
 from torch import Generator, Tensor
 
+from lft.meta.learner import Learner
+from lft.tasks.base import TaskFamily
 from lft.types import Params, TaskBatch
-
-if TYPE_CHECKING:
-    from lft.learner import Learner
-    from lft.tasks.base import TaskFamily
 
 
 class Progress(NamedTuple):
@@ -20,7 +18,7 @@ class Progress(NamedTuple):
 
     Attributes:
         step: fine-tuning steps made.
-        at: what the estimator needs to go on: the :class:`lft.adapt.Point` of B tasks for
+        at: what the estimator needs to go on: the :class:`lft.meta.adapt.Point` of B tasks for
             back-propagation, perturbed points and perturbations for PES.
     """
 

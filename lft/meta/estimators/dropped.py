@@ -7,12 +7,12 @@ from collections.abc import Sequence
 import torch
 from torch import Generator, Tensor
 
-from lft.adapt import Point, adapt
 from lft.finetuners.lstm import CoordinateLSTM
-from lft.gradients import FirstOrder, Gradient, value_and_grad
-from lft.learner import Learner
+from lft.meta.adapt import Point, adapt
 from lft.meta.estimators.base import Estimate, Progress, capped, gradient_of, slope, weights
 from lft.meta.estimators.exact import begun, detached
+from lft.meta.gradients import FirstOrder, Gradient, value_and_grad
+from lft.meta.learner import Learner
 from lft.tasks.base import Objective, TaskFamily
 from lft.types import Batch, Params, TaskBatch, concatenate, flatten
 

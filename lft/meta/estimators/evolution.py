@@ -9,11 +9,11 @@ import torch
 from torch import Generator, Tensor
 from torch.utils._pytree import tree_map_only
 
-from lft.adapt import Point, adapt
 from lft.finetuners.base import FineTuner, InPlace
 from lft.finetuners.lstm import CoordinateLSTM
-from lft.learner import Learner
+from lft.meta.adapt import Point, adapt
 from lft.meta.estimators.base import Estimate, Progress, capped, weights
+from lft.meta.learner import Learner
 from lft.tasks.base import TaskFamily
 from lft.types import Params, State, TaskBatch, flatten, unflatten
 

@@ -6,10 +6,9 @@ import torch
 from torch import Generator, Tensor
 from torch.utils._pytree import tree_map_only
 
-from lft import compiled
-from lft.adapt import Point, adapt
-from lft.learner import Learner
+from lft.meta.adapt import Point, adapt
 from lft.meta.estimators.base import Estimate, Progress, capped, gradient_of, weights
+from lft.meta.learner import Learner
 from lft.tasks.base import Differentiated, TaskFamily
 from lft.types import Params, TaskBatch
 
@@ -78,8 +77,6 @@ def _descend(
     """Gradient descent and its derivative without autograd, where that can be had."""
     if not learner.differentiates_descent:
         return None
-    arguments = start.params, tasks, learner.plan.segment, learner.step_size(meta)
-    found = family.descend(*arguments) if isinstance(family, Differentiated) else None
-    if found is None and learner.compiled:
-        return compiled.descend(family, *arguments)
-    return found
+    if not isinstance(family, Differentiated):
+        return None
+    return family.descend(start.params, tasks, learner.plan.segment, learner.step_size(meta))

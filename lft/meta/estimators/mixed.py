@@ -7,8 +7,7 @@ import math
 import torch
 from torch import Generator
 
-from lft.adapt import Point
-from lft.learner import Learner
+from lft.meta.adapt import Point
 from lft.meta.estimators.base import Estimate, Estimator, Progress
 from lft.meta.estimators.evolution import (
     Pair,
@@ -19,6 +18,7 @@ from lft.meta.estimators.evolution import (
     run_pair,
 )
 from lft.meta.estimators.exact import begun
+from lft.meta.learner import Learner
 from lft.tasks.base import TaskFamily
 from lft.types import Batch, Params, TaskBatch
 

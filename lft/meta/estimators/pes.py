@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from torch import Generator
 
-from lft.learner import Learner
 from lft.meta.estimators.base import Estimate, Progress
 from lft.meta.estimators.evolution import (
     average,
@@ -13,6 +12,7 @@ from lft.meta.estimators.evolution import (
     perturbations,
     run_pair,
 )
+from lft.meta.learner import Learner
 from lft.tasks.base import TaskFamily
 from lft.types import Params, TaskBatch
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Generator
 
-from lft.adapt import adapt
-from lft.learner import Learner
+from lft.meta.adapt import adapt
 from lft.meta.estimators.base import Estimate, Progress
 from lft.meta.estimators.exact import begun, detached
+from lft.meta.learner import Learner
 from lft.tasks.base import TaskFamily
 from lft.types import Params, TaskBatch
 

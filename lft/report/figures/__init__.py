@@ -12,9 +12,7 @@ import seaborn as sns
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from lft import plugins
-from lft.atomic import atomic_folder
 from lft.config import Profile
-from lft.records import write_frame, write_rows
 from lft.report.figures.base import Drawing, Measured
 from lft.report.figures.finetuning import (
     accuracy,
@@ -29,6 +27,8 @@ from lft.report.figures.support import support_sizes
 from lft.report.figures.theory import gaps, vanishing
 from lft.report.figures.training import histories
 from lft.report.style import CAPTION_COLUMNS, INK, RULE
+from lft.results.records import write_frame, write_rows
+from lft.storage.atomic import atomic_folder
 
 __all__ = ["BUILDERS", "Drawing", "Measured", "build_figures", "draw_figures"]
 

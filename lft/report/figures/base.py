@@ -15,8 +15,8 @@ from matplotlib.ticker import LogLocator, NullFormatter
 from numpy.typing import NDArray
 
 from lft.config import Profile
-from lft.records import SUMMARY_COLUMNS, THEORY_COLUMNS, read_rows
 from lft.report.style import Style
+from lft.results.records import SUMMARY_COLUMNS, THEORY_COLUMNS, read_rows
 
 PAPER_STEP = 100
 """Table 1 is taken after this many fine-tuning steps."""

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
 from lft.config import AttackFamily
-from lft.report.aggregate import measurements
 from lft.report.figures.base import Drawing, Measured, noted, subplots
 from lft.report.style import Style
+from lft.results.aggregate import measurements
 
 MOST_PICTURES = 6
 """Query images of a task that are shown."""

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 import pandas as pd
 
-from lft.records import read_history
 from lft.report.figures.base import Drawing, Measured, add_legend, noted, rows_with, subplots
 from lft.report.style import ORDERS
+from lft.results.records import read_history
 
 
 def histories(measured: Measured) -> Iterator[Drawing]:

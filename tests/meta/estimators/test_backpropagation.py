@@ -12,10 +12,10 @@ from closed_forms import Elementwise, LeastSquares
 from tiny import experiment_settings
 from torch import Generator, Tensor
 
-from lft import native
-from lft.adapt import Point, adapt
-from lft.learner import Learner
+from lft.kernels import build as native
+from lft.meta.adapt import Point, adapt
 from lft.meta.estimators import meta_gradient
+from lft.meta.learner import Learner
 from lft.methods import METHODS
 from lft.seeding import generator
 from lft.tasks.base import TaskFamily

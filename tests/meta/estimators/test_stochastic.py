@@ -18,7 +18,6 @@ from numpy.polynomial.hermite_e import hermegauss
 from tiny import experiment_settings
 from torch import Generator
 
-from lft.learner import Learner
 from lft.meta.estimators.base import Progress
 from lft.meta.estimators.dropped import Dropped
 from lft.meta.estimators.evolution import (
@@ -31,6 +30,7 @@ from lft.meta.estimators.evolution import (
 from lft.meta.estimators.exact import Exact, begun
 from lft.meta.estimators.mixed import Mixed, combined
 from lft.meta.estimators.pes import PersistentEvolution
+from lft.meta.learner import Learner
 from lft.methods import METHODS, Method
 from lft.seeding import generator
 from lft.types import Batch, Params, TaskBatch

@@ -1,0 +1,626 @@
+// Fused coordinate-wise LSTM for float32 on CPU; lft/kernels/lstm.py states the mathematics.
+//
+// A tile of TILE neighbouring coordinates goes through all layers (and, in the backward pass,
+// through all steps) while its activations stay in cache. Coordinates lie in the vector lanes.
+//
+// One step of one layer reads a panel of rows = in + H + 1 lines of TILE floats, [x; h; 1], so that
+// the gates are one matrix product W panel (the last column of W is the bias) and the gradient of W
+// is one product of the gates' gradients with the panel.
+
+#include <ATen/Parallel.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/empty_like.h>
+#include <torch/library.h>
+
+#include <algorithm>
+#include <cfloat>
+#include <cmath>
+#include <cstdint>
+#include <cstdlib>
+#include <memory>
+#include <vector>
+
+#if defined(__AVX__)
+#include <immintrin.h>
+#endif
+
+#include "common.h"
+
+namespace {
+
+using lft::in_blocks, lft::LANES, lft::vec, lft::vec_at;
+
+// ---- vectors
+
+// Register blocks; the gates and panels of GROUP steps fit the first-level cache.
+constexpr bool LARGE = lft::REGISTERS == 32;
+constexpr int VECTORS = LARGE ? 4 : 2, PANEL_ROWS = 5, OUTER_ROWS = 4,
+              OUTER_COLUMNS = LARGE ? 7 : 3, GROUP = LARGE ? 3 : 7;
+constexpr int TILE = LANES * VECTORS;
+// Weight gradients are sums over chunks of tiles, at most so many, at least so large. Both are
+// fixed, so that results do not depend on the number of threads.
+constexpr int64_t MAX_CHUNKS = 64, MIN_CHUNK = 256 / TILE;
+constexpr int64_t STEP_GRAIN = 8;   // tiles worth a thread in one step
+
+typedef int32_t ivec __attribute__((vector_size(LANES * sizeof(int32_t))));
+
+inline vec all(float x) { return x - vec{}; }
+
+inline float sum_of_lanes(float* x) {  // overwrites x
+  for (int half = LANES / 2; half > 0; half /= 2)
+    for (int k = 0; k < half; ++k) x[k] += x[k + half];
+  return x[0];
+}
+
+// The polynomial whose coefficients are given from the highest power of x down.
+template <class... Rest>
+inline vec polynomial(vec x, float first, Rest... rest) {
+  vec sum = all(first);
+  ((sum = sum * x + rest), ...);
+  return sum;
+}
+
+// Operations that compilers do not make of plain expressions. All keep NaN. exp_minus(x) is e^-x,
+// by minimax polynomials of relative error 8e-8.
+#if defined(__AVX512F__)
+inline vec clamp(vec x, float low, float high) {  // min and max return their second operand for NaN
+  return _mm512_min_ps(all(high), _mm512_max_ps(all(low), x));
+}
+inline vec reciprocal(vec x) {
+  const vec r = _mm512_rcp14_ps(x);
+  return r + r * (1.0f - x * r);  // Newton: 14 -> 24 bits
+}
+inline vec exp_minus(vec x) {
+  const vec y = _mm512_min_ps(all(126.0f), x * -1.44269504f);
+  const vec r = _mm512_reduce_ps(y, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);  // y - floor(y)
+  return _mm512_scalef_ps(polynomial(r, 1.87757668e-3f, 8.98934009e-3f, 5.58263181e-2f, 0.240153617f,
+                                     0.693153073f, 0.999999925f), y);
+}
+#else
+#if defined(__AVX__)
+inline vec clamp(vec x, float low, float high) {  // likewise
+  return _mm256_min_ps(all(high), _mm256_max_ps(all(low), x));
+}
+#else
+inline vec clamp(vec x, float low, float high) {
+  x = x < low ? all(low) : x;
+  return x > high ? all(high) : x;
+}
+#endif
+inline vec reciprocal(vec x) { return 1.0f / x; }
+inline vec exp_minus(vec x) {
+  const vec y = clamp(x, -87.0f, 87.0f) * -1.44269504f;
+  const vec shifted = y + 12582912.0f;  // 1.5 * 2^23 leaves the nearest integer in the low bits
+  const vec r = y - (shifted - 12582912.0f);
+  const vec fraction = polynomial(r, 1.32764720e-3f, 9.67554133e-3f, 5.55071327e-2f, 0.240221197f,
+                                  0.693146967f, 1.00000007f);
+  return (vec)((ivec)fraction + ((ivec)shifted << 23));
+}
+#endif
+
+// 1 / (1 + exp(-x))
+inline vec sigmoid(vec x) { return reciprocal(1.0f + exp_minus(x)); }
+
+// Eigen's rational approximation, relative error 3e-7.
+inline vec tanh(vec x) {
+  x = clamp(x, -7.9f, 7.9f);
+  const vec s = x * x;
+  const vec p = polynomial(s, 1.394553628e-8f, 2.102733560e-5f, 3.520756727e-3f, 1.340216100e-1f, 1.0f);
+  const vec q = polynomial(s, 8.015776984e-7f, 3.326951409e-4f, 2.597254514e-2f, 4.673548340e-1f, 1.0f);
+  return x * p * reciprocal(q);
+}
+
+// Natural logarithm of positive normal numbers (Cephes logf); infinity stays infinite.
+inline vec log(vec x) {
+  const ivec bits = (ivec)x;
+  const ivec exponent = (bits - 0x3f3504f3) >> 23;  // x = 2^exponent m, m in [sqrt(1/2), sqrt(2))
+  const vec m = (vec)(bits - (exponent << 23)) - 1.0f;
+  const vec p = polynomial(m, 7.0376836292e-2f, -1.1514610310e-1f, 1.1676998740e-1f,
+                           -1.2420140846e-1f, 1.4249322787e-1f, -1.6668057665e-1f,
+                           2.0000714765e-1f, -2.4999993993e-1f, 3.3333331174e-1f);
+  const vec fraction = m + m * m * (p * m - 0.5f);
+  return x > FLT_MAX ? x : fraction + __builtin_convertvector(exponent, vec) * 0.693147181f;
+}
+
+// ---- weights
+
+struct Layer {
+  int64_t in, hidden, rows;
+  std::vector<float> packed;  // [unit][row of the panel][gate i, f, g, o]
+
+  Layer(const at::Tensor& w_ih, const at::Tensor& w_hh, const at::Tensor& bias)
+      : in(w_ih.size(1)), hidden(w_hh.size(1)), rows(in + hidden + 1), packed(4 * hidden * rows) {
+    const float* from[] = {w_ih.const_data_ptr<float>(), w_hh.const_data_ptr<float>(),
+                           bias.const_data_ptr<float>()};
+    for_each_weight([&](int tensor, int64_t k, int64_t row, int64_t unit, int gate) {
+      packed[(unit * rows + row) * 4 + gate] = from[tensor][k];
+    });
+  }
+
+  // Calls f(tensor, k, row, unit, gate) for every weight: element k of w_ih (0), w_hh (1) or b (2).
+  template <class F>
+  void for_each_weight(const F& f) const {
+    for (int gate = 0; gate < 4; ++gate)
+      for (int64_t unit = 0; unit < hidden; ++unit) {
+        const int64_t r = gate * hidden + unit;
+        for (int64_t c = 0; c < in; ++c) f(0, r * in + c, c, unit, gate);
+        for (int64_t c = 0; c < hidden; ++c) f(1, r * hidden + c, in + c, unit, gate);
+        f(2, r, in + hidden, unit, gate);
+      }
+  }
+};
+
+struct Network {
+  std::vector<Layer> layers;
+  int64_t hidden;
+  const float* out_w;
+  float out_b, scale, inverse_p, threshold, inverse_threshold;
+
+  // weights: w_ih, w_hh, b of each layer, then out.w, out.b
+  Network(const std::vector<at::Tensor>& weights, double p, double scale)
+      : hidden(weights[1].size(1)),
+        out_w(weights[weights.size() - 2].const_data_ptr<float>()),
+        out_b(*weights.back().const_data_ptr<float>()),
+        scale(scale),
+        inverse_p(1 / p),
+        threshold(std::exp(-p)),
+        inverse_threshold(std::exp(p)) {
+    for (size_t k = 0; k + 2 < weights.size(); k += 3)
+      layers.emplace_back(weights[k], weights[k + 1], weights[k + 2]);
+  }
+
+  int64_t n_weights() const {
+    int64_t n = hidden + 1;
+    for (const Layer& layer : layers) n += layer.packed.size();
+    return n;
+  }
+
+  // Andrychowicz et al. (2016), appendix A.
+  void preprocess(const float* gradient, float* panel) const {
+    for (int v = 0; v < TILE; v += LANES) {
+      const vec g = vec_at(gradient + v), size = g < 0.0f ? -g : g;
+      const auto large = size >= threshold;
+      vec_at(panel + v) = large ? log(size) * inverse_p : all(-1.0f);
+      vec_at(panel + TILE + v) =
+          large ? (g < 0.0f ? all(-1.0f) : all(1.0f)) : g * inverse_threshold;
+    }
+  }
+
+  // scale (w_out . h + b_out)
+  void output(const float* h, float* update) const {
+    for (int v = 0; v < TILE; v += LANES) {
+      vec sum = all(out_b);
+      for (int64_t j = 0; j < hidden; ++j) sum += out_w[j] * vec_at(h + j * TILE + v);
+      vec_at(update + v) = scale * sum;
+    }
+  }
+};
+
+// ---- a tile's activations
+
+// What one layer reads and computes in one step.
+struct Frame {
+  float* panel;   // (in + H + 1, TILE): input, h before the step, ones
+  float* cell;    // (H, TILE): c before the step
+  float* gates;   // (H, 4, TILE): activations of i, f, g, o; backward overwrites them by gradients
+  float* tanh_c;  // (H, TILE): tanh of c after the step
+};
+
+// The gates of the unit and lanes at a place in (H, TILE); one gate follows the other after TILE.
+float* gates_at(const Frame& frame, int64_t place) {
+  return frame.gates + 4 * (place / TILE) * TILE + place % TILE;
+}
+
+struct Free {
+  void operator()(float* p) const { std::free(p); }
+};
+
+// Frames of all layers for a number of steps, and whatever else a thread needs for one tile.
+class Scratch {
+ public:
+  Scratch(const Network& net, int64_t steps, int64_t extra_floats) : layers_(net.layers.size()) {
+    stride = 0;
+    for (const Layer& layer : net.layers) stride += (layer.rows + 6 * layer.hidden) * TILE;
+    float* p = memory(steps * stride + extra_floats);
+    frames_.resize(steps * layers_);
+    for (size_t k = 0; k < frames_.size(); ++k) {
+      const Layer& layer = net.layers[k % layers_];
+      Frame& frame = frames_[k];
+      frame.panel = p;
+      frame.cell = frame.panel + layer.rows * TILE;
+      frame.gates = frame.cell + layer.hidden * TILE;
+      frame.tanh_c = frame.gates + 4 * layer.hidden * TILE;
+      p = frame.tanh_c + layer.hidden * TILE;
+      std::fill_n(frame.panel + (layer.rows - 1) * TILE, TILE, 1.0f);
+    }
+    extra = p;
+  }
+  const Frame* operator[](int64_t step) const { return &frames_[step * layers_]; }
+
+  int64_t stride;  // floats from one step to the next
+  float* extra;
+
+ private:
+  // Kept by each thread between calls: mapping fresh pages costs more than a small step.
+  static float* memory(int64_t floats) {
+    thread_local std::unique_ptr<float, Free> kept;
+    thread_local int64_t size = 0;
+    if (floats > size) {
+      size = 0;
+      const size_t bytes = (floats * sizeof(float) + 63) / 64 * 64;
+      kept.reset(static_cast<float*>(std::aligned_alloc(64, bytes)));
+      TORCH_CHECK_WITH(OutOfMemoryError, kept, "no memory for ", bytes,
+                       " bytes of LSTM activations");
+      size = floats;
+    }
+    return kept.get();
+  }
+
+  size_t layers_;
+  std::vector<Frame> frames_;
+};
+
+// The coordinates of one tile in rows of n floats; lanes beyond the last coordinate are zero.
+struct Window {
+  int64_t n, first, count;
+  Window(int64_t n, int64_t tile)
+      : n(n), first(tile * TILE), count(std::min<int64_t>(TILE, n - first)) {}
+
+  // Whole tiles move by vectors: what is soon read as a vector must not be written in smaller parts.
+  void load(const float* row, float* tile) const {
+    if (count == TILE) {
+      for (int v = 0; v < TILE; v += LANES) vec_at(tile + v) = vec_at(row + first + v);
+    } else {
+      std::fill_n(tile, TILE, 0.0f);
+      std::copy_n(row + first, count, tile);
+    }
+  }
+  void store(const float* tile, float* row) const {
+    if (count == TILE)
+      for (int v = 0; v < TILE; v += LANES) vec_at(row + first + v) = vec_at(tile + v);
+    else
+      std::copy_n(tile, count, row + first);
+  }
+  // Rows of a large state are too many for the processor to foresee where each is read on.
+  void load_ahead(const float* row) const {
+    for (int v = 0; v < TILE; v += 16) __builtin_prefetch(row + first + 2 * TILE + v);
+  }
+  // state: (2, layers, H, n)
+  void load_state(const float* state, const Network& net, const Frame* frames) const {
+    for_each_unit(net, frames, [&](int64_t k, int64_t units, float* h, float* c) {
+      load_ahead(state + k * n);
+      load_ahead(state + (units + k) * n);
+      load(state + k * n, h);
+      load(state + (units + k) * n, c);
+    });
+  }
+  void store_state(float* state, const Network& net, const Frame* frames) const {
+    for_each_unit(net, frames, [&](int64_t k, int64_t units, const float* h, const float* c) {
+      store(h, state + k * n);
+      store(c, state + (units + k) * n);
+    });
+  }
+
+ private:
+  // Calls f(k, number of units, h, c) for unit k of all layers' units.
+  template <class F>
+  static void for_each_unit(const Network& net, const Frame* frames, const F& f) {
+    const int64_t hidden = net.hidden, layers = net.layers.size();
+    for (int64_t l = 0, k = 0; l < layers; ++l)
+      for (int64_t j = 0; j < hidden; ++j, ++k)
+        f(k, layers * hidden, frames[l].panel + (net.layers[l].in + j) * TILE,
+          frames[l].cell + j * TILE);
+  }
+};
+
+// ---- forward
+
+// out (hidden, 4, TILE) = W panel
+void multiply(const Layer& layer, const float* panel, float* out) {
+  const float* w = layer.packed.data();
+  const int64_t inputs = layer.rows - 1;
+  for (int64_t j = 0; j < layer.hidden; ++j, w += 4 * layer.rows, out += 4 * TILE) {
+    const float* bias = w + 4 * inputs;
+    vec sum[4][VECTORS];
+    for (int k = 0; k < 4; ++k)
+      for (vec& lanes : sum[k]) lanes = all(bias[k]);
+    for (int64_t row = 0; row < inputs; ++row)
+      for (int k = 0; k < 4; ++k)
+        for (int v = 0; v < VECTORS; ++v)
+          sum[k][v] += w[4 * row + k] * vec_at(panel + row * TILE + v * LANES);
+    for (int k = 0; k < 4; ++k)
+      for (int v = 0; v < VECTORS; ++v) vec_at(out + k * TILE + v * LANES) = sum[k][v];
+  }
+}
+
+// One layer, one step; h goes to h_next and, as input of the layer above, to h_above (may be null).
+// Two loops, so that the processor overlaps the long chains of operations of neighbouring lanes.
+void forward(const Layer& layer, const Frame& now, float* h_next, float* h_above, float* c_next) {
+  multiply(layer, now.panel, now.gates);
+  for (int64_t place = 0; place < layer.hidden * TILE; place += LANES) {
+    float* gates = gates_at(now, place);
+    const vec i = sigmoid(vec_at(gates)), f = sigmoid(vec_at(gates + TILE)),
+              g = tanh(vec_at(gates + 2 * TILE)), o = sigmoid(vec_at(gates + 3 * TILE));
+    vec_at(gates) = i;
+    vec_at(gates + TILE) = f;
+    vec_at(gates + 2 * TILE) = g;
+    vec_at(gates + 3 * TILE) = o;
+    vec_at(c_next + place) = f * vec_at(now.cell + place) + i * g;
+  }
+  for (int64_t place = 0; place < layer.hidden * TILE; place += LANES) {
+    const vec tanh_c = tanh(vec_at(c_next + place)), o = vec_at(gates_at(now, place) + 3 * TILE);
+    vec_at(now.tanh_c + place) = tanh_c;
+    vec_at(h_next + place) = o * tanh_c;
+    if (h_above) vec_at(h_above + place) = o * tanh_c;
+  }
+}
+
+// All layers, one step, from the frames of this step to those of the next.
+void forward(const Network& net, const float* gradient, const Frame* now, const Frame* next) {
+  net.preprocess(gradient, now[0].panel);
+  for (size_t l = 0; l < net.layers.size(); ++l) {
+    const Layer& layer = net.layers[l];
+    float* h_above = l + 1 < net.layers.size() ? now[l + 1].panel : nullptr;
+    forward(layer, now[l], next[l].panel + layer.in * TILE, h_above, next[l].cell);
+  }
+}
+
+const float* top_h(const Network& net, const Frame* frames) {
+  return frames[net.layers.size() - 1].panel + net.layers.back().in * TILE;
+}
+
+// ---- backward
+
+// Gradients of one step: in d_h (with respect to h after the step) and d_c, out gates' gradients
+// (in place of the gates) and d_c with respect to c before the step.
+void backward_gates(int64_t hidden, const Frame& now, const float* d_h, float* d_c) {
+  for (int64_t place = 0; place < hidden * TILE; place += LANES) {
+    float* gates = gates_at(now, place);
+    const vec i = vec_at(gates), f = vec_at(gates + TILE), g = vec_at(gates + 2 * TILE),
+              o = vec_at(gates + 3 * TILE);
+    const vec tanh_c = vec_at(now.tanh_c + place), dh = vec_at(d_h + place);
+    const vec dc = vec_at(d_c + place) + dh * o * (1.0f - tanh_c * tanh_c);
+    vec_at(gates) = dc * g * (i * (1.0f - i));
+    vec_at(gates + TILE) = dc * vec_at(now.cell + place) * (f * (1.0f - f));
+    vec_at(gates + 2 * TILE) = dc * i * (1.0f - g * g);
+    vec_at(gates + 3 * TILE) = dh * tanh_c * (o * (1.0f - o));
+    vec_at(d_c + place) = dc * f;
+  }
+}
+
+// Rows [begin, end) of W^T d_gates, handed to put(row, lane, vector).
+template <class Put>
+void backward_panel(const Layer& layer, const float* d_gates, int64_t begin, int64_t end,
+                    const Put& put) {
+  in_blocks<PANEL_ROWS>(begin, end, [&]<int N>(int64_t row) {
+    vec sum[N][VECTORS];
+    for (auto& of_row : sum)
+      for (vec& lanes : of_row) lanes = vec{};
+    for (int64_t j = 0; j < layer.hidden; ++j) {
+      const float* w = &layer.packed[(j * layer.rows + row) * 4];
+      for (int k = 0; k < 4; ++k)
+        for (int n = 0; n < N; ++n)
+          for (int v = 0; v < VECTORS; ++v)
+            sum[n][v] += w[4 * n + k] * vec_at(d_gates + (4 * j + k) * TILE + v * LANES);
+    }
+    for (int n = 0; n < N; ++n)
+      for (int v = 0; v < VECTORS; ++v) put(row + n, v * LANES, sum[n][v]);
+  });
+}
+
+// Lines of TILE floats, at first + step * stride + k * TILE for k < count.
+struct Rows {
+  const float* first;
+  int64_t stride, count;
+};
+
+// sums[r][c] += a[s][r] * b[s][c] over the steps s and the tile; lanes stay apart.
+template <int R>
+void outer_products(Rows a, Rows b, int64_t steps, float* sums) {
+  for (int64_t r = 0; r < a.count; r += R)
+    in_blocks<OUTER_COLUMNS>(0, b.count, [&]<int N>(int64_t c) {
+      vec sum[R][N];
+      for (int i = 0; i < R; ++i)
+        for (int n = 0; n < N; ++n) sum[i][n] = vec_at(sums + ((r + i) * b.count + c + n) * LANES);
+      for (int64_t s = 0; s < steps; ++s) {
+        const float* left = a.first + s * a.stride + r * TILE;
+        const float* right = b.first + s * b.stride + c * TILE;
+        for (int v = 0; v < TILE; v += LANES)
+          for (int n = 0; n < N; ++n)
+            for (int i = 0; i < R; ++i)
+              sum[i][n] += vec_at(left + i * TILE + v) * vec_at(right + n * TILE + v);
+      }
+      for (int i = 0; i < R; ++i)
+        for (int n = 0; n < N; ++n) vec_at(sums + ((r + i) * b.count + c + n) * LANES) = sum[i][n];
+    });
+}
+
+// A thread's memory for one tile of a segment.
+struct Segment {
+  const Network& net;
+  int64_t steps, state_floats;
+  Scratch frames;
+  float *d_update, *d_h, *d_c, *sums;
+
+  Segment(const Network& net, int64_t steps)
+      : net(net),
+        steps(steps),
+        state_floats(net.layers.size() * net.hidden * TILE),
+        frames(net, steps + 1, steps * TILE + 2 * state_floats + net.n_weights() * LANES),
+        d_update(frames.extra),
+        d_h(d_update + steps * TILE),
+        d_c(d_h + state_floats),
+        sums(d_c + state_floats) {}
+
+  void forward_steps(const Window& window, const float* start, const float* inputs) {
+    window.load_state(start, net, frames[0]);
+    for (int64_t t = 0; t < steps; ++t) {
+      float* gradient = d_update + t * TILE;  // not yet needed for its own purpose
+      window.load(inputs + t * window.n, gradient);
+      forward(net, gradient, frames[t], frames[t + 1]);
+    }
+  }
+
+  // Inlined, the loops of these two would share registers with what surrounds them: a tenth slower.
+  [[gnu::noinline]] void backward_steps(const Window& window, const float* cotangents) {
+    std::fill_n(d_h, 2 * state_floats, 0.0f);
+    const int64_t top = net.layers.size() - 1, line = net.hidden * TILE;
+    for (int64_t t = steps - 1; t >= 0; --t) {
+      float* d = d_update + t * TILE;
+      window.load(cotangents + t * window.n, d);
+      for (int v = 0; v < TILE; v += LANES) {
+        vec_at(d + v) *= net.scale;
+        for (int64_t j = 0; j < net.hidden; ++j)
+          vec_at(d_h + top * line + j * TILE + v) += net.out_w[j] * vec_at(d + v);
+      }
+      for (int64_t l = top; l >= 0; --l) {
+        const Layer& layer = net.layers[l];
+        const Frame& now = frames[t][l];
+        float *d_h_here = d_h + l * line, *d_h_below = d_h_here - line;
+        backward_gates(net.hidden, now, d_h_here, d_c + l * line);
+        backward_panel(layer, now.gates, l == 0 ? layer.in : 0, layer.in + net.hidden,
+                       [&](int64_t row, int lane, vec value) {
+                         if (row < layer.in)
+                           vec_at(d_h_below + row * TILE + lane) += value;
+                         else
+                           vec_at(d_h_here + (row - layer.in) * TILE + lane) = value;
+                       });
+      }
+    }
+  }
+
+  // Adds the weight gradients of steps [begin, end) to the sums.
+  [[gnu::noinline]] void add_weight_gradients(int64_t begin, int64_t end) {
+    float* to = sums;
+    for (size_t l = 0; l < net.layers.size(); ++l) {
+      const Layer& layer = net.layers[l];
+      const Frame& now = frames[begin][l];
+      const Rows d_gates{now.gates, frames.stride, 4 * net.hidden};
+      outer_products<OUTER_ROWS>(d_gates, {now.panel, frames.stride, layer.rows}, end - begin, to);
+      to += layer.packed.size() * LANES;
+    }
+    const Rows h{top_h(net, frames[begin + 1]), frames.stride, net.hidden + 1};
+    outer_products<1>({d_update + begin * TILE, TILE, 1}, h, end - begin, to);
+  }
+
+  void tile(const Window& window, const float* start, const float* inputs,
+            const float* cotangents) {
+    forward_steps(window, start, inputs);
+    backward_steps(window, cotangents);
+    for (int64_t t = 0; t < steps; t += GROUP) add_weight_gradients(t, std::min(t + GROUP, steps));
+  }
+};
+
+// ---- operators
+
+void check(const at::Tensor& tensor, at::IntArrayRef shape, const char* name) {
+  lft::check(tensor, shape, at::kFloat, "fused LSTM", name);
+}
+
+void check_network(const std::vector<at::Tensor>& weights, const at::Tensor& state, double p) {
+  TORCH_CHECK(p > 0 && p <= 80, "fused LSTM: p must be in (0, 80], not ", p);
+  TORCH_CHECK(
+      state.dim() == 4 && state.size(1) > 0 && int64_t(weights.size()) == 3 * state.size(1) + 2,
+      "fused LSTM: state must be (2, layers, hidden, n), with 3 weights for each layer and 2 for "
+      "the output, not of shape ",
+      state.sizes(), " with ", weights.size(), " weights");
+  const int64_t hidden = state.size(2);
+  check(state, {2, state.size(1), hidden, state.size(3)}, "state");
+  for (int64_t l = 0; l < state.size(1); ++l) {
+    check(weights[3 * l], {4 * hidden, l == 0 ? 2 : hidden}, "w_ih");
+    check(weights[3 * l + 1], {4 * hidden, hidden}, "w_hh");
+    check(weights[3 * l + 2], {4 * hidden}, "b");
+  }
+  check(weights[weights.size() - 2], {hidden}, "out.w");
+  check(weights.back(), {}, "out.b");
+}
+
+// Changes the state; returns the update.
+at::Tensor step(const std::vector<at::Tensor>& weights, at::Tensor& state,
+                const at::Tensor& gradient, double p, double scale) {
+  check_network(weights, state, p);
+  const int64_t n = state.size(3);
+  check(gradient, {n}, "gradient");
+  const Network net(weights, p, scale);
+  at::Tensor update = at::empty_like(gradient);
+  at::parallel_for(0, (n + TILE - 1) / TILE, STEP_GRAIN, [&](int64_t begin, int64_t end) {
+    Scratch frames(net, 2, TILE);
+    float* line = frames.extra;
+    for (int64_t k = begin; k < end; ++k) {
+      const Window window(n, k);
+      window.load_state(state.const_data_ptr<float>(), net, frames[0]);
+      window.load(gradient.const_data_ptr<float>(), line);
+      forward(net, line, frames[0], frames[1]);
+      net.output(top_h(net, frames[1]), line);
+      window.store(line, update.mutable_data_ptr<float>());
+      window.store_state(state.mutable_data_ptr<float>(), net, frames[1]);
+    }
+  });
+  return update;
+}
+
+std::vector<at::Tensor> segment_vjp(const std::vector<at::Tensor>& weights, const at::Tensor& start,
+                                    const at::Tensor& inputs, const at::Tensor& cotangents,
+                                    double p, double scale) {
+  check_network(weights, start, p);
+  const int64_t n = start.size(3), steps = inputs.size(0);
+  check(inputs, {steps, n}, "inputs");
+  check(cotangents, {steps, n}, "cotangents");
+  const Network net(weights, p, scale);
+  const int64_t tiles = (n + TILE - 1) / TILE;
+  const int64_t chunk = std::max((tiles + MAX_CHUNKS - 1) / MAX_CHUNKS, MIN_CHUNK);
+  const int64_t chunks = (tiles + chunk - 1) / chunk, n_weights = net.n_weights();
+  std::vector<float> partial(chunks * n_weights);
+  at::parallel_for(0, chunks, 1, [&](int64_t begin, int64_t end) {
+    Segment segment(net, steps);
+    for (int64_t k = begin; k < end; ++k) {
+      std::fill_n(segment.sums, n_weights * LANES, 0.0f);
+      for (int64_t tile = k * chunk; tile < std::min((k + 1) * chunk, tiles); ++tile)
+        segment.tile(Window(n, tile), start.const_data_ptr<float>(), inputs.const_data_ptr<float>(),
+                     cotangents.const_data_ptr<float>());
+      for (int64_t w = 0; w < n_weights; ++w)
+        partial[k * n_weights + w] = sum_of_lanes(segment.sums + w * LANES);
+    }
+  });
+  std::vector<double> total(n_weights);
+  for (int64_t k = 0; k < chunks; ++k)
+    for (int64_t w = 0; w < n_weights; ++w) total[w] += partial[k * n_weights + w];
+
+  std::vector<at::Tensor> gradients;
+  for (const at::Tensor& weight : weights) gradients.push_back(at::empty_like(weight));
+  const double* from = total.data();
+  for (size_t l = 0; l < net.layers.size(); ++l) {
+    const Layer& layer = net.layers[l];
+    float* to[3];
+    for (int k = 0; k < 3; ++k) to[k] = gradients[3 * l + k].mutable_data_ptr<float>();
+    layer.for_each_weight([&](int tensor, int64_t k, int64_t row, int64_t unit, int gate) {
+      to[tensor][k] = from[(4 * unit + gate) * layer.rows + row];
+    });
+    from += layer.packed.size();
+  }
+  std::copy_n(from, net.hidden, gradients[weights.size() - 2].mutable_data_ptr<float>());
+  *gradients.back().mutable_data_ptr<float>() = from[net.hidden];
+  return gradients;
+}
+
+}  // namespace
+
+TORCH_LIBRARY_FRAGMENT(lft, library) {
+  library.def(
+      "lstm_step_(Tensor[] weights, Tensor(a!) state, Tensor gradient, float p, float scale) -> "
+      "Tensor");
+  library.def(
+      "lstm_segment_vjp(Tensor[] weights, Tensor start, Tensor inputs, Tensor cotangents, "
+      "float p, float scale) -> Tensor[]");
+}
+
+TORCH_LIBRARY_IMPL(lft, CPU, library) {
+  library.impl("lstm_step_", step);
+  library.impl("lstm_segment_vjp", segment_vjp);
+}
+
+// Not differentiable: segment_vjp is the derivative, called by hand.
+TORCH_LIBRARY_IMPL(lft, Autograd, library) {
+  library.impl("lstm_step_", torch::CppFunction::makeFallthrough());
+  library.impl("lstm_segment_vjp", torch::CppFunction::makeFallthrough());
+}

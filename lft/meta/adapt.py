@@ -1,0 +1,69 @@
+"""The inner loop. Meta-training, evaluation and the theory all fine-tune through it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from lft.finetuners.base import FineTuner, InPlace
+from lft.meta.gradients import Gradient
+from lft.tasks.base import Objective
+from lft.types import Batch, Params, State, TaskBatch
+
+SIDE_BY_SIDE = 100_000
+"""Coordinates fine-tuned at once. An LSTM's state of so many, 8 MB at hidden size 10, stays in the
+processor's last cache; of far fewer, calls take longer than the arithmetic."""
+
+
+class Point(NamedTuple):
+    """Where fine-tuning stands: θ⁽ᵏ⁾, each (B, …), and the fine-tuner's state h⁽ᵏ⁾."""
+
+    params: Params
+    state: State
+
+
+def adapt(
+    family: Objective,
+    tuner: FineTuner,
+    start: Params | Point,
+    support: Batch,
+    *,
+    steps: int,
+    gradient: Gradient,
+) -> Iterator[Point]:
+    """Fine-tune B tasks side by side on their support sets (eq. 3).
+
+    Args:
+        family: defines the loss.
+        tuner: update rule.
+        start: θ⁽⁰⁾, or a point reached before, to go on from with the fine-tuner's state.
+        support: D^tr of each task, (B, n, …).
+        steps: K.
+        gradient: first-order or zeroth-order; whether it records a graph decides whether the
+            points can be differentiated through it.
+
+    Yields:
+        The point after each of the K steps. The next step may overwrite its state.
+    """
+    params, state = start if isinstance(start, Point) else (start, tuner.start(start))
+    step = tuner.step
+    if isinstance(tuner, InPlace):
+        state, step = state.clone(), tuner.advance
+    for _ in range(steps):
+        grads = gradient(family, params, support)
+        state, params = step(state, params, grads)
+        yield Point(params, state)
+
+
+def parts(tasks: TaskBatch, start: Params) -> Iterator[tuple[TaskBatch, Params]]:
+    """Many tasks and their θ⁽⁰⁾ in parts of at most :data:`SIDE_BY_SIDE` coordinates or one task.
+
+    The division depends on the shapes of θ alone, so that it is the same for every method.
+    """
+    n_tasks = len(tasks.query.x)
+    coordinates = sum(leaf[0].numel() for leaf in start.values())
+    size = max(1, SIDE_BY_SIDE // coordinates)
+    for begin in range(0, n_tasks, size):
+        part = slice(begin, begin + size)
+        batches = (Batch(batch.x[part], batch.y[part]) for batch in tasks)
+        yield TaskBatch(*batches), {name: leaf[part] for name, leaf in start.items()}

@@ -1,0 +1,1 @@
+"""Result folders: what a run leaves behind, who reads and who joins it."""

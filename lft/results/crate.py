@@ -1,0 +1,172 @@
+"""A finished run as a Workflow Run RO-Crate: results, settings and the workflow that made them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from lft.config import Profile
+from lft.errors import UsageError
+from lft.paths import shipped
+from lft.results.records import CELL_COLUMNS, read_json, read_rows
+from lft.storage.atomic import atomic_path
+
+if TYPE_CHECKING:
+    from rocrate.rocrate import ROCrate
+
+PROFILES = (
+    ("https://w3id.org/ro/wfrun/process/0.5", "Process Run Crate", "0.5"),
+    ("https://w3id.org/ro/wfrun/workflow/0.5", "Workflow Run Crate", "0.5"),
+    ("https://w3id.org/workflowhub/workflow-ro-crate/1.0", "Workflow RO-Crate", "1.0"),
+)
+"""Address, name and version of each profile that the crate conforms to."""
+
+REPORT = ("measurements.csv", "summary.csv", "cells.csv", "theory.csv", "claims.csv", "report.html")
+FOLDERS = ("tables", "figures", "runs", "theory", "victims")
+TYPES = {
+    "": "text/plain",
+    ".csv": "text/csv",
+    ".html": "text/html",
+    ".json": "application/json",
+    ".pdf": "application/pdf",
+    ".png": "image/png",
+    ".smk": "text/plain",
+    ".svg": "image/svg+xml",
+    ".tex": "application/x-tex",
+    ".yaml": "application/yaml",
+}
+"""Media types by suffix; anything else is application/octet-stream."""
+
+
+def write_crate(profile: Profile, results: Path, output: Path) -> None:
+    """Pack a finished run into a zip file that follows the Workflow Run Crate profile 0.5.
+
+    The crate has one action, the run of the workflow: its instrument is ``workflow/Snakefile``, its
+    object the resolved profile, its results are the report, tables, figures and measurements, and
+    every meta-training's weights, history and ``run.json``. Image data, logs and checkpoints stay
+    out: they are inputs with licences of their own, or no results.
+
+    Who ran it and when it began is not recorded, so the crate does not say it either.
+
+    Raises:
+        UsageError: the run is incomplete or another profile's, or the file cannot be written.
+    """
+    from rocrate.rocrate import ROCrate
+
+    _check_complete(profile, results)
+    ended = datetime.fromtimestamp((results / "report.html").stat().st_mtime, UTC)
+    commits = _commits(profile, results)
+    crate = ROCrate(version="1.1")
+    crate.name = f"lft-bench: {profile.title}"
+    crate.description = (
+        "Reproduction of Learned Fine-Tuner for Incongruous Few-Shot Learning (arXiv 2009.13714), "
+        f"profile {profile.name}, seeds {', '.join(map(str, profile.seeds))}."
+    )
+    crate.datePublished = ended
+    crate.license = _entity(
+        crate, "https://spdx.org/licenses/MIT", "CreativeWork", name="MIT License"
+    )
+    crate.root_dataset["conformsTo"] = [
+        _entity(crate, address, "CreativeWork", name=name, version=version)
+        for address, name, version in PROFILES
+    ]
+    workflow = _add_workflow(crate, ", ".join(commits))
+    with atomic_path(output) as temporary:
+        settings = temporary.with_suffix(".yaml")
+        try:
+            values = profile.model_dump(mode="json")
+            settings.write_text(yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
+            run = crate.add_action(
+                workflow,
+                identifier="#run",
+                object=_add_file(crate, settings, "profile.yaml", "Resolved settings of the run"),
+                result=_add_results(crate, results),
+                properties={
+                    "name": f"Run of the profile {profile.name}",
+                    "description": f"snakemake reproduce all --config profile={profile.name}",
+                    "endTime": ended.isoformat(timespec="seconds"),
+                    "actionStatus": "http://schema.org/CompletedActionStatus",
+                },
+            )
+            crate.root_dataset["mentions"] = run
+            crate.write_zip(temporary)
+        finally:
+            settings.unlink(missing_ok=True)
+
+
+def _check_complete(profile: Profile, results: Path) -> None:
+    """Refuse a run whose report or any of whose cells is not there."""
+    again = f"run snakemake reproduce all --config profile={profile.name}"
+    for name in (*REPORT, *FOLDERS):
+        if not (results / name).exists():
+            raise UsageError(f"{results / name} is missing: the run is incomplete; {again}")
+    cells = read_rows(results / "cells.csv", CELL_COLUMNS)
+    planned = Counter(_cell(cell.run, cell.tested_on) for cell in profile.cells())
+    found = Counter(_cell(row, str(row.tested_on)) for row in cells.itertuples())
+    if planned != found:
+        raise UsageError(
+            f"{results} is not a run of the profile {profile.name} as it is now; {again}"
+        )
+    missing = cells[cells["status"] == "missing"]
+    if len(missing):
+        first = missing.iloc[0]
+        raise UsageError(
+            f"{len(missing)} of {len(cells)} cells of {results} are missing, the first is "
+            f"{first['method']} of {first['experiment']} on {first['tested_on']}; {again}"
+        )
+
+
+def _cell(run: Any, tested_on: str) -> tuple[Any, ...]:
+    return run.experiment, run.trained_on, tested_on, run.method, run.order, run.seed
+
+
+def _commits(profile: Profile, results: Path) -> list[str]:
+    """The commits that the meta-trainings ran from, each once."""
+    manifests = [
+        read_json(results / run.folder / "run.json")
+        for name in profile.experiments
+        for run in profile.runs(name)
+    ]
+    return sorted({manifest["commit"] or "unknown" for manifest in manifests})
+
+
+def _add_workflow(crate: ROCrate, version: str) -> Any:
+    """The workflow's entry point as main entity, with the rules and settings beside it."""
+    root = shipped("workflow")
+    main = crate.add_workflow(
+        root / "Snakefile", "workflow/Snakefile", main=True, lang="snakemake",
+        properties={"name": "lft-bench", "version": version, "encodingFormat": "text/plain"},
+    )  # fmt: skip
+    for path in sorted(root.rglob("*")):
+        if path.is_file() and path.name != "Snakefile":
+            _add_file(crate, path, f"workflow/{path.relative_to(root).as_posix()}")
+    return main
+
+
+def _add_results(crate: ROCrate, results: Path) -> list[Any]:
+    """Everything that the run left for others; see :mod:`lft.results.records`."""
+    files = [results / name for name in REPORT]
+    for folder in FOLDERS:
+        files += sorted(path for path in (results / folder).rglob("*") if path.is_file())
+    places = [(path, path.relative_to(results)) for path in files]
+    return [
+        _add_file(crate, path, place.as_posix())
+        for path, place in places
+        if "checkpoints" not in place.parts and not place.name.startswith(".")
+    ]
+
+
+def _add_file(crate: ROCrate, path: Path, place: str, name: str | None = None) -> Any:
+    kind = TYPES.get(path.suffix, "application/octet-stream")
+    properties = {"name": name or place, "encodingFormat": kind}
+    return crate.add_file(path, place, properties=properties, record_size=True)
+
+
+def _entity(crate: ROCrate, identifier: str, kind: str, **properties: str) -> Any:
+    from rocrate.model.contextentity import ContextEntity
+
+    return crate.add(ContextEntity(crate, identifier, properties={"@type": kind, **properties}))

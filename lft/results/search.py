@@ -1,0 +1,64 @@
+"""Hyper-parameter search: which combination did best on meta-validation tasks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+
+from lft.config import Profile
+from lft.errors import UsageError
+from lft.results.records import SEARCH_COLUMNS, read_json, write_rows
+
+
+def write_search(profile: Profile, results: Path) -> None:
+    """Write search.csv from the manifests of all variants of a profile.
+
+    Raises:
+        UsageError: the profile has no variants, or one of them has not been trained.
+    """
+    rows = []
+    for name, experiment in profile.experiments.items():
+        for run in profile.runs(name):
+            if run.method not in experiment.variants:
+                continue
+            path = results / run.folder / "run.json"
+            if not path.is_file():
+                raise UsageError(f"{path} is missing; run snakemake search first")
+            manifest = read_json(path)
+            rows.append(
+                {
+                    "experiment": name,
+                    "trained_on": run.trained_on,
+                    "method": experiment.variants[run.method].method,
+                    "order": run.order,
+                    "settings": experiment.label(run.method),
+                    "score": manifest.get("validation_score"),
+                    "seeds": run.seed,
+                    "diverged": manifest.get("status") == "diverged",
+                    "seconds": manifest.get("seconds"),
+                }
+            )
+    if not rows:
+        raise UsageError(f"profile {profile.name!r} searches nothing; give it the key 'search'")
+    frame = combinations(pd.DataFrame(rows))
+    write_rows(results / "search.csv", SEARCH_COLUMNS, frame.itertuples(index=False))
+
+
+def combinations(runs: pd.DataFrame) -> pd.DataFrame:
+    """One row per combination, from one row per combination and seed.
+
+    A combination with a seed that never had a finite score cannot be chosen.
+    """
+    place = ["experiment", "trained_on", "method", "order"]
+    runs = runs.assign(score=runs["score"].astype(float))
+    groups = runs.groupby([*place, "settings"], sort=False)
+    frame = groups.agg(
+        score=("score", lambda scores: scores.mean(skipna=False)),
+        seeds=("seeds", "nunique"),
+        diverged=("diverged", "sum"),
+        seconds=("seconds", "mean"),
+    ).reset_index()
+    best = frame.groupby(place, sort=False)["score"].transform("min")
+    frame["chosen"] = frame["score"] == best
+    return frame[list(SEARCH_COLUMNS)]

@@ -1,0 +1,1 @@
+"""The process: device, memory and progress."""

@@ -1,0 +1,1 @@
+"""Files: atomic writes, checksummed tensors and checkpoints."""
