@@ -14,6 +14,7 @@ from typing import Literal
 from lft.errors import NotApplicable, UsageError, suggestion
 
 Learned = Literal["initialisation", "finetuner", "both", "step_size"]
+Outer = Literal["query", "joint", "support", "union"]
 MetaGradient = Literal["exact", "dropped", "reptile", "configured"]
 
 
@@ -29,7 +30,9 @@ class Method:
             their step size is picked from a grid on meta-validation tasks.
         tuner: fine-tuner of the inner loop: ``sgd``, ``adam``, ``lstm``, or a learned one of one's
             own, as ``module:class`` (:class:`lft.finetuners.registry.LearnedTuner`).
-        outer: data of the outer loss; ``joint`` joins support and query for both loops (L2O).
+        outer: data of the outer loss: ``query`` (LFT), or one of three readings of L2O, which has
+            no query set: ``joint`` joins support and query for both loops, ``support`` uses the
+            support set in both, ``union`` the support set inside and the joined set outside.
         meta_gradient: ``exact`` keeps second-order terms, ``dropped`` treats the inner gradient
             as a constant input, ``reptile`` moves towards the fine-tuned parameters and
             ``configured`` follows the setting ``training.estimator``.
@@ -40,7 +43,7 @@ class Method:
     color: str
     learns: Learned
     tuner: str
-    outer: Literal["query", "joint"] = "query"
+    outer: Outer = "query"
     meta_gradient: MetaGradient = "configured"
 
     def __post_init__(self) -> None:
@@ -96,6 +99,8 @@ METHODS: dict[str, Method] = {
         Method("fomaml", "FOMAML", "#56B4E9", "initialisation", "sgd", meta_gradient="dropped"),
         Method("reptile", "Reptile", "#009E73", "initialisation", "sgd", meta_gradient="reptile"),
         Method("l2o", "L2O", "#E69F00", "finetuner", "lstm", outer="joint"),
+        Method("l2o-support", "L2O on support", "#999933", "finetuner", "lstm", outer="support"),
+        Method("l2o-union", "L2O, joined outside", "#882255", "finetuner", "lstm", outer="union"),
         Method("lft", "LFT", "#D55E00", "finetuner", "lstm"),
         Method("lft-init", "LFT + learned init", "#CC79A7", "both", "lstm"),
         Method("sgd", "SGD", "#7F7F7F", "step_size", "sgd"),

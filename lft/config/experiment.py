@@ -65,7 +65,8 @@ class Training(Settings):
     task_clip: Annotated[float, Field(gt=0)] | None = None
     #: steps of each of the meta-training's equal stages, the last one's being ``steps``
     curriculum: tuple[Positive, ...] = ()
-    #: meta-batches in which both loops see support and query joined, as L2O's do
+    #: meta-batches that are trained as L2O's are at first: support and query joined for both loops,
+    #: ``dropped`` with uniform w_k over all steps; the curriculum's stages share the others
     warm_start: Annotated[int, Field(ge=0, strict=True)] = 0
     validation: Validation
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import Generator
 
@@ -95,21 +95,32 @@ class Learner:
         return self.experiment.training.evolution.sigma
 
     def at(self, meta_batch: int) -> Learner:
-        """The learner of one meta-batch: its number of steps, and joint data in a warm start."""
+        """The learner of one meta-batch: as L2O in a warm start, then with its number of steps."""
         training = self.experiment.training
-        learner = self
-        if self.method.learns_finetuner and meta_batch < training.warm_start:
-            learner = replace(learner, method=replace(self.method, outer="joint"))
-        if self.method.learns_finetuner and training.curriculum:
-            stage = meta_batch * len(training.curriculum) // self.meta_batches
-            shorter = training.model_copy(update={"steps": training.curriculum[stage]})
-            experiment = self.experiment.model_copy(update={"training": shorter})
-            learner = replace(learner, experiment=experiment)
-        return learner
+        if not self.method.learns_finetuner:
+            return self
+        method, changes = self.method, dict[str, Any]()
+        if meta_batch < training.warm_start:
+            method = replace(method, outer="joint")
+            changes = {"estimator": "dropped", "step_weights": "uniform"}
+        elif training.curriculum:
+            begin = training.warm_start
+            stage = (meta_batch - begin) * len(training.curriculum) // (self.meta_batches - begin)
+            changes = {"steps": training.curriculum[stage]}
+        if not changes:
+            return self
+        changed = training.model_copy(update=changes)
+        experiment = self.experiment.model_copy(update={"training": changed})
+        return replace(self, method=method, experiment=experiment)
 
     def data(self, tasks: TaskBatch) -> TaskBatch:
         """The data of the inner loop, as support, and of the outer one, as query."""
-        return tasks.joined() if self.method.outer == "joint" else tasks
+        if self.method.outer == "query":
+            return tasks
+        if self.method.outer == "support":
+            return TaskBatch(tasks.support, tasks.support)
+        joined = tasks.joined()
+        return TaskBatch(tasks.support, joined.query) if self.method.outer == "union" else joined
 
     def initial(self, family: TaskFamily, generator: Generator) -> Params:
         """Meta-parameters before meta-training."""

@@ -1,6 +1,7 @@
 """Why the fine-tuners do not train, and what trains them: the trials of trainability.yaml.
 
     python workflow/studies/trainability.py --results build/trainability
+    python workflow/studies/trainability.py --page docs/explanation/training.md
 
 One trial and seed after the other is meta-trained by the usual loop and then measured on
 meta-validation tasks of its own draw; each leaves a file ``<trial>-seed<n>.json`` in ``--rows``.
@@ -12,12 +13,14 @@ from __future__ import annotations
 
 import argparse
 import logging
+import math
 import statistics
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import torch
 from pydantic import Field, ValidationError
+from scipy.stats import t
 from torch import Tensor
 
 from lft.config import AttackFamily, Profile, Run, load_profile
@@ -33,6 +36,7 @@ from lft.meta.train import train
 from lft.paths import CHECKOUT, data_path, victim_path
 from lft.results.records import read_history, read_json, write_json
 from lft.seeding import generator
+from lft.storage.atomic import write_text
 from lft.storage.tensors import below, load_tensors
 from lft.tasks.base import TaskFamily
 from lft.tasks.build import build_families, make_victim
@@ -51,7 +55,8 @@ class Trial(Settings):
     against: str | None = None  #: the trial that it is compared with
     suspect: str
     prediction: str  #: written down before the run
-    excludes: str  #: the rival explanation that the outcome excludes
+    excludes: str  #: the rival explanation that the predicted outcome excludes
+    outcome: str = ""  #: written down after the run, without numbers: the rows hold those
 
 
 class Study(Settings):
@@ -102,7 +107,9 @@ def run_trial(
     learner = Learner.of(profile, run)
     families = build_families(profile, learner.experiment, trial.trained_on.split("+"), results)
     weights, _ = load_tensors(results / run.folder / "weights.safetensors")
-    stages = ("initial", "best", "last") if learner.method.learns != "step_size" else ("best",)
+    stages = ["best"] if found["best_meta_batch"] == found["meta_batches"] else ["best", "last"]
+    if learner.method.learns == "step_size":
+        stages = ["best"]  # there is nothing else
     return {
         "trial": name,
         "seed": seed,
@@ -194,15 +201,131 @@ def prepare_inputs(profile: Profile, study: Study, results: Path) -> None:
                 make_victim(profile, source, results)
 
 
+def load_rows(folder: Path) -> dict[str, list[dict[str, Any]]]:
+    """The rows that there are: trial -> those of its seeds, in order."""
+    rows: dict[str, list[dict[str, Any]]] = {}
+    for path in sorted(folder.glob("*-seed*.json")):
+        row = read_json(path, trial=str, seed=int, status=str)
+        rows.setdefault(row["trial"], []).append(row)
+    return rows
+
+
+PRIMARY = ("accuracy", "asr", "mse")
+
+
+def curve(row: dict[str, Any], stage: str = "best") -> dict[int, float]:
+    """The primary metric on query sets after each measured step, averaged over families."""
+    families = list(row["measured"][stage].values())
+    metric = next(name for name in PRIMARY if name in families[0])
+    return {
+        int(step): statistics.fmean(found[metric][step][0] for found in families)
+        for step in families[0][metric]
+    }
+
+
+class Effect(NamedTuple):
+    """A trial's difference from another at the last step, paired by seed: mean and 95 % t interval.
+
+    Of logarithms for losses, so that mean and interval are ratios; in points for rates.
+    """
+
+    mean: float
+    low: float
+    high: float
+    seeds: int
+
+
+def effect(rows: list[dict[str, Any]], others: list[dict[str, Any]]) -> Effect | None:
+    """None where the two share no seed."""
+    pairs = [(a, b) for a in rows for b in others if a["seed"] == b["seed"]]
+    ends = [[list(curve(row).values())[-1] for row in pair] for pair in pairs]
+    if not ends:
+        return None
+    loss = "mse" in next(iter(pairs[0][0]["measured"]["best"].values()))
+    changes = [math.log(a / b) if loss else 100 * (a - b) for a, b in ends]
+    mean, n, half = statistics.fmean(changes), len(changes), math.inf
+    if n > 1:
+        half = statistics.stdev(changes) / n**0.5 * float(t.ppf(0.975, n - 1))
+    bounds = (mean, mean - half, mean + half)
+    mean, low, high = map(math.exp, bounds) if loss else bounds
+    return Effect(mean, low, high, n)
+
+
+def table(study: Study, rows: dict[str, list[dict[str, Any]]]) -> str:
+    """The trials that were run, as Markdown: one table for each experiment."""
+    lines: list[str] = []
+    for experiment in dict.fromkeys(trial.experiment for trial in study.trials.values()):
+        names = [
+            n for n, trial in study.trials.items() if trial.experiment == experiment and n in rows
+        ]
+        if not names:
+            continue
+        steps = [step for step in curve(rows[names[0]][0]) if step]
+        head = ["trial", "suspect", "seeds", *map(str, steps), "against", "effect", "CPU-s"]
+        lines += ["", f"**{experiment}**", "", _line(head), _line(["---"] * len(head))]
+        for name in names:
+            trial, found = study.trials[name], rows[name]
+            means = [statistics.fmean(curve(row)[step] for row in found) for step in steps]
+            against = effect(found, rows.get(trial.against or "", []))
+            lines.append(
+                _line(
+                    [
+                        f"`{name}`",
+                        trial.suspect,
+                        str(len(found)),
+                        *(f"{mean:.3g}" for mean in means),
+                        f"`{trial.against}`" if against else "",
+                        _shown(against) if against else "",
+                        f"{statistics.fmean(row['cpu_seconds'] for row in found):.0f}",
+                    ]
+                )
+            )
+    lines += ["", _line(["trial", "predicted", "found"]), _line(["---"] * 3)]
+    lines += [
+        _line([f"`{name}`", trial.prediction, trial.outcome or "as predicted"])
+        for name, trial in study.trials.items()
+        if name in rows
+    ]
+    return "\n".join(lines).strip() + "\n"
+
+
+def _line(cells: list[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _shown(found: Effect) -> str:
+    if math.isinf(found.high):
+        return f"{found.mean:.2f}"
+    if math.isnan(found.low):
+        return ""
+    return f"{found.mean:.2f} [{found.low:.2f}, {found.high:.2f}]"
+
+
+BEGIN, END = "<!-- table: begin -->", "<!-- table: end -->"
+
+
+def with_table(text: str, made: str) -> str:
+    """A page with what stands between its marks replaced."""
+    before, rest = text.split(BEGIN)
+    return f"{before}{BEGIN}\n\n{made}\n{END}{rest.split(END)[1]}"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--study", type=Path, default=FOLDER / "trainability.yaml")
-    parser.add_argument("--results", type=Path, required=True, help="scratch folder")
+    parser.add_argument("--results", type=Path, help="scratch folder, needed to run trials")
+    parser.add_argument("--page", type=Path, help="run nothing; rewrite the table in this page")
     parser.add_argument("--rows", type=Path, default=(CHECKOUT or Path()) / "results/training")
     parser.add_argument("trials", nargs="*", help="all, in the file's order, if none is named")
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     study = load_study(options.study)
+    if options.page:
+        made = table(study, load_rows(options.rows))
+        write_text(options.page, with_table(options.page.read_text(encoding="utf-8"), made))
+        return
+    if options.results is None:
+        raise UsageError("name a scratch folder for the trainings with --results")
     unknown = set(options.trials) - set(study.trials)
     if unknown:
         raise UsageError(f"unknown trial {min(unknown)!r}; {options.study} lists them")

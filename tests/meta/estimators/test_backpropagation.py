@@ -285,3 +285,23 @@ def test_a_segment_ends_where_the_inner_loop_does() -> None:
         torch.testing.assert_close(
             family.vector(end.params), family.vector(point.params), rtol=1e-11, atol=1e-12
         )
+
+
+@pytest.mark.parametrize("method", ["lft", "l2o", "l2o-support", "l2o-union"])
+def test_each_reading_of_l2o_has_its_own_data(method: str) -> None:
+    """The meta-gradient is LFT's on tasks whose support and query sets are what the method sees."""
+    family = LeastSquares(3, 4)
+    rule, plain = (learner(name, steps=2, segment=2) for name in (method, "lft"))
+    meta, tasks, random = problem(rule, family)
+    both = Batch(*(torch.cat(pair, 1) for pair in zip(*tasks, strict=True)))
+    inner, outer = {
+        "lft": (tasks.support, tasks.query),
+        "l2o": (both, both),
+        "l2o-support": (tasks.support, tasks.support),
+        "l2o-union": (tasks.support, both),
+    }[method]
+    found = meta_gradient(rule, meta, family, tasks, None, random())
+    expected = meta_gradient(plain, meta, family, TaskBatch(inner, outer), None, random())
+    # float64; where both sets are the same, their gradients come from one pass instead of two.
+    close(found.grads, expected.grads, 1e-12)
+    assert float(found.loss) == pytest.approx(float(expected.loss), rel=1e-12)

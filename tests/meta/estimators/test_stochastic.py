@@ -305,6 +305,10 @@ def flat(params: Params) -> torch.Tensor:
         ({}, [(4, "query")] * 6),
         ({"curriculum": (2, 4)}, [(2, "query")] * 3 + [(4, "query")] * 3),
         ({"warm_start": 2}, [(4, "joint")] * 2 + [(4, "query")] * 4),
+        (
+            {"warm_start": 2, "curriculum": (2, 4)},
+            [(4, "joint")] * 2 + [(2, "query")] * 2 + [(4, "query")] * 2,
+        ),
     ],
 )
 def test_meta_batches_follow_curriculum_and_warm_start(
@@ -314,6 +318,13 @@ def test_meta_batches_follow_curriculum_and_warm_start(
     seen = [rule.at(batch) for batch in range(rule.meta_batches)]
     assert [(each.plan.steps, each.method.outer) for each in seen] == expected
     assert learner("maml", **changes).at(0).plan == learner("maml").plan
+
+
+def test_a_warm_start_is_l2o_whatever_comes_after() -> None:
+    rule = learner("lft", warm_start=2, estimator="evolution", step_weights="final")
+    plans = [rule.at(batch).plan for batch in (1, 2)]
+    assert [(plan.estimator, plan.segment) for plan in plans] == [("dropped", 2), ("evolution", 4)]
+    assert rule.at(1).experiment.training.step_weights == "uniform"
 
 
 def test_evolution_looks_at_whole_trajectories() -> None:
