@@ -101,7 +101,8 @@ class Learner:
             return self
         method, changes = self.method, dict[str, Any]()
         if meta_batch < training.warm_start:
-            method = replace(method, outer="joint")
+            if method.outer == "query":
+                method = replace(method, outer="joint")
             changes = {"estimator": "dropped", "step_weights": "uniform"}
         elif training.curriculum:
             begin = training.warm_start

@@ -325,6 +325,8 @@ def test_a_warm_start_is_l2o_whatever_comes_after() -> None:
     plans = [rule.at(batch).plan for batch in (1, 2)]
     assert [(plan.estimator, plan.segment) for plan in plans] == [("dropped", 2), ("evolution", 4)]
     assert rule.at(1).experiment.training.step_weights == "uniform"
+    for method, outer in (("lft", "joint"), ("l2o-support", "support"), ("l2o-union", "union")):
+        assert learner(method, warm_start=2).at(0).method.outer == outer
 
 
 def test_evolution_looks_at_whole_trajectories() -> None:
