@@ -8,6 +8,7 @@ and the draws are the same in every run.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from numpy.polynomial.hermite_e import hermegauss
 from tiny import experiment_settings
 from torch import Generator
 
+from lft.kernels import build as native
 from lft.meta.estimators.base import Progress
 from lft.meta.estimators.dropped import Dropped
 from lft.meta.estimators.evolution import (
@@ -102,8 +104,12 @@ def test_both_trajectories_of_a_pair_meet_the_same_chance(method: str, order: st
 
 
 def test_a_start_state_survives_the_run() -> None:
-    """Fine-tuners step in place; what a segment starts from is used again."""
-    rule = learner("lft", steps=4, segment=2, evolution={"pairs": 1, "sigma": 0.1})
+    """The native kernel steps in place; what a segment starts from is used again."""
+    torch.set_default_dtype(torch.float32)
+    if not native.available(torch.device("cpu"), torch.float32):
+        pytest.skip("no compiler")
+    plain = learner("lft", steps=4, segment=2, evolution={"pairs": 1, "sigma": 0.1})
+    rule = replace(plain, kernel="fused")
     family = LeastSquares()
     meta, random = rule.initial(family, generator("meta")), generator("run")
     tasks, noise = family.sample(2, generator("tasks")), perturbations(rule, meta, 2, random)
