@@ -11,6 +11,7 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 import yaml
@@ -25,17 +26,21 @@ ROWS = ROOT / "results/training"
 PAGE = ROOT / "docs/explanation/training.md"
 
 
-@pytest.fixture(scope="module")
-def trainability() -> ModuleType:
-    """The script as a module."""
-    path = ROOT / "workflow/studies/trainability.py"
-    spec = importlib.util.spec_from_file_location("trainability", path)
+def script(name: str) -> ModuleType:
+    """A script as a module."""
+    path = ROOT / f"workflow/studies/{name}.py"
+    spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.modules["trainability"] = module
+    sys.modules[name] = module
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="module")
+def trainability() -> ModuleType:
+    return script("trainability")
 
 
 @pytest.fixture(scope="module")
@@ -125,3 +130,53 @@ def test_trials_are_run_measured_and_passed_over_the_next_time(
         trainability.main()
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(False)
+
+
+def test_a_search_draws_runs_again_and_judges(
+    trainability: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    search = script("search")
+
+    def run(*options: str) -> None:
+        monkeypatch.setattr(sys, "argv", ["search.py", *options])
+        search.main()
+
+    run("draw", str(tmp_path / "drawn.yaml"))
+    drawn = trainability.load_study(tmp_path / "drawn.yaml")
+    assert len(drawn.trials) == 12 * 9  # trials, methods of three experiments
+    assert drawn.seeds == (100,)
+    trainability.with_trials(load_profile(drawn.profile), drawn)  # all settings fit
+
+    rows = tmp_path / "rows"
+    rows.mkdir()
+    with pytest.raises(UsageError, match="cannot read"):
+        run("again", str(tmp_path / "again.yaml"), "--rows", str(rows))
+    rates = {}
+    for name, trial in drawn.trials.items():
+        rate = next(value for key, value in trial.set.items() if key.endswith("learning_rate"))
+        rates[name] = rate
+        for seed in (100, 101, 102):
+            # Lower rates are better; the score of the start, step 0, does not count.
+            validations = [[0, -1.0, 0.1, 1.0], [5, rate + seed, 0.001, 1.0], [9, 1e9, 0.001, 1.0]]
+            row = {
+                "trial": name,
+                "seed": seed,
+                "status": "ok",
+                "training": {"validations": validations},
+            }
+            (rows / f"{name}-seed{seed}.json").write_text(json.dumps(row))
+    run("again", str(tmp_path / "again.yaml"), "--rows", str(rows))
+    again = trainability.load_study(tmp_path / "again.yaml")
+    assert again.seeds == (100, 101, 102)
+    mine = {name: rate for name, rate in rates.items() if name.startswith("sine-lft-")}
+    lowest = sorted(mine, key=lambda name: mine[name])[:4]
+    assert [name for name in again.trials if name.startswith("sine-lft-")] == lowest
+    run("judge", str(tmp_path / "judged.csv"), "--rows", str(rows))
+    frame = pd.read_csv(tmp_path / "judged.csv").set_index(["experiment", "method"])
+    judged = frame.loc[("sine", "lft")]
+    assert judged["score"] == pytest.approx(101 + min(mine.values()), rel=1e-6)
+    curve = json.loads(judged["expected_best"])
+    assert curve[0] == pytest.approx(100 + np.mean(list(mine.values())), rel=1e-3)
+    assert curve == sorted(curve, reverse=True)
+    # The lowest rate is the best, so that edge is open; the other is worse.
+    assert "'training.learning_rate': {'low': False, 'high': True}" in judged["edges"]
