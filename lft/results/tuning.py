@@ -6,14 +6,16 @@ import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike
+from torch import Generator
 
 OUTER = 0.2
 """Share of a logarithmic range at either end that counts as its edge."""
 
 
 def random_trials(
-    ranges: Mapping[str, tuple[float, float]], n: int, seed: int
+    ranges: Mapping[str, tuple[float, float]], n: int, generator: Generator
 ) -> list[dict[str, float]]:
     """Combinations drawn uniformly in the logarithm, to two significant digits.
 
@@ -23,13 +25,13 @@ def random_trials(
     Args:
         ranges: dotted key of the experiment -> smallest and largest value.
         n: trials.
-        seed: of the draw.
+        generator: draws them.
     """
-    random = np.random.default_rng(seed)
     drawn = {}
     for key, (low, high) in ranges.items():
-        shares = (random.permutation(n) + random.random(n)) / n
-        values = low * (high / low) ** shares
+        order = torch.randperm(n, generator=generator)
+        within = torch.rand(n, generator=generator, dtype=torch.float64)
+        values = low * (high / low) ** ((order + within) / n).numpy()
         drawn[key] = [float(f"{value:.2g}") for value in values]
     return [{key: values[i] for key, values in drawn.items()} for i in range(n)]
 

@@ -27,7 +27,7 @@ from lft.config.problems import explain
 from lft.errors import UsageError
 from lft.results.records import read_json, write_rows
 from lft.results.tuning import edges_are_worse, expected_best, random_trials
-from lft.seeding import seed_from
+from lft.seeding import generator
 from lft.storage.atomic import write_text
 
 Bounds = tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]]
@@ -66,8 +66,8 @@ def trials(search: Search) -> dict[str, dict[str, Any]]:
     found = {}
     for experiment, ranges in search.ranges.items():
         for method, bounds in ranges.methods.items():
-            seed = seed_from("search", experiment, method) % 2**32
-            for number, drawn in enumerate(random_trials(bounds, search.trials, seed), start=1):
+            random = generator("search", experiment, method)
+            for number, drawn in enumerate(random_trials(bounds, search.trials, random), start=1):
                 found[f"{experiment}-{method}-{number}"] = {
                     "experiment": experiment,
                     "trained_on": ranges.trained_on,

@@ -223,6 +223,11 @@ def curve(row: dict[str, Any], stage: str = "best") -> dict[int, float]:
     }
 
 
+def end(row: dict[str, Any], stage: str = "best") -> float:
+    """The primary metric after the last step; the last φ is the best one where a row has only it."""
+    return list(curve(row, stage if stage in row["measured"] else "best").values())[-1]
+
+
 class Effect(NamedTuple):
     """A trial's difference from another at the last step, paired by seed: mean and 95 % t interval.
 
@@ -238,7 +243,7 @@ class Effect(NamedTuple):
 def effect(rows: list[dict[str, Any]], others: list[dict[str, Any]]) -> Effect | None:
     """None where the two share no seed."""
     pairs = [(a, b) for a in rows for b in others if a["seed"] == b["seed"]]
-    ends = [[list(curve(row).values())[-1] for row in pair] for pair in pairs]
+    ends = [[end(row) for row in pair] for pair in pairs]
     if not ends:
         return None
     loss = "mse" in next(iter(pairs[0][0]["measured"]["best"].values()))
@@ -261,7 +266,8 @@ def table(study: Study, rows: dict[str, list[dict[str, Any]]]) -> str:
         if not names:
             continue
         steps = [step for step in curve(rows[names[0]][0]) if step]
-        head = ["trial", "suspect", "seeds", *map(str, steps), "against", "effect", "CPU-s"]
+        head = ["trial", "suspect", "seeds", *map(str, steps), "last φ"]
+        head += ["against", "effect", "CPU-s"]
         lines += ["", f"**{experiment}**", "", _line(head), _line(["---"] * len(head))]
         for name in names:
             trial, found = study.trials[name], rows[name]
@@ -274,6 +280,7 @@ def table(study: Study, rows: dict[str, list[dict[str, Any]]]) -> str:
                         trial.suspect,
                         str(len(found)),
                         *(f"{mean:.3g}" for mean in means),
+                        f"{statistics.fmean(end(row, 'last') for row in found):.3g}",
                         f"`{trial.against}`" if against else "",
                         _shown(against) if against else "",
                         f"{statistics.fmean(row['cpu_seconds'] for row in found):.0f}",
