@@ -225,7 +225,8 @@ def curve(row: dict[str, Any], stage: str = "best") -> dict[int, float]:
 
 def end(row: dict[str, Any], stage: str = "best") -> float:
     """The primary metric after the last step; the last φ is the best one where a row has only it."""
-    return list(curve(row, stage if stage in row["measured"] else "best").values())[-1]
+    values = curve(row, stage if stage in row["measured"] else "best")
+    return values[max(values)]
 
 
 class Effect(NamedTuple):
