@@ -224,7 +224,7 @@ def curve(row: dict[str, Any], stage: str = "best") -> dict[int, float]:
 
 
 def end(row: dict[str, Any], stage: str = "best") -> float:
-    """The primary metric after the last step; the last φ is the best one where a row has only it."""
+    """The primary metric after the last step; rows whose last φ is the best hold it once."""
     values = curve(row, stage if stage in row["measured"] else "best")
     return values[max(values)]
 
