@@ -52,7 +52,7 @@ def test_every_trial_has_settings_that_fit(trainability: ModuleType, study: Any)
     profile = trainability.with_trials(load_profile(study.profile), study)
     for name, trial in study.trials.items():
         assert profile.experiment(trial.experiment).base_method(name).name == trial.method
-        assert trial.against is None or study.trials[trial.against].experiment == trial.experiment
+        assert all(study.trials[n].experiment == trial.experiment for n in trial.against)
 
 
 def test_the_page_shows_what_the_rows_say(trainability: ModuleType, study: Any) -> None:

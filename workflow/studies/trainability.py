@@ -52,7 +52,7 @@ class Trial(Settings):
     trained_on: str
     method: str
     set: dict[str, Any] = Field(default={})  #: dotted key of the experiment -> value
-    against: str | None = None  #: the trial that it is compared with
+    against: tuple[str, ...] = ()  #: the trials that it is compared with
     suspect: str
     prediction: str  #: written down before the run
     excludes: str  #: the rival explanation that the predicted outcome excludes
@@ -268,12 +268,12 @@ def table(study: Study, rows: dict[str, list[dict[str, Any]]]) -> str:
             continue
         steps = [step for step in curve(rows[names[0]][0]) if step]
         head = ["trial", "suspect", "seeds", *map(str, steps), "last φ"]
-        head += ["against", "effect", "CPU-s"]
+        head += ["effect", "CPU-s"]
         lines += ["", f"**{experiment}**", "", _line(head), _line(["---"] * len(head))]
         for name in names:
             trial, found = study.trials[name], rows[name]
             means = [statistics.fmean(curve(row)[step] for row in found) for step in steps]
-            against = effect(found, rows.get(trial.against or "", []))
+            effects = ((other, effect(found, rows.get(other, []))) for other in trial.against)
             lines.append(
                 _line(
                     [
@@ -282,8 +282,7 @@ def table(study: Study, rows: dict[str, list[dict[str, Any]]]) -> str:
                         str(len(found)),
                         *(f"{mean:.3g}" for mean in means),
                         f"{statistics.fmean(end(row, 'last') for row in found):.3g}",
-                        f"`{trial.against}`" if against else "",
-                        _shown(against) if against else "",
+                        "; ".join(f"{_shown(e)} vs `{other}`" for other, e in effects if e),
                         f"{statistics.fmean(row['cpu_seconds'] for row in found):.0f}",
                     ]
                 )
@@ -302,10 +301,8 @@ def _line(cells: list[str]) -> str:
 
 
 def _shown(found: Effect) -> str:
-    if math.isinf(found.high):
+    if found.seeds == 1:
         return f"{found.mean:.2f}"
-    if math.isnan(found.low):
-        return ""
     return f"{found.mean:.2f} [{found.low:.2f}, {found.high:.2f}]"
 
 
