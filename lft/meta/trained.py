@@ -8,15 +8,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
+import torch
 
 from lft.config import Profile, Run
 from lft.errors import UsageError
-from lft.meta.train import train
+from lft.meta.learner import Learner
+from lft.meta.train import train, validate
+from lft.methods import METHODS
 from lft.results.records import read_history, read_json
+from lft.tasks.base import TaskFamily
+from lft.tasks.build import build_families
 
 ROUNDS = 20
 """Meta-validations that a choice among checkpoints needs at least."""
@@ -139,22 +145,20 @@ def _least(*limits: float) -> float:
 
 
 def check(profile: Profile, run: Run, results: Path) -> list[Check]:
-    """All checks of one run, whose own training and whose SGD and Adam are in the result folder.
+    """All checks of one run whose training is in the result folder.
 
     The rerun of :func:`longer_does_not_help` is trained in the folder ``longer`` below it, unless
     it is there already.
 
     Raises:
-        UsageError: a run is missing, diverged or is not meta-trained.
+        UsageError: the run is missing, diverged or is not meta-trained.
     """
     experiment = profile.experiment(run.experiment)
     if experiment.base_method(run.method).learns == "step_size":
         raise UsageError(f"{run.method} is not meta-trained; its step size is picked from a grid")
     validations = _read(results, run)
-    rules = [name for name in ("sgd", "adam") if name in experiment.methods]
-    if not rules:
-        raise UsageError(f"{run.experiment} has neither sgd nor adam to compare with; add one")
-    baselines = [_read(results, run._replace(method=name)) for name in rules]
+    learner = Learner.of(profile, run)
+    families = build_families(profile, learner.experiment, run.trained_on.split("+"), results)
     folder = results / "longer"
     if not (folder / run.folder / "run.json").is_file():
         _link_inputs(results, folder)
@@ -165,8 +169,21 @@ def check(profile: Profile, run: Run, results: Path) -> list[Check]:
         longer_does_not_help(validations, longer, smallest),
         the_end_is_good(validations),
         stable(validations),
-        worth_it(validations, baselines),
+        worth_it(validations, tuned(learner, run, families)),
     ]
+
+
+def tuned(learner: Learner, run: Run, families: dict[str, TaskFamily]) -> list[Validations]:
+    """SGD and Adam with every step size of their grids, on the learner's own objective and data."""
+    found = []
+    for rule in ("sgd", "adam"):
+        other = replace(learner, method=replace(METHODS[rule], outer=learner.method.outer))
+        grid = getattr(learner.experiment.step_sizes, rule)
+        metas = [{"step_size": torch.tensor(size, dtype=torch.float64)} for size in grid]
+        validated = [validate(other, meta, run, families) for meta in metas]
+        scores, errors, outer = (list(column) for column in zip(*validated, strict=True))
+        found.append(Validations(grid, scores, errors, outer, math.nan))
+    return found
 
 
 def longer_profile(profile: Profile, run: Run) -> Profile:

@@ -10,6 +10,7 @@ from tiny import tiny_profile
 
 from lft.config import Run
 from lft.errors import UsageError
+from lft.meta.learner import Learner
 from lft.meta.train import train
 from lft.meta.trained import (
     Validations,
@@ -19,9 +20,11 @@ from lft.meta.trained import (
     smallest_effect,
     stable,
     the_end_is_good,
+    tuned,
     worth_it,
 )
 from lft.results.records import read_history, read_json
+from lft.tasks.build import build_families
 
 
 def validations(
@@ -112,8 +115,7 @@ def test_a_run_is_checked_from_its_result_folder(tmp_path: Path) -> None:
     run = Run("sine", "sine", "lft", "first", 0)
     with pytest.raises(UsageError, match="cannot read"):
         check(profile, run, tmp_path)
-    for method in ("lft", "sgd", "adam"):
-        train(profile, run._replace(method=method), tmp_path)
+    train(profile, run, tmp_path)
     found = check(profile, run, tmp_path)
     assert [each.name for each in found] == [
         "longer does not help",
@@ -138,3 +140,20 @@ def test_the_longer_rerun_stretches_what_a_variant_sets() -> None:
         assert experiment.for_method(method).training.epochs == epochs
         assert experiment.for_method(method).maml.epochs == 3
         assert experiment.base_method(method).name == "lft"
+
+
+def test_baselines_are_judged_on_the_methods_own_data(tmp_path: Path) -> None:
+    """On LFT's they score what meta-validation wrote for SGD and Adam; on L2O's another number."""
+    profile = tiny_profile()
+    run = Run("sine", "sine", "lft", "first", 0)
+    learner = Learner.of(profile, run)
+    families = build_families(profile, learner.experiment, ["sine"], tmp_path)
+    found = tuned(learner, run, families)
+    for rule, baseline in zip(("sgd", "adam"), found, strict=True):
+        train(profile, run._replace(method=rule), tmp_path)
+        kept = read_history(tmp_path / run._replace(method=rule).folder / "history.csv")
+        # Seven digits are written.
+        assert baseline.scores == pytest.approx(kept["validation"].tolist(), rel=1e-6)
+        assert baseline.errors == pytest.approx(kept["error"].tolist(), rel=1e-6)
+    other = Learner.of(profile, run._replace(method="l2o"))
+    assert tuned(other, run, families)[0].scores != found[0].scores
