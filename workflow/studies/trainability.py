@@ -18,6 +18,7 @@ import statistics
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
+import pandas as pd
 import torch
 from pydantic import Field, ValidationError
 from scipy.stats import t
@@ -33,6 +34,8 @@ from lft.errors import UsageError
 from lft.meta.adapt import adapt, parts
 from lft.meta.learner import Learner
 from lft.meta.train import train
+from lft.meta.trained import Validations, stable, the_end_is_good
+from lft.methods import get_method
 from lft.paths import CHECKOUT, data_path, victim_path
 from lft.results.records import read_history, read_json, write_json
 from lft.seeding import generator
@@ -268,10 +271,11 @@ def table(study: Study, rows: dict[str, list[dict[str, Any]]]) -> str:
             continue
         steps = [step for step in curve(rows[names[0]][0]) if step]
         head = ["trial", "suspect", "seeds", *map(str, steps), "last φ"]
-        head += ["effect", "CPU-s"]
+        head += ["effect", "end good", "stable", "CPU-s"]
         lines += ["", f"**{experiment}**", "", _line(head), _line(["---"] * len(head))]
         for name in names:
             trial, found = study.trials[name], rows[name]
+            hand_designed = get_method(trial.method).learns == "step_size"
             means = [statistics.fmean(curve(row)[step] for row in found) for step in steps]
             effects = ((other, effect(found, rows.get(other, []))) for other in trial.against)
             lines.append(
@@ -283,6 +287,7 @@ def table(study: Study, rows: dict[str, list[dict[str, Any]]]) -> str:
                         *(f"{mean:.3g}" for mean in means),
                         f"{statistics.fmean(end(row, 'last') for row in found):.3g}",
                         "; ".join(f"{_shown(e)} vs `{other}`" for other, e in effects if e),
+                        *(["", ""] if hand_designed else _passed(found)),
                         f"{statistics.fmean(row['cpu_seconds'] for row in found):.0f}",
                     ]
                 )
@@ -294,6 +299,16 @@ def table(study: Study, rows: dict[str, list[dict[str, Any]]]) -> str:
         if name in rows
     ]
     return "\n".join(lines).strip() + "\n"
+
+
+def _passed(rows: list[dict[str, Any]]) -> list[str]:
+    """How many seeds pass the checks for a good end and for stability, of those that apply."""
+    columns = ["meta_step", "validation", "error", "outer"]
+    histories = [pd.DataFrame(row["training"]["validations"], columns=columns) for row in rows]
+    return [
+        f"{sum(bool(check(Validations.of(history)).passed) for history in histories)}/{len(rows)}"
+        for check in (the_end_is_good, stable)
+    ]
 
 
 def _line(cells: list[str]) -> str:
