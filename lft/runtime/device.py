@@ -21,10 +21,11 @@ log = logging.getLogger(__name__)
 def use_device(profile: Profile) -> torch.device:
     """Set the number of threads, flush denormal numbers to zero, return the device to compute on.
 
-    ``cuda`` is the first GPU that no other job of this user holds; ``cuda:N`` is GPU N.
+    ``cuda`` is the first GPU that no other job of this user holds; ``cuda:N`` is GPU N. There,
+    float32 is float32, convolutions included, and the same program gives the same bits.
 
     Raises:
-        UsageError: the device is unknown, or CUDA is asked for and absent.
+        UsageError: the device is unknown, or CUDA is asked for and cannot be used.
     """
     torch.set_num_threads(profile.threads)
     # Arithmetic on numbers below 1e-38 takes a hundred times as long, and they make no difference.
@@ -40,14 +41,42 @@ def use_device(profile: Profile) -> torch.device:
         if (device.index or 0) >= found:
             raise UsageError(
                 f"device: {profile.device!r} was asked for, but this machine has {found} CUDA "
-                f"devices; set device: cpu in the profile"
+                f"devices{_why_none() if not found else ''}; set device: cpu in the profile"
             )
         if device.index is None:
             torch.cuda.set_device(_own_gpu(found))
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # repeatable matrix products
         torch.use_deterministic_algorithms(True, warn_only=True)
+        torch.backends.cudnn.allow_tf32 = False
     elif device.type != "cpu":
         raise UsageError(f"device: {profile.device!r} is not supported; use cpu, cuda or cuda:N")
     return device
+
+
+def _why_none() -> str:
+    """What CUDA says when it is started, in brackets: an old driver, or none."""
+    try:
+        torch.cuda.init()
+    except (AssertionError, RuntimeError) as error:
+        return f" ({str(error).strip().splitlines()[0].rstrip('.')})"
+    return ""
+
+
+def memory_problem(error: RuntimeError) -> str | None:
+    """One line about a GPU that is out of memory, or None if that is not what is wrong."""
+    text = str(error)
+    if "out of memory" not in text and "ALLOC_FAILED" not in text:
+        return None
+    try:
+        free, total = torch.cuda.mem_get_info()
+    except (AssertionError, RuntimeError):  # not even a context fits
+        return "the GPU is out of memory; other processes hold it: wait for them, or take another"
+    ours = torch.cuda.memory_reserved()
+    return (
+        f"the GPU is out of memory: of {total / 1e9:.1f} GB this process holds {ours / 1e9:.1f} "
+        f"and others {(total - free - ours) / 1e9:.1f}; lower meta_batch, testing.tasks or "
+        "validation.tasks, or take a GPU that is free"
+    )
 
 
 @cache

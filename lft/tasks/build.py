@@ -46,7 +46,7 @@ def _build(
     if source is None:
         made: TaskFamily = load_object(family.tasks)(family, device)
         return made
-    images = _on_device(load(data_path(results, source)), device)
+    images = on_device(load(data_path(results, source)), device)
     if not isinstance(family, AttackFamily):
         pools = Pools(images, profile.partition, profile.validation_share)
         if isinstance(family, ClassificationFamily):
@@ -67,7 +67,7 @@ def _build(
 def make_victim(profile: Profile, source: str, results: Path) -> None:
     """Train the victim of an image source; write its weights and its clean accuracy."""
     device = use_device(profile)
-    images = _on_device(load(data_path(results, source)), device)
+    images = on_device(load(data_path(results, source)), device)
     victim = train_victim(images, profile.victim, source, device)
     accuracy = {
         split: float(correct(victim, pixels, labels).double().mean())
@@ -110,7 +110,8 @@ def load_victim(results: Path, source: str, images: ImageSet, kernel: Kernel = "
     return victim.requires_grad_(False).eval()
 
 
-def _on_device(images: ImageSet, device: torch.device) -> ImageSet:
+def on_device(images: ImageSet, device: torch.device) -> ImageSet:
+    """The same images there."""
     return replace(
         images,
         train_images=images.train_images.to(device),
