@@ -237,11 +237,9 @@ def inputs_to_meta(
         # θ⁽ᵏ⁾ = θ⁽⁰⁾ − Σ_{j≤k} Δ⁽ʲ⁾, so the cotangent of Δ⁽ʲ⁾ is −Σ_{k≥j} v_k.
         stacked = torch.stack([flatten(v) for v in cotangents])
         of_updates = -stacked.flip(0).cumsum(0).flip(0)
-        grads = tuner.segment_vjp(
-            start.state, torch.stack([flatten(g) for g in inputs]), of_updates
-        )
-        if grads is not None:
-            return {f"lstm/{name}": leaf for name, leaf in grads.items()}
+        fed_in = torch.stack([flatten(g) for g in inputs])
+        grads = tuner.segment_vjp(start.state, fed_in, of_updates)
+        return {f"lstm/{name}": leaf for name, leaf in grads.items()}
     state, params = start.state, start.params
     total = torch.zeros(())
     for grads_in, v in zip(inputs, cotangents, strict=True):

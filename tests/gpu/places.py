@@ -21,12 +21,14 @@ class Place(NamedTuple):
     kernel: Kernel = "torch"
 
 
-needs_gpu = (
-    pytest.mark.gpu,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU"),
-)
+_ABSENT = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
 
 
 def on_gpu(*values: Any) -> Any:
     """A parameter of a test for which it needs a GPU."""
-    return pytest.param(*values, marks=needs_gpu)
+    return pytest.param(*values, marks=[pytest.mark.gpu, _ABSENT])
+
+
+def needs_gpu(test: Any) -> Any:
+    """Mark a test that runs on a GPU only."""
+    return pytest.mark.gpu(_ABSENT(test))

@@ -29,7 +29,7 @@ from lft.tasks.classification import Classification
 from lft.tasks.pools import Pools
 from lft.tasks.sine import Sine
 from lft.tasks.victim import LeNet5
-from lft.types import Batch, Params, TaskBatch, flatten
+from lft.types import Batch, Params, TaskBatch
 
 TASKS, STEPS = 3, 10
 REFERENCE = Place("cpu")
@@ -180,4 +180,3 @@ def test_tasks_and_starts_are_the_same_on_every_device(name: str, device: str) -
     for found, drawn_here in leaves:
         assert found.device.type == torch.device(device).type
         assert torch.equal(found.cpu(), drawn_here)
-
