@@ -141,7 +141,7 @@ def jobs(profile: Profile) -> Iterator[Job]:
         for run in profile.runs(name):
             cell = run.evaluation_folder.parts[1:]
             job = (*cell, f"seed{run.seed}") if profile.seeds_per_job == "one" else cell
-            trainings[job] = trainings.get(job, 0) + _training_work(profile, run)
+            trainings[job] = trainings.get(job, 0) + training_work(profile, run)
             if run.seed == profile.seeds[0]:
                 measuring = profile.evaluation(run).evaluation_folder.parts[1:]
                 work = _evaluation_work(profile, run)
@@ -158,7 +158,7 @@ def jobs(profile: Profile) -> Iterator[Job]:
         yield Job(rule, (), rows if rule == "aggregate" else 1)
 
 
-def _training_work(profile: Profile, run: Run) -> float:
+def training_work(profile: Profile, run: Run) -> float:
     experiment = profile.experiment(run.experiment).for_method(run.method)
     method = profile.experiment(run.experiment).base_method(run.method)
     training, names = experiment.training, run.trained_on.split("+")
