@@ -172,11 +172,15 @@ def lanes(device: str, folder: Path) -> tuple[list[Part], list[Part]]:
         Part("prepare", 60, [*trainings, "prepare", "quick", str(folder)]),
     ]
     gpu = [
-        Part("machine", 60, [str(HERE / "machine.py"), *device_option]),
-        Part("parity", 120, [*pytest, *(["-m", "gpu"] if on_gpu else [])]),
+        Part("machine", 45, [str(HERE / "machine.py"), *device_option]),
+        Part("parity", 110, [*pytest, *(["-m", "gpu"] if on_gpu else [])]),
     ]
     if on_gpu:
-        gpu.append(Part("steps", 75, [here, *device_option, "--modes", "eager", "graph"]))
+        steps = [here, *device_option, "--modes", "eager", "graph", "--problems"]
+        gpu += [
+            Part("steps", 50, [*steps, "lstm", "lft-attack", "lft-sine", "maml-sine"]),
+            Part("steps-cnn", 40, [*steps, "lft-cnn", "maml-cnn"]),
+        ]
     return gpu, cpu
 
 
@@ -187,8 +191,8 @@ def afterwards(device: str, folder: Path) -> list[Part]:
         return [Part("trainings-cpu", 80, [trainings, "cpu", *where])]
     modes = ["--modes", "compile", "graph+compile", "--sizes", "50", "5000"]
     return [
-        Part("trainings-cuda", 80, [trainings, device, *where]),
-        Part("trainings-cpu", 45, [trainings, "cpu", *where]),
+        Part("trainings-cuda", 70, [trainings, device, *where]),
+        Part("trainings-cpu", 40, [trainings, "cpu", *where]),
         Part("steps-compiled", 90, [str(HERE / "steps.py"), "--device", device, *modes]),
     ]
 

@@ -50,7 +50,7 @@ from lft.tasks.sine import Sine
 from lft.tasks.victim import LeNet5
 from lft.types import Batch, Params, TaskBatch
 
-PROBLEMS = ("lstm", "lft-attack", "lft-sine", "lft-cnn", "maml-sine", "maml-cnn")
+PROBLEMS = ("lstm", "lft-attack", "lft-sine", "maml-sine", "lft-cnn", "maml-cnn")
 SIZES = (5, 50, 500, 5000)
 MODES = ("eager", "graph", "compile", "graph+compile")
 SEGMENT = 10
@@ -279,7 +279,7 @@ def rows(
 ) -> Iterator[dict[str, Any]]:
     """Small sizes first, so that what a time limit cuts off is the rest of the large ones."""
     too_slow: set[tuple[str, str]] = set()
-    for n_tasks, problem, mode in itertools.product(sizes, problems, modes):
+    for mode, n_tasks, problem in itertools.product(modes, sizes, problems):
         row: dict[str, Any] = {
             "problem": problem, "tasks": n_tasks, "device": device.split(":")[0], "mode": mode,
             "threads": torch.get_num_threads(),

@@ -73,7 +73,7 @@ def _limit(machine: dict[str, Any]) -> float:
 
 def _steps(parts: dict[str, Any], machine: dict[str, Any]) -> Iterator[str]:
     cells: dict[tuple[str, int], dict[str, dict[str, Any]]] = {}
-    for name in ("steps-cpu", "steps", "steps-compiled"):
+    for name in ("steps-cpu", "steps", "steps-cnn", "steps-compiled"):
         for row in parts.get(name, {}).get("rows", []):
             on = "CPU" if row["device"] == "cpu" else row["mode"]
             cells.setdefault((row["problem"], row["tasks"]), {})[on] = row
