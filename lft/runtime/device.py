@@ -47,7 +47,8 @@ def use_device(profile: Profile) -> torch.device:
             torch.cuda.set_device(_own_gpu(found))
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # repeatable matrix products
         torch.use_deterministic_algorithms(True, warn_only=True)
-        torch.utils.deterministic.fill_uninitialized_memory = False  # a call for each tensor
+        # Filling every new tensor first would cost a call for each.
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
         torch.backends.cudnn.allow_tf32 = False
     elif device.type != "cpu":
         raise UsageError(f"device: {profile.device!r} is not supported; use cpu, cuda or cuda:N")

@@ -25,6 +25,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from tables import render
+
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 MINUTES = 6.0
@@ -125,12 +127,12 @@ def run(
         lines = []
         assert process.stdout
         for line in process.stdout:
-            try:
+            if line.startswith("{"):
                 document.row(part.name, json.loads(line))
-            except json.JSONDecodeError:
-                lines.append(line.rstrip())
-                errors.write(line)
-                errors.flush()
+                continue
+            lines.append(line.rstrip())
+            errors.write(line)
+            errors.flush()
         process.wait()
         timer.cancel()
     spent = time.monotonic() - began
@@ -227,7 +229,7 @@ def main() -> None:
         for thread in threads:
             thread.join()
         lane(afterwards(device, Path(folder)))
-    print(f"gpu-check: {document.path}")
+    print(f"{document.path}\n\n{render([document.content])}")
     parts = document.content["parts"].values()
     sys.exit(0 if all(part["status"] == "ok" for part in parts) else 1)
 
