@@ -78,19 +78,15 @@ def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def install(wheels: Path | None) -> str:
-    """Where the wheels' packages are, as the head of PYTHONPATH; "" without wheels."""
-    if wheels is None:
-        return ""
-    site = tempfile.mkdtemp(prefix="lft-site-")
+def install(wheels: Path, site: Path) -> None:
+    """Install wheels into a folder."""
     files = sorted(map(str, wheels.glob("*.whl")))
     if not files:
         sys.exit(f"gpu-check: there are no wheels in {wheels}")
-    options = ["--quiet", "--no-index", "--no-deps", "--no-compile", "--target", site]
+    options = ["--quiet", "--no-index", "--no-deps", "--no-compile", "--target", str(site)]
     command = [sys.executable, "-m", "pip", "install", "--disable-pip-version-check", *options]
     if subprocess.run([*command, *files]).returncode:
         sys.exit(f"gpu-check: the wheels in {wheels} could not be installed")
-    return site
 
 
 def run(
@@ -127,7 +123,7 @@ def run(
         lines = []
         assert process.stdout
         for line in process.stdout:
-            if line.startswith("{"):
+            if line.startswith("{") and line.endswith("}\n"):
                 document.row(part.name, json.loads(line))
                 continue
             lines.append(line.rstrip())
@@ -208,27 +204,28 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=MINUTES, help="for all")
     options = parser.parse_args()
     until = time.monotonic() + 60 * options.minutes
-    site = install(options.wheels)
-    paths = [site, str(ROOT), str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
-    device = options.device or _device(environment)
-    name = options.name or _name(device, environment)
-    options.out.mkdir(parents=True, exist_ok=True)
-    document = Document(options.out / f"{name}.json")
-    document.path.with_suffix(".log").unlink(missing_ok=True)
-    with tempfile.TemporaryDirectory(prefix="lft-check-") as folder:
-        both = lanes(device, Path(folder))
+    with tempfile.TemporaryDirectory(prefix="lft-check-") as scratch:
+        folder, site = Path(scratch), Path(scratch, "site")
+        if options.wheels:
+            install(options.wheels, site)
+        paths = [str(site), str(ROOT), str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")]
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
+        device = options.device or _device(environment)
+        name = options.name or _name(device, environment)
+        options.out.mkdir(parents=True, exist_ok=True)
+        document = Document(options.out / f"{name}.json")
+        document.path.with_suffix(".log").unlink(missing_ok=True)
 
         def lane(parts: list[Part]) -> None:
             for part in parts:
                 run(part, document, until, environment, options.minutes / MINUTES)
 
-        threads = [threading.Thread(target=lane, args=[parts]) for parts in both]
+        threads = [threading.Thread(target=lane, args=[p]) for p in lanes(device, folder)]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
-        lane(afterwards(device, Path(folder)))
+        lane(afterwards(device, folder))
     print(f"{document.path}\n\n{render([document.content])}")
     parts = document.content["parts"].values()
     sys.exit(0 if all(part["status"] == "ok" for part in parts) else 1)
