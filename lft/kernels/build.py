@@ -35,7 +35,14 @@ Kernel = Literal["auto", "fused", "torch"]
 
 _SOURCES = tuple(sorted(Path(__file__).parent.glob("csrc/*.cpp")))
 _HEADER = Path(__file__).parent / "csrc" / "common.h"
-_FLAGS = ("-O3", "-fopenmp", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math")
+_FLAGS = (
+    "-std=c++20",
+    "-O3",
+    "-fopenmp",
+    "-ffp-contract=fast",
+    "-fno-math-errno",
+    "-fno-trapping-math",
+)
 _SIMD_FLAGS = {
     "AVX2": ("-mavx2", "-mfma"),
     "AVX512": ("-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mfma"),
