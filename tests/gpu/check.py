@@ -29,6 +29,7 @@ from tables import render
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
+LSTM, CNN = ("lstm", "lft-attack", "lft-sine", "maml-sine"), ("lft-cnn", "maml-cnn")
 MINUTES = 6.0
 """For which the parts' limits are meant."""
 
@@ -156,29 +157,24 @@ def _of_pytest(lines: list[str]) -> dict[str, Any]:
 
 def lanes(device: str, folder: Path) -> tuple[list[Part], list[Part]]:
     """What is done one after the other beside each other: on the device, and by the processor."""
-    on_gpu = device != "cpu"
-    here = str(HERE / "steps.py")
-    cores = os.cpu_count() or 1
-    device_option = ["--device", device]
+    steps, trainings = str(HERE / "steps.py"), str(HERE / "trainings.py")
     build = "from lft.kernels import build; build.used('auto', 'cpu')"
-    pytest = ["-m", "pytest", "tests/gpu", "-q", "-rfE", "--tb=short", "-p", "no:cacheprovider"]
-    trainings = [str(HERE / "trainings.py")]
-    threads = ["--threads", str(max(1, cores - 2))]
+    threads = ["--threads", str(max(1, (os.cpu_count() or 1) - 2))]
     cpu = [
         Part("kernels", 150, ["-c", build]),
-        Part("steps-cpu", 90, [here, "--device", "cpu", *threads]),
-        Part("prepare", 60, [*trainings, "prepare", "quick", str(folder)]),
+        Part("steps-cpu", 90, [steps, "--device", "cpu", *threads, "--problems", *LSTM, *CNN]),
+        Part("prepare", 60, [trainings, "prepare", "quick", str(folder)]),
     ]
+    pytest = ["-m", "pytest", "tests/gpu", "-q", "-rfE", "--tb=short", "-p", "no:cacheprovider"]
+    if device == "cpu":
+        return [Part("machine", 45, [str(HERE / "machine.py")]), Part("parity", 110, pytest)], cpu
+    on_gpu = [steps, "--device", device, "--modes", "eager", "graph", "--problems"]
     gpu = [
-        Part("machine", 45, [str(HERE / "machine.py"), *device_option]),
-        Part("parity", 110, [*pytest, *(["-m", "gpu"] if on_gpu else [])]),
+        Part("machine", 45, [str(HERE / "machine.py"), "--device", device]),
+        Part("parity", 110, [*pytest, "-m", "gpu"]),
+        Part("steps", 60, [*on_gpu, "lstm-seeds", *LSTM]),
+        Part("steps-cnn", 40, [*on_gpu, *CNN]),
     ]
-    if on_gpu:
-        steps = [here, *device_option, "--modes", "eager", "graph", "--problems"]
-        gpu += [
-            Part("steps", 50, [*steps, "lstm", "lft-attack", "lft-sine", "maml-sine"]),
-            Part("steps-cnn", 40, [*steps, "lft-cnn", "maml-cnn"]),
-        ]
     return gpu, cpu
 
 

@@ -6,6 +6,8 @@ Problems:
 
 * ``lstm``: nothing but the fine-tuner, a segment of ten steps forward and back on random gradients
   of 784 coordinates a task;
+* ``lstm-seeds``: the same with other weights for every five tasks, as if so many seeds were trained
+  side by side;
 * ``lft-attack``, ``lft-cnn``, ``lft-sine``: a segment of ten steps of LFT, second-order terms
   dropped, in the sizes of the profile quick, on small pictures of three kinds;
 * ``maml-sine``, ``maml-cnn``: MAML's meta-gradient through five steps.
@@ -31,10 +33,10 @@ import torch
 from tiny import tiny_images, tiny_profile
 from torch import Tensor
 
-from lft.config import AttackFamily, ClassificationFamily, Profile, load_profile
+from lft.config import AttackFamily, ClassificationFamily, LSTMSettings, Profile, load_profile
 from lft.data import ImageSet
 from lft.finetuners.gradient_descent import SGD
-from lft.finetuners.lstm import CoordinateLSTM, init_weights
+from lft.finetuners.lstm import CoordinateLSTM, init_weights, preprocess
 from lft.kernels.build import Kernel
 from lft.meta.adapt import adapt
 from lft.meta.learner import Learner
@@ -50,7 +52,7 @@ from lft.tasks.sine import Sine
 from lft.tasks.victim import LeNet5
 from lft.types import Batch, Params, TaskBatch
 
-PROBLEMS = ("lstm", "lft-attack", "lft-sine", "maml-sine", "lft-cnn", "maml-cnn")
+PROBLEMS = ("lstm", "lstm-seeds", "lft-attack", "lft-sine", "maml-sine", "lft-cnn", "maml-cnn")
 SIZES = (5, 50, 500, 5000)
 MODES = ("eager", "graph", "compile", "graph+compile")
 SEGMENT = 10
@@ -117,6 +119,8 @@ def case(problem: str, n_tasks: int, device: str, *, compiled: bool = False) -> 
     """A problem on a device; native kernels where the device has them."""
     if problem == "lstm":
         return _lstm(784 * n_tasks, device, compiled)
+    if problem == "lstm-seeds":
+        return _lstm_of_seeds(max(1, n_tasks // 5), 784 * min(5, n_tasks), device)
     method, name = problem.split("-")
     kernel: Kernel = "torch" if compiled else "auto"
     made, rule = family(name, device, kernel), learner(method, name, kernel)
@@ -161,6 +165,53 @@ def _lstm(coordinates: int, device: str, compiled: bool) -> Case:
             return moved["theta"].mean(), _flat(tuner.segment_vjp(start, inputs, cotangents))
 
     return Case(run, coordinates, SEGMENT)
+
+
+def _lstm_of_seeds(seeds: int, coordinates: int, device: str) -> Case:
+    """A fine-tuner of its own for each seed, (S, …), all in batched products."""
+    settings = quick().experiments["attack"].finetuner
+    each = [init_weights(settings, generator("phi", seed)) for seed in range(seeds)]
+    weights = {k: torch.stack([w[k] for w in each]).to(device).requires_grad_() for k in each[0]}
+    shape = (SEGMENT, seeds, coordinates)
+    inputs = (0.1 * torch.randn(shape, generator=generator("inputs"))).to(device)
+    cotangents = torch.randn(shape, generator=generator("cotangents")).to(device)
+    features = preprocess(inputs.flatten(), settings.preprocess_p).view(2, *shape).movedim(0, 2)
+    zero = torch.zeros(2, settings.layers, seeds, settings.hidden, coordinates, device=device)
+
+    def run() -> Result:
+        with torch.no_grad():
+            state, total = zero, torch.zeros(seeds, coordinates, device=device)
+            for fed in features:
+                state, update = seeds_step(weights, settings, state, fed)
+                total = total - update
+        state, loss = zero, torch.zeros((), device=device)
+        for fed, cotangent in zip(features, cotangents, strict=True):
+            state, update = seeds_step(weights, settings, state, fed)
+            loss = loss + (update * cotangent).sum()
+        grads = torch.autograd.grad(loss, list(weights.values()))
+        return total.mean(), _flat(dict(zip(weights, grads, strict=True)))
+
+    return Case(run, seeds * coordinates, SEGMENT)
+
+
+def seeds_step(
+    weights: Params, settings: LSTMSettings, state: Tensor, features: Tensor
+) -> tuple[Tensor, Tensor]:
+    """One step of S fine-tuners: weights (S, …), state (2, layers, S, hidden, n), features
+    (S, 2, n), update (S, n)."""
+    hidden, cell = [], []
+    for layer in range(settings.layers):
+        bias, fed, back = (weights[f"layer{layer}.{part}"] for part in ("b", "w_ih", "w_hh"))
+        gates = torch.baddbmm(bias[..., None], fed, features)
+        gates = torch.baddbmm(gates, back, state[0, layer])
+        enter, forget, candidate, leave = gates.chunk(4, 1)
+        memory = forget.sigmoid() * state[1, layer] + enter.sigmoid() * candidate.tanh()
+        features = leave.sigmoid() * memory.tanh()
+        hidden.append(features)
+        cell.append(memory)
+    out = torch.baddbmm(weights["out.b"][:, None, None], weights["out.w"][:, None], features)
+    state = torch.stack([torch.stack(hidden), torch.stack(cell)])
+    return state, settings.output_scale * out[:, 0]
 
 
 def _flat(params: Params) -> Tensor:
@@ -250,6 +301,21 @@ def timed(run: Callable[[], Result], device: str) -> tuple[float, float, Result]
     return statistics.median(spent), min(spent), run()
 
 
+def launched(run: Callable[[], Result]) -> dict[str, Any]:
+    """What a GPU does in one call: how many kernels, how long they take, which take longest."""
+    activities = [torch.profiler.ProfilerActivity.CUDA]
+    with torch.profiler.profile(activities=activities) as profile:
+        run()
+        torch.cuda.synchronize()
+    kernels = [e for e in profile.key_averages() if e.self_device_time_total > 0]
+    kernels.sort(key=lambda event: event.self_device_time_total, reverse=True)
+    return {
+        "kernels": sum(event.count for event in kernels),
+        "busy_seconds": sum(event.self_device_time_total for event in kernels) / 1e6,
+        "longest": {e.key[:80]: e.self_device_time_total / 1e6 for e in kernels[:5]},
+    }
+
+
 def measured(problem: str, n_tasks: int, device: str, mode: str) -> dict[str, Any]:
     """One row."""
     began = time.perf_counter()
@@ -261,7 +327,8 @@ def measured(problem: str, n_tasks: int, device: str, mode: str) -> dict[str, An
     run = captured(ready.run) if "graph" in mode else ready.run
     median, least, (loss, gradient) = timed(run, device)
     steps = ready.coordinates * ready.steps
-    return {
+    on_gpu = launched(run) if device != "cpu" and mode == "eager" else {}
+    return on_gpu | {
         "coordinates": ready.coordinates,
         "seconds": median,
         "least_seconds": least,

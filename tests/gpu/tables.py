@@ -77,10 +77,16 @@ def _steps(parts: dict[str, Any], machine: dict[str, Any]) -> Iterator[str]:
         for row in parts.get(name, {}).get("rows", []):
             on = "CPU" if row["device"] == "cpu" else row["mode"]
             cells.setdefault((row["problem"], row["tasks"]), {})[on] = row
-    yield "Milliseconds of one meta-gradient, and nanoseconds per coordinate and step at best:"
+    yield (
+        "Milliseconds of one meta-gradient, and nanoseconds per coordinate and step at best; "
+        "kernels that a GPU runs for it, eager, and the share of the time in which it runs any:"
+    )
     yield ""
-    yield f"| problem | tasks | CPU | GPU {' | GPU '.join(MODES)} | ns CPU | ns GPU | × limit |"
-    yield "|---|---:" + "|---:" * (len(MODES) + 4) + "|"
+    yield (
+        f"| problem | tasks | CPU | GPU {' | GPU '.join(MODES)} | ns CPU | ns GPU | × limit "
+        "| kernels | busy |"
+    )
+    yield "|---|---:" + "|---:" * (len(MODES) + 6) + "|"
     for (problem, tasks), found in cells.items():
         shown = " | ".join(_milliseconds(found.get(on)) for on in ("CPU", *MODES))
         cpu = found.get("CPU", {}).get("ns_per_coordinate_step")
@@ -97,7 +103,15 @@ def _steps(parts: dict[str, Any], machine: dict[str, Any]) -> Iterator[str]:
             and not problem.startswith("maml")
         ):
             times = f"{best / _limit(machine):,.0f}"
-        yield f"| {problem} | {tasks:,} | {shown} | {_number(cpu)} | {_number(best)} | {times} |"
+        launched = _launched(found.get("eager", {}))
+        numbers = f"{_number(cpu)} | {_number(best)} | {times} | {launched}"
+        yield f"| {problem} | {tasks:,} | {shown} | {numbers} |"
+
+
+def _launched(row: dict[str, Any]) -> str:
+    if "kernels" not in row:
+        return " | "
+    return f"{row['kernels']:,} | {100 * row['busy_seconds'] / row['seconds']:.0f} %"
 
 
 def _milliseconds(row: dict[str, Any] | None) -> str:

@@ -14,6 +14,10 @@ import tables
 import torch
 from check import Document, Part
 
+from lft.config import LSTMSettings
+from lft.finetuners.lstm import CoordinateLSTM, init_weights
+from lft.seeding import generator
+
 
 @pytest.fixture
 def document(tmp_path: Path) -> Document:
@@ -82,6 +86,22 @@ def test_a_step_that_fails_is_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
     assert row["error"] == "OutOfMemoryError: CUDA out of memory. Tried"
 
 
+def test_seeds_side_by_side_are_as_many_alone() -> None:
+    settings = LSTMSettings(layers=2, hidden=4)
+    each = [init_weights(settings, generator("phi", seed)) for seed in range(3)]
+    stacked = {name: torch.stack([weights[name] for weights in each]) for name in each[0]}
+    state = torch.randn(2, 2, 3, 4, 7, generator=generator("state"))
+    features = torch.randn(3, 2, 7, generator=generator("features"))
+    after, update = steps.seeds_step(stacked, settings, state, features)
+    for seed, weights in enumerate(each):
+        alone, moved = CoordinateLSTM(weights, settings, "torch")._step(
+            state[:, :, seed], features[seed]
+        )
+        # float32: a few dozen products.
+        torch.testing.assert_close(after[:, :, seed], alone, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(update[seed], moved, rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize("problem", ["maml-sine", "maml-cnn"])
 def test_what_is_compiled_for_maml_is_its_meta_gradient(
     problem: str, monkeypatch: pytest.MonkeyPatch
@@ -108,11 +128,12 @@ def test_a_page_can_be_made_of_a_check_that_was_cut_off(document: Document) -> N
     document.part("steps", status="ended by its time limit", seconds=9.0)
     cell = {"problem": "lstm", "tasks": 5, "device": "cuda", "threads": 1}
     times = {"seconds": 0.0198, "ns_per_coordinate_step": 19.8}
+    times |= {"kernels": 1500, "busy_seconds": 0.0099}
     document.row("steps", cell | {"mode": "eager"} | times)
     document.row("steps", cell | {"mode": "graph", "error": "OutOfMemoryError: CUDA out of memory"})
     document.part("trainings-cuda", status="left out: no time left")
     text = tables.render([json.loads(document.path.read_text())])
     # 1,880 and 100 operations at 10¹² a second take 1.98 ns.
-    assert "| lstm | 5 |  | 19.8 | memory |  |  |  | 19.8 | 10 |" in text
+    assert "| lstm | 5 |  | 19.8 | memory |  |  |  | 19.8 | 10 | 1,500 | 50 % |" in text
     assert "| so a coordinate's step, forward and back, ns | 1.980 |" in text
     assert "| cuda |  | 0 | cut off |  |" in text
