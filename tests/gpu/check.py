@@ -1,9 +1,10 @@
 """`make gpu-check`: do numbers on this machine's GPU agree, and how fast is it?
 
 Needs no network, no git and no Snakemake: Python 3.11 or newer with torch; packages that are
-missing come from a folder of wheels. Every part is a process with a time limit of its own, and what
-it has found is in the file of results before the next line of it is read: a check that is cut off
-has lost nothing. Without a GPU the same runs on the CPU.
+missing come from a folder of wheels. Parts of a stage run side by side, stages one after the other.
+Every part is a process with a time limit of its own, and what it has found is in the file of
+results before the next line of it is read: a check that is cut off has lost nothing. Without a GPU
+the same runs on the CPU.
 
     python tests/gpu/check.py --wheels wheels --out results/gpu
 """
@@ -15,6 +16,7 @@ import json
 import os
 import platform
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -30,7 +32,8 @@ from tables import render
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 LSTM, CNN = ("lstm", "lft-attack", "lft-sine", "maml-sine"), ("lft-cnn", "maml-cnn")
-MINUTES = 6.0
+FAMILIES = ("sine", "mlp", "logits", "probabilities", "cnn")
+MINUTES = 6.5
 """For which the parts' limits are meant."""
 
 
@@ -53,6 +56,7 @@ class Document:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        path.with_suffix(".log").unlink(missing_ok=True)
         self.content: dict[str, Any] = {"began": _now(), "seconds": 0.0, "parts": {}}
         self._began = time.monotonic()
         self._lock = threading.Lock()
@@ -67,6 +71,11 @@ class Document:
         with self._lock:
             self.content["parts"][name]["rows"].append(row)
             self._write()
+
+    def log(self, name: str, text: str) -> None:
+        """Add what a part has said besides its rows to a file beside this one."""
+        with self._lock, self.path.with_suffix(".log").open("a") as file:
+            file.write(f"---- {name}\n{text}\n")
 
     def _write(self) -> None:
         self.content["seconds"] = round(time.monotonic() - self._began, 1)
@@ -106,38 +115,34 @@ def run(
         document.part(part.name, status="left out: no time left")
         return
     document.part(part.name, status="running", limit=round(limit))
-    log = document.path.with_suffix(".log")
-    with log.open("a") as errors:
-        errors.write(f"---- {part.name}\n")
-        errors.flush()
+    with tempfile.TemporaryFile("w+") as log:
         process = subprocess.Popen(
             [sys.executable, "-u", *part.command],
             cwd=ROOT,
             env=environment,
             text=True,
             stdout=subprocess.PIPE,
-            stderr=errors,
+            stderr=log,
             start_new_session=True,
         )
         timer = threading.Timer(limit, _end, [process])
         timer.start()
-        lines = []
         assert process.stdout
         for line in process.stdout:
             if line.startswith("{") and line.endswith("}\n"):
                 document.row(part.name, json.loads(line))
-                continue
-            lines.append(line.rstrip())
-            errors.write(line)
-            errors.flush()
+            else:
+                log.write(line)
+                log.flush()
         process.wait()
         timer.cancel()
+        log.seek(0)
+        document.log(part.name, log.read())
     spent = time.monotonic() - began
     status = "ok" if not process.returncode else f"failed with status {process.returncode}"
     if spent >= limit:
         status = "ended by its time limit"
-    found = _of_pytest(lines) if part.name == "parity" else {}
-    document.part(part.name, status=status, seconds=round(spent, 1), **found)
+    document.part(part.name, status=status, seconds=round(spent, 1))
     print(f"{part.name}: {status}, {spent:.0f} s", flush=True)
 
 
@@ -148,47 +153,50 @@ def _end(process: subprocess.Popen[str]) -> None:
         return
 
 
-def _of_pytest(lines: list[str]) -> dict[str, Any]:
-    """Counts, and the tests that failed, with pytest's reason."""
-    counts = {what: int(n) for n, what in re.findall(r"(\d+) (passed|failed|skipped|errors?)\b",
-                                                     lines[-1] if lines else "")}  # fmt: skip
-    return {"tests": counts, "failed": [x for x in lines if x.startswith(("FAILED", "ERROR"))]}
+def stages(device: str, folder: Path) -> list[list[Part]]:
+    """What is done, most urgent first.
 
-
-def lanes(device: str, folder: Path) -> tuple[list[Part], list[Part]]:
-    """What is done one after the other beside each other: on the device, and by the processor."""
+    Args:
+        folder: with data and victims of the profile quick, or for them.
+    """
     steps, trainings = str(HERE / "steps.py"), str(HERE / "trainings.py")
     build = "from lft.kernels import build; build.used('auto', 'cpu')"
     threads = ["--threads", str(max(1, (os.cpu_count() or 1) - 2))]
-    cpu = [
-        Part("kernels", 150, ["-c", build]),
-        Part("steps-cpu", 90, [steps, "--device", "cpu", *threads, "--problems", *LSTM, *CNN]),
-        Part("prepare", 60, [trainings, "prepare", "quick", str(folder)]),
-    ]
-    pytest = ["-m", "pytest", "tests/gpu", "-q", "-rfE", "--tb=short", "-p", "no:cacheprovider"]
+    steps_cpu = Part(
+        "steps-cpu", 75, [steps, "--device", "cpu", *threads, "--problems", *LSTM, *CNN]
+    )
+    prepare = Part("prepare", 90, [trainings, "prepare", "quick", str(folder)])
+    profile = ["quick", str(folder), "--experiments", "attack", "sine"]
+    on_cpu = Part("trainings-cpu", 60, [trainings, "cpu", *profile])
+    kernels = Part("kernels", 150, ["-c", build])
     if device == "cpu":
-        return [Part("machine", 45, [str(HERE / "machine.py")]), Part("parity", 110, pytest)], cpu
-    on_gpu = [steps, "--device", device, "--modes", "eager", "graph", "--problems"]
-    gpu = [
-        Part("machine", 45, [str(HERE / "machine.py"), "--device", device]),
-        Part("parity", 110, [*pytest, "-m", "gpu"]),
-        Part("steps", 60, [*on_gpu, "lstm-seeds", *LSTM]),
-        Part("steps-cnn", 40, [*on_gpu, *CNN]),
+        machine = Part("machine", 45, [str(HERE / "machine.py")])
+        return [[machine, kernels], [tests("parity", 110)], [steps_cpu], [prepare], [on_cpu]]
+    on_gpu = [steps, "--device", device, "--modes"]
+    eager = [*on_gpu, "eager", "graph", "--problems"]
+    compiled = [*on_gpu, "compile", "graph+compile", "--sizes", "50", "500", "--problems"]
+    machine = Part("machine", 45, [str(HERE / "machine.py"), "--device", device])
+    families = [tests(f"parity-{name}", 110, "-m", "gpu", "-k", name) for name in FAMILIES]
+    jobs = [
+        tests("parity-smoke", 110, "-m", "gpu", "-k", "smoke"),
+        tests("parity-jobs", 110, "-m", "gpu", "-k", "jobs and not smoke and not fills"),
     ]
-    return gpu, cpu
-
-
-def afterwards(device: str, folder: Path) -> list[Part]:
-    """What takes all cores, and what is least urgent."""
-    trainings, where = str(HERE / "trainings.py"), ["quick", str(folder)]
-    if device == "cpu":
-        return [Part("trainings-cpu", 80, [trainings, "cpu", *where])]
-    modes = ["--modes", "compile", "graph+compile", "--sizes", "50", "5000"]
     return [
-        Part("trainings-cuda", 70, [trainings, device, *where]),
-        Part("trainings-cpu", 40, [trainings, "cpu", *where]),
-        Part("steps-compiled", 90, [str(HERE / "steps.py"), "--device", device, *modes]),
+        [machine, kernels],
+        [*families, *jobs],
+        [Part("steps-cnn", 45, [*eager, *CNN]), prepare],
+        [Part("steps", 70, [*eager, *LSTM]), steps_cpu],
+        [Part("trainings-cuda", 90, [trainings, device, *profile])],
+        # Whatever else is on the GPU would find no memory.
+        [tests("parity-full-gpu", 40, "-m", "gpu", "-k", "fills"), on_cpu],
+        [Part(f"compiled-{name}", 80, [*compiled, name]) for name in ("lft-sine", "maml-sine")],
     ]
+
+
+def tests(name: str, limit: float, *chosen: str) -> Part:
+    """Tests of this folder, a line of JSON for each as it ends."""
+    options = ["-q", "--tb=short", "-p", "no:cacheprovider", "-p", "told"]
+    return Part(name, limit, ["-m", "pytest", str(HERE), *options, *chosen])
 
 
 def main() -> None:
@@ -196,6 +204,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=ROOT / "results" / "gpu")
     parser.add_argument("--name", help="of the file of results; by default that of the GPU")
     parser.add_argument("--wheels", type=Path, help="folder of wheels to install first")
+    parser.add_argument(
+        "--prepared", type=Path, help="folder that trainings.py prepare quick FOLDER has filled"
+    )
     parser.add_argument("--device", help="cuda:0 where there is a GPU, else cpu")
     parser.add_argument("--minutes", type=float, default=MINUTES, help="for all")
     options = parser.parse_args()
@@ -204,52 +215,45 @@ def main() -> None:
         folder, site = Path(scratch), Path(scratch, "site")
         if options.wheels:
             install(options.wheels, site)
-        paths = [str(site), str(ROOT), str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")]
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
-        device = options.device or _device(environment)
-        name = options.name or _name(device, environment)
+        if options.prepared:
+            shutil.copytree(options.prepared, folder, dirs_exist_ok=True)
+        paths = [str(site), str(ROOT), str(ROOT / "tests"), str(HERE)]
+        paths += filter(None, [os.environ.get("PYTHONPATH")])
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+        device, name = options.device, options.name
+        if device is None or name is None:
+            found, its_name = _first_gpu(environment)
+            device = device or found
+            name = name or its_name
         options.out.mkdir(parents=True, exist_ok=True)
         document = Document(options.out / f"{name}.json")
-        document.path.with_suffix(".log").unlink(missing_ok=True)
-
-        def lane(parts: list[Part]) -> None:
-            for part in parts:
-                run(part, document, until, environment, options.minutes / MINUTES)
-
-        threads = [threading.Thread(target=lane, args=[p]) for p in lanes(device, folder)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        lane(afterwards(device, folder))
+        pace = options.minutes / MINUTES
+        for stage in stages(device, folder):
+            threads = [
+                threading.Thread(target=run, args=(part, document, until, environment, pace))
+                for part in stage
+            ]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
     print(f"{document.path}\n\n{render([document.content])}")
     parts = document.content["parts"].values()
     sys.exit(0 if all(part["status"] == "ok" for part in parts) else 1)
 
 
-def _ask(question: str, environment: dict[str, str]) -> str:
-    """What a Python that imports torch prints."""
+def _first_gpu(environment: dict[str, str]) -> tuple[str, str]:
+    """cuda:0 and nvidia-h100-80gb-hbm3, or cpu and cpu-<machine>, of a Python that has torch."""
+    question = "import torch; print(torch.cuda.is_available() and torch.cuda.get_device_name(0))"
     done = subprocess.run(
-        [sys.executable, "-c", f"import torch; {question}"],
-        env=environment,
-        text=True,
-        capture_output=True,
+        [sys.executable, "-c", question], env=environment, text=True, capture_output=True
     )
     if done.returncode:
         sys.exit(f"gpu-check: {done.stderr.strip().splitlines()[-1]}")
-    return done.stdout.strip()
-
-
-def _device(environment: dict[str, str]) -> str:
-    return _ask("print('cuda:0' if torch.cuda.is_available() else 'cpu')", environment)
-
-
-def _name(device: str, environment: dict[str, str]) -> str:
-    """nvidia-h100-80gb-hbm3, or cpu-<machine>."""
-    if device == "cpu":
-        return f"cpu-{platform.machine()}".replace("_", "-")
-    found = _ask(f"print(torch.cuda.get_device_name({device!r}))", environment)
-    return re.sub(r"[^a-z0-9]+", "-", found.lower()).strip("-")
+    found = done.stdout.strip()
+    device = "cpu" if found == "False" else "cuda:0"
+    name = f"cpu-{platform.machine()}" if found == "False" else found
+    return device, re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
 
 
 if __name__ == "__main__":

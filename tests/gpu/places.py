@@ -24,9 +24,9 @@ class Place(NamedTuple):
 _ABSENT = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
 
 
-def on_gpu(*values: Any) -> Any:
+def on_gpu(*values: Any, id: str | None = None) -> Any:
     """A parameter of a test for which it needs a GPU."""
-    return pytest.param(*values, marks=[pytest.mark.gpu, _ABSENT])
+    return pytest.param(*values, id=id, marks=[pytest.mark.gpu, _ABSENT])
 
 
 def needs_gpu(test: Any) -> Any:

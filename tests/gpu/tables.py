@@ -6,6 +6,7 @@ python tests/gpu/tables.py        # writes it again
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,7 @@ def _section(document: dict[str, Any]) -> Iterator[str]:
     for name, part in parts.items():
         yield f"| {name} | {_outcome(part)} | {part.get('seconds', 0):.0f} |"
     yield ""
+    yield from _parity(parts)
     if "functions_per_second" in machine:
         yield from _limits(machine)
         yield ""
@@ -50,8 +52,33 @@ def _section(document: dict[str, Any]) -> Iterator[str]:
 
 
 def _outcome(part: dict[str, Any]) -> str:
-    counts = ", ".join(f"{n:,} {what}" for what, n in part.get("tests", {}).items())
+    tests = Counter(row["outcome"] for row in part.get("rows", []) if "test" in row)
+    counts = ", ".join(f"{n:,} {what}" for what, n in sorted(tests.items()))
     return part["status"] + (f": {counts}" if counts else "")
+
+
+def _parity(parts: dict[str, Any]) -> Iterator[str]:
+    """Tests that did not pass, and how far apart numbers are."""
+    rows = [row for part in parts.values() for row in part.get("rows", []) if "test" in row]
+    others = [f"- {row['test']}: {row['outcome']}" for row in rows if row["outcome"] != "passed"]
+    yield from [*others, ""] if others else []
+    apart: dict[tuple[str, str], list[float]] = {}
+    for row in rows:
+        if "distance" in row:
+            name, _, kind = row["test"].partition("[")[2].rstrip("]").partition("-")
+            apart.setdefault((name, kind.rsplit("-", 1)[-1]), []).append(row["distance"])
+    if not apart:
+        return
+    yield "Largest relative distance from the CPU over methods and orders:"
+    yield ""
+    yield "| family | float32 | float64 |"
+    yield "|---|---:|---:|"
+    for name in dict.fromkeys(name for name, _ in apart):
+        largest = (
+            max(apart.get((name, kind), []), default=None) for kind in ("float32", "float64")
+        )
+        yield f"| {name} | {' | '.join('' if x is None else f'{x:.0e}' for x in largest)} |"
+    yield ""
 
 
 def _limits(machine: dict[str, Any]) -> Iterator[str]:
@@ -73,8 +100,10 @@ def _limit(machine: dict[str, Any]) -> float:
 
 def _steps(parts: dict[str, Any], machine: dict[str, Any]) -> Iterator[str]:
     cells: dict[tuple[str, int], dict[str, dict[str, Any]]] = {}
-    for name in ("steps-cpu", "steps", "steps-cnn", "steps-compiled"):
-        for row in parts.get(name, {}).get("rows", []):
+    for part in parts.values():
+        for row in part["rows"]:
+            if "problem" not in row:
+                continue
             on = "CPU" if row["device"] == "cpu" else row["mode"]
             cells.setdefault((row["problem"], row["tasks"]), {})[on] = row
     yield (
@@ -129,7 +158,10 @@ def _number(value: float | None) -> str:
 
 
 def _trainings(parts: dict[str, Any]) -> Iterator[str]:
-    yield "The trainings of the profile quick, each in one of so many processes:"
+    yield (
+        "Trainings of the profile quick on attacks and sine, with the first seed, each in one of "
+        "so many processes:"
+    )
     yield ""
     yield "| device | processes | trainings ended | seconds, all | seconds, median training |"
     yield "|---|---:|---:|---:|---:|"

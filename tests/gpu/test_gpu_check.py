@@ -6,6 +6,7 @@ import json
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 import check
 import pytest
@@ -24,8 +25,8 @@ def document(tmp_path: Path) -> Document:
     return Document(tmp_path / "here.json")
 
 
-def parts_of(document: Document) -> dict[str, dict[str, object]]:
-    found: dict[str, dict[str, object]] = json.loads(document.path.read_text())["parts"]
+def parts_of(document: Document) -> dict[str, dict[str, Any]]:
+    found: dict[str, dict[str, Any]] = json.loads(document.path.read_text())["parts"]
     return found
 
 
@@ -59,12 +60,31 @@ def test_no_part_is_begun_without_time_for_it(document: Document) -> None:
     assert parts_of(document)["late"]["status"] == "left out: no time left"
 
 
-def test_failed_tests_are_named(document: Document) -> None:
-    lines = ["FAILED tests/a.py::test_b - AssertionError", "", "1 failed, 12 passed in 3.00s"]
-    assert check._of_pytest(lines) == {
-        "tests": {"failed": 1, "passed": 12},
-        "failed": ["FAILED tests/a.py::test_b - AssertionError"],
-    }
+FAILS = """
+def test_passes(record_property):
+    record_property("distance", 1e-6)
+
+def test_fails():
+    assert 1 == 2, "one is not two"
+"""
+
+
+def test_each_test_is_told_as_it_ends(document: Document, tmp_path: Path) -> None:
+    (tmp_path / "test_it.py").write_text(FAILS)
+    part = check.tests("parity", 60, "--rootdir", str(tmp_path), str(tmp_path / "test_it.py"))
+    part.command.remove(str(check.HERE))
+    environment = {**os.environ, "PYTHONPATH": str(check.HERE)}
+    check.run(part, document, time.monotonic() + 100, environment)
+    found = parts_of(document)["parity"]
+    assert found["status"] == "failed with status 1"
+    passes, fails = found["rows"]
+    assert (passes["test"], passes["outcome"], passes["distance"]) == (
+        "test_passes",
+        "passed",
+        1e-6,
+    )
+    assert (fails["test"], fails["outcome"]) == ("test_fails", "failed")
+    assert "one is not two" in fails["reason"]
 
 
 @pytest.mark.parametrize("problem", steps.PROBLEMS)
@@ -132,8 +152,15 @@ def test_a_page_can_be_made_of_a_check_that_was_cut_off(document: Document) -> N
     document.row("steps", cell | {"mode": "eager"} | times)
     document.row("steps", cell | {"mode": "graph", "error": "OutOfMemoryError: CUDA out of memory"})
     document.part("trainings-cuda", status="left out: no time left")
+    document.part("parity-cnn", status="failed with status 1")
+    for name, outcome, distance in (("lft", "passed", 2e-6), ("maml", "failed", 2e-3)):
+        found = {"outcome": outcome, "distance": distance}
+        document.row("parity-cnn", {"test": f"test_a[cnn-{name}-first-cuda:0-float32]"} | found)
     text = tables.render([json.loads(document.path.read_text())])
     # 1,880 and 100 operations at 10¹² a second take 1.98 ns.
     assert "| lstm | 5 |  | 19.8 | memory |  |  |  | 19.8 | 10 | 1,500 | 50 % |" in text
     assert "| so a coordinate's step, forward and back, ns | 1.980 |" in text
     assert "| cuda |  | 0 | cut off |  |" in text
+    assert "| parity-cnn | failed with status 1: 1 failed, 1 passed |" in text
+    assert "- test_a[cnn-maml-first-cuda:0-float32]: failed" in text
+    assert "| cnn | 2e-03 |  |" in text

@@ -1,9 +1,10 @@
-"""All meta-trainings of a profile, as many at once as there are workers, on one device.
+"""Meta-trainings of a profile, as many at once as there are workers, on one device.
 
-One line of JSON for each on stdout as it ends, and one about all of them at the end.
+They are those of the first seed that train by meta-gradients. One line of JSON for each on stdout
+as it ends, and one about all of them at the end.
 
     python tests/gpu/trainings.py prepare quick FOLDER
-    python tests/gpu/trainings.py cuda:0 quick FOLDER --workers 16
+    python tests/gpu/trainings.py cuda:0 quick FOLDER --experiments attack sine --workers 16
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from jobs import prepare_sources
 
 from lft.config import Profile, Run, load_profile
 from lft.meta.train import train
+from lft.methods import METHODS
 from lft.results.cost import training_work
 from lft.results.records import read_json
 
@@ -39,6 +41,7 @@ def main() -> None:
     parser.add_argument("device")
     parser.add_argument("profile", type=Path)
     parser.add_argument("folder", type=Path)
+    parser.add_argument("--experiments", nargs="+", help="all by default")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     options = parser.parse_args()
     profile = load_profile(options.profile)
@@ -52,7 +55,12 @@ def main() -> None:
     shutil.rmtree(results, ignore_errors=True)
     for prepared in ("data", "victims"):
         shutil.copytree(options.folder / prepared, results / prepared)
-    runs = [run for name in profile.experiments for run in profile.runs(name)]
+    runs = [
+        run
+        for name in options.experiments or profile.experiments
+        for run in profile.runs(name)
+        if run.seed == profile.seeds[0] and METHODS[run.method].learns != "step_size"
+    ]
     runs.sort(key=lambda run: training_work(profile, run), reverse=True)
     done = 0
     # Not forked: CUDA does not survive that.
