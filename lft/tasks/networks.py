@@ -134,7 +134,7 @@ def grouped_convolution(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     groups = weight.shape[:2]
     channels, flat = x.flatten(1, 2), weight.flatten(0, 1)
     y = functional.conv2d(channels, flat, bias.flatten(), stride=2, padding=1, groups=groups[0])
-    return y.unflatten(1, groups)
+    return y.view(len(x), *groups, *y.shape[2:])
 
 
 def unfolded_convolution(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -146,7 +146,7 @@ def unfolded_convolution(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     n_images, _, _, height, width = patches.shape[:5]
     columns = patches.permute(1, 2, 5, 6, 0, 3, 4).flatten(4).flatten(1, 3)
     y = torch.baddbmm(bias[..., None], weight.flatten(2), columns)
-    return y.unflatten(2, (n_images, height, width)).movedim(2, 0)
+    return y.view(*y.shape[:2], n_images, height, width).movedim(2, 0)
 
 
 class CNN:

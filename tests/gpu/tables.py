@@ -58,10 +58,10 @@ def _outcome(part: dict[str, Any]) -> str:
 
 
 def _parity(parts: dict[str, Any]) -> Iterator[str]:
-    """Tests that did not pass, and how far apart numbers are."""
+    """Tests that failed, and how far apart numbers are."""
     rows = [row for part in parts.values() for row in part.get("rows", []) if "test" in row]
-    others = [f"- {row['test']}: {row['outcome']}" for row in rows if row["outcome"] != "passed"]
-    yield from [*others, ""] if others else []
+    failed = [f"- {row['test']}: failed" for row in rows if row["outcome"] == "failed"]
+    yield from [*failed, ""] if failed else []
     apart: dict[tuple[str, str], list[float]] = {}
     for row in rows:
         if "distance" in row:
