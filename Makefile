@@ -5,20 +5,21 @@
 PROFILE ?= quick
 CORES ?= $(shell nproc)
 BIN := .venv/bin
+PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 
-.PHONY: reproduce report test test-cluster gpu-check lint format docs benchmark clean
+.PHONY: reproduce report test test-cluster gpu-check lint format docs benchmark lock clean
 
 reproduce: .venv/ready
-	$(BIN)/snakemake --cores $(CORES) --config profile=$(PROFILE) --keep-going -- reproduce all
-	@echo "Report: results/$(notdir $(basename $(PROFILE)))/report.html"
+	$(BIN)/snakemake --cores $(CORES) --config profile="$(PROFILE)" --keep-going -- reproduce all
+	@$(BIN)/python -c 'import sys; from lft.config import load_profile; print(f"Report: results/{load_profile(sys.argv[1]).name}/report.html")' "$(PROFILE)"
 
 report: .venv/ready
-	$(BIN)/snakemake --cores 1 --config profile=$(PROFILE) -- report
+	$(BIN)/snakemake --cores 1 --config profile="$(PROFILE)" -- report
 
-test: .venv/ready lint
+test: .venv/dev lint
 	$(BIN)/pytest
 
-test-cluster: .venv/ready
+test-cluster: .venv/dev
 	$(BIN)/pytest tests/cluster --override-ini "addopts=-q"
 
 # Where there is no network: make gpu-check PYTHON=python3 WHEELS=<folder> OUT=<folder>
@@ -26,28 +27,38 @@ gpu-check: PYTHON ?= $(if $(wildcard .venv/ready),$(BIN)/python,python3)
 gpu-check:
 	$(PYTHON) tests/gpu/check.py $(if $(WHEELS),--wheels $(WHEELS)) $(if $(OUT),--out $(OUT))
 
-lint: .venv/ready
+lint: .venv/dev
 	PATH="$(CURDIR)/$(BIN):$$PATH" pre-commit run --all-files
 
-format: .venv/ready
+format: .venv/dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 	$(BIN)/snakefmt Snakefile workflow
 
-docs: .venv/ready
+docs: .venv/dev
 	$(BIN)/sphinx-build -q -W --keep-going -b html docs build/docs
 	@echo "Documentation: build/docs/index.html"
 
-benchmark: .venv/ready
-	$(BIN)/pytest tests/benchmarks --override-ini "addopts=-q" --benchmark-only
+benchmark: .venv/dev
+	$(BIN)/python tests/benchmarks/kept.py $(ARGS)
 	$(BIN)/python tests/benchmarks/growth.py docs/images
 
-.venv/ready: requirements.lock pyproject.toml
+# What the workflow needs; `make test` adds the rest.
+.venv/ready: requirements-workflow.lock pyproject.toml
 	python3 -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.lock
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --editable .
+	$(PIP) -r requirements-workflow.lock
+	$(PIP) --no-deps --editable .
 	$(BIN)/python -c "import logging; from lft.kernels import build; logging.basicConfig(level='INFO'); print('kernels:', build.used('auto', 'cpu'))"
 	touch $@
+
+.venv/dev: .venv/ready requirements.lock
+	$(PIP) -r requirements.lock
+	touch $@
+
+# Both lock files, from what is installed: after a change of pyproject.toml's dependencies.
+lock: .venv/dev
+	$(PIP) --upgrade --editable ".[dev]"
+	$(BIN)/python workflow/envs/lock.py
 
 clean:
 	rm -rf results/smoke results/quick .snakemake

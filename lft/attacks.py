@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from numbers import Integral
 from pathlib import Path
-from typing import NamedTuple
+from types import FunctionType, MethodType, ModuleType
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -13,10 +17,11 @@ from torch import Tensor, nn
 from lft.config import AttackLoss
 from lft.errors import UsageError
 from lft.meta.adapt import adapt
-from lft.meta.gradients import FirstOrder, Gradient, ZerothOrder
+from lft.meta.gradients import FirstOrder, Gradient, ZerothOrder, value_and_grad
 from lft.pretrained import Pretrained, load
 from lft.seeding import generator
 from lft.tasks.attack import Perturbation
+from lft.tasks.base import Differentiated
 from lft.types import Batch, Params
 
 __all__ = ["AttackLoss", "Success", "measure", "perturbations", "universal"]
@@ -49,6 +54,7 @@ def universal(
     steps: int = 100,
     loss: AttackLoss | None = None,
     seed: int = 0,
+    batch_size: int = 256,
 ) -> Tensor:
     """One perturbation that makes a network misclassify all of these images.
 
@@ -62,7 +68,8 @@ def universal(
 
     Args:
         model: gives logits (n, classes) for images (n, C, H, W). A module is put into evaluation
-            mode for the attack and back afterwards; its parameters do not change.
+            mode for the attack and back afterwards, and so are the modules that a function, method
+            or object holds; other randomness is the caller's to fix. Parameters do not change.
         images: (n, C, H, W) in [0, 1], on the model's device.
         labels: (n,) true classes, integers.
         tuner: a trained fine-tuner, or what :func:`lft.load` takes.
@@ -71,6 +78,9 @@ def universal(
         loss: λ, margin, clipping and scale of δ⁽⁰⁾; those that the fine-tuner was trained with by
             default.
         seed: of δ⁽⁰⁾ and zeroth-order directions.
+        batch_size: images that the network is asked about at once; the result is the same to
+            rounding. Modes of torch that the caller has set (no gradients, inference, autocast,
+            default device and dtype) do not matter.
 
     Returns:
         δ (C, H, W), to be added to any image; :func:`measure` says how well it does.
@@ -78,7 +88,9 @@ def universal(
     Raises:
         UsageError: a shape, type or range does not fit, or there is no such fine-tuner.
     """
-    *_, last = perturbations(model, images, labels, tuner=tuner, steps=steps, loss=loss, seed=seed)
+    *_, last = perturbations(
+        model, images, labels, tuner=tuner, steps=steps, loss=loss, seed=seed, batch_size=batch_size
+    )
     return last
 
 
@@ -91,28 +103,30 @@ def perturbations(
     steps: int = 100,
     loss: AttackLoss | None = None,
     seed: int = 0,
+    batch_size: int = 256,
 ) -> Iterator[Tensor]:
     """δ (C, H, W) before the first step and after each; arguments as of :func:`universal`."""
-    if steps < 1:
-        raise UsageError(f"steps is {steps}; it must be at least 1")
     if not isinstance(tuner, Pretrained):
         tuner = load(tuner)
-    family = Perturbation(loss or tuner.card.attack_loss, model)
-    batch = _batch(family.settings, images, labels)
+    if loss is None:
+        loss = tuner.card.attack_loss
+    whole_number("steps", steps)
+    family, batch = _problem(loss, model, images, labels, batch_size)
     random = generator("universal", seed)
-    start = family.random((1, *images.shape[1:]), random)
-    start = {name: leaf.to(images) for name, leaf in start.items()}
+    with own_modes():
+        start = family.random((1, *images.shape[1:]), random, torch.float32)
+        start = {name: leaf.to(images) for name, leaf in start.items()}
     yield start["delta"][0]
     zeroth = tuner.card.zeroth_order
     gradient: Gradient = ZerothOrder(zeroth, random) if zeroth else FirstOrder()
     points = adapt(family, tuner, start, batch, steps=steps, gradient=gradient)
+    modules = held(model)
     for _ in range(steps):
-        with torch.no_grad(), evaluating(model):
+        with evaluating(modules):
             point = next(points)
         yield point.params["delta"][0]
 
 
-@torch.no_grad()
 def measure(
     model: Network,
     images: Tensor,
@@ -120,6 +134,7 @@ def measure(
     perturbation: Tensor,
     *,
     clip: bool = True,
+    batch_size: int = 256,
 ) -> Success:
     """Attack success rate and distortion of a perturbation, as in Table 1.
 
@@ -127,49 +142,207 @@ def measure(
         model: as in :func:`universal`; ``images`` and ``labels`` likewise.
         perturbation: δ (C, H, W).
         clip: keep x + δ in [0, 1].
+        batch_size: as in :func:`universal`.
 
     Raises:
         UsageError: a shape, type or range does not fit.
     """
-    family = Perturbation(AttackLoss(clip=clip), model)
-    batch = _batch(family.settings, images, labels)
-    if perturbation.shape != images.shape[1:]:
-        raise UsageError(
-            f"the perturbation is {_shape(perturbation)}, the images {_shape(images[0])}"
-        )
-    delta: Params = {"delta": perturbation[None].to(images)}
-    with evaluating(model):
-        metrics = family.metrics(delta, batch)
+    family, batch = _problem(AttackLoss(clip=clip), model, images, labels, batch_size)
+    if not isinstance(perturbation, Tensor) or perturbation.shape != images.shape[1:]:
+        is_tensor = isinstance(perturbation, Tensor)
+        found = _shape(perturbation) if is_tensor else _described(perturbation)
+        raise UsageError(f"the perturbation is {found}, the images {_shape(images[0])}")
+    with evaluating(held(model)):
+        metrics = family.metrics({"delta": perturbation[None].to(images)}, batch)
     return Success(*(round(float(metrics[name]), 6) for name in Success._fields))
 
 
+class _Network:
+    """The caller's network, asked in parts; its answers are checked to be logits (n, classes)."""
+
+    def __init__(self, model: Network, labels: Tensor, batch_size: int) -> None:
+        whole_number("batch_size", batch_size)
+        self.model = model
+        self.batch_size = batch_size
+        self.range = int(labels.min()), int(labels.max())
+
+    def __call__(self, images: Tensor) -> Tensor:
+        return torch.cat([self._ask(part) for part in images.split(self.batch_size)])
+
+    def _ask(self, images: Tensor) -> Tensor:
+        logits = self.model(images)
+        n_images = len(images)
+        fits = isinstance(logits, Tensor) and logits.ndim == 2 and len(logits) == n_images
+        if not fits or not logits.is_floating_point():
+            raise UsageError(
+                f"the network must give logits (n, classes), not {_described(logits)}"
+                + (f" for {n_images} images" if isinstance(logits, Tensor) else "")
+            )
+        classes = logits.shape[1]
+        if classes < 2:
+            raise UsageError(
+                f"the network gives {classes} logit; an attack needs two classes or more"
+            )
+        for label in self.range:
+            if not 0 <= label < classes:
+                raise UsageError(
+                    f"label {label}, but the network has {classes} classes (0 to {classes - 1})"
+                )
+        if logits.isnan().any() and not images.isnan().any():
+            raise UsageError("the network gives NaN; check its weights and the images' range")
+        return logits.to(images.device, torch.promote_types(logits.dtype, torch.float32))
+
+
+class _Universal(Perturbation, Differentiated):
+    """The loss of eq. 12 over many images, its gradient summed over parts of them.
+
+    f(δ; D) = Σ_i |D_i| / |D| f(δ; D_i) for a division of D into parts D_i.
+    """
+
+    def __init__(self, settings: AttackLoss, network: _Network) -> None:
+        super().__init__(settings, network)
+        self.size = network.batch_size
+
+    def loss_and_gradients(self, params: Params, batch: Batch) -> tuple[Tensor, Params]:
+        """See :class:`lft.tasks.base.Differentiated`."""
+        part = Perturbation(self.settings, self._with_gradient)
+        pieces = zip(batch.x.split(self.size, 1), batch.y.split(self.size, 1), strict=True)
+        sums = torch.zeros_like(params["delta"])
+        losses = sums.new_zeros(len(sums))
+        for piece in map(Batch._make, pieces):
+            share = piece.size / batch.size
+            values, gradients = value_and_grad(part, params, piece)
+            losses = losses + share * values
+            sums += share * gradients["delta"]
+        return losses, {"delta": sums}
+
+    def _with_gradient(self, images: Tensor) -> Tensor:
+        logits = self.victim(images)
+        if not logits.requires_grad:
+            raise UsageError(
+                "the network's logits have no gradient; leave out detach() and no_grad() in it, or "
+                "attack with a zeroth-order fine-tuner"
+            )
+        return logits
+
+
+def _problem(
+    loss: AttackLoss, model: Network, images: Tensor, labels: Tensor, batch_size: int
+) -> tuple[_Universal, Batch]:
+    """The attack on a network, images and labels as the only task of a batch."""
+    if not isinstance(loss, AttackLoss):
+        raise UsageError(f"loss must be an AttackLoss, not {_described(loss)}")
+    if not callable(model):
+        raise UsageError(f"the network must be a module or a function, not {_described(model)}")
+    with own_modes():
+        x, y = _checked(loss, images, labels)
+        return _Universal(loss, _Network(model, y, batch_size)), Batch(x[None], y[None])
+
+
+def _checked(loss: AttackLoss, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Images and labels of the types that the attack works with."""
+    good = isinstance(images, Tensor) and images.ndim == 4 and images.is_floating_point()
+    if not good or images.numel() == 0:
+        raise UsageError(f"images must be a float tensor (n, C, H, W), not {_described(images)}")
+    if loss.clip and not (images.min() >= 0 and images.max() <= 1):
+        raise UsageError("images must lie in [0, 1]; divide by 255, or use AttackLoss(clip=False)")
+    if (
+        not isinstance(labels, Tensor)
+        or labels.dtype not in INTEGERS
+        or (labels.shape != images.shape[:1])
+    ):
+        raise UsageError(f"labels must be {len(images)} integers, not {_described(labels)}")
+    # Copies of what was made in inference mode take part in a gradient, the tensors do not.
+    return _ordinary(images.detach()), _ordinary(labels.to(images.device, torch.int64))
+
+
+def _ordinary(tensor: Tensor) -> Tensor:
+    return tensor.clone() if tensor.is_inference() else tensor
+
+
+INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
+
+
 @contextmanager
-def evaluating(model: Network) -> Iterator[None]:
-    """A module in evaluation mode, every part in its own mode again afterwards."""
-    parts = list(model.modules()) if isinstance(model, nn.Module) else []
+def own_modes() -> Iterator[None]:
+    """No gradients, no inference mode, no autocast, whatever the caller has set."""
+    with ExitStack() as modes:
+        modes.enter_context(torch.inference_mode(False))
+        modes.enter_context(torch.no_grad())
+        for device in ("cpu", "cuda"):
+            if torch.is_autocast_enabled(device):
+                modes.enter_context(torch.autocast(device, enabled=False))
+        yield
+
+
+@contextmanager
+def evaluating(modules: list[nn.Module]) -> Iterator[None]:
+    """Modules in evaluation mode, every part in its own mode again afterwards."""
+    parts = [part for module in modules for part in module.modules()]
     before = [part.training for part in parts]
     try:
         for part in parts:
             part.training = False
-        yield
+        with own_modes():
+            yield
     finally:
         for part, training in zip(parts, before, strict=True):
             part.training = training
 
 
-def _batch(loss: AttackLoss, images: Tensor, labels: Tensor) -> Batch:
-    """Images and labels as the only task of a batch."""
-    if images.ndim != 4 or not images.is_floating_point() or len(images) == 0:
-        raise UsageError(
-            f"images must be a float tensor (n, C, H, W), not {images.dtype} {_shape(images)}"
-        )
-    if loss.clip and not (images.min() >= 0 and images.max() <= 1):
-        raise UsageError("images must lie in [0, 1]; divide by 255, or use AttackLoss(clip=False)")
-    if labels.shape != images.shape[:1] or labels.is_floating_point():
-        raise UsageError(
-            f"labels must be {len(images)} integers, not {labels.dtype} {_shape(labels)}"
-        )
-    return Batch(images[None], labels[None].to(images.device, torch.int64))
+def held(value: Any, depth: int = 4) -> list[nn.Module]:
+    """The modules that a callable uses: itself, or what its names and attributes lead to."""
+    found: dict[int, nn.Module] = {}
+    seen: set[int] = set()
+    reached = [value]
+    for _ in range(depth + 1):
+        fresh = [each for each in reached if id(each) not in seen]
+        seen |= set(map(id, fresh))
+        found |= {id(each): each for each in fresh if isinstance(each, nn.Module)}
+        reached = [below for each in fresh for below in _leads_to(each)]
+    return list(found.values())
+
+
+def _leads_to(value: Any) -> list[Any]:
+    """What a value refers to, as far as it can hold a network."""
+    if isinstance(value, nn.Module | ModuleType | type | Tensor):
+        return []
+    if isinstance(value, partial):
+        return [value.func, *value.args, *value.keywords.values()]
+    if isinstance(value, MethodType):
+        return [value.__self__, value.__func__]
+    if isinstance(value, FunctionType):
+        defaults = [*(value.__defaults__ or ()), *(value.__kwdefaults__ or {}).values()]
+        try:
+            names = inspect.getclosurevars(value)
+        except ValueError:  # a name of an enclosing function that has no value yet
+            return defaults
+        return [*defaults, *names.nonlocals.values(), *names.globals.values()]
+    if isinstance(value, dict):
+        return list(value.values())
+    if isinstance(value, list | tuple):
+        return list(value)
+    call = getattr(type(value), "__call__", None)  # noqa: B004 - the function, not whether
+    attributes = list(getattr(value, "__dict__", {}).values())
+    return [*attributes, call] if isinstance(call, FunctionType) else attributes
+
+
+def whole_number(name: str, value: int) -> None:
+    """Check that an argument is an integer of at least 1.
+
+    Raises:
+        UsageError: it is not.
+    """
+    if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
+        shown = repr(value) if isinstance(value, int | float | str) else _described(value)
+        raise UsageError(f"{name} is {shown}; it must be a whole number of at least 1")
+
+
+def _described(value: object) -> str:
+    if isinstance(value, Tensor):
+        return f"{value.dtype} {_shape(value)}"
+    name = type(value).__name__
+    return f"{'an' if name[:1].lower() in 'aeiou' else 'a'} {name}"
 
 
 def _shape(tensor: Tensor) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import io
 import logging
 import sys
 from pathlib import Path
@@ -13,6 +14,8 @@ import typer
 from lft.errors import Interrupted, UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from lft.config import Profile, Run
 
 app = typer.Typer(
@@ -29,8 +32,12 @@ Results = Annotated[
     Path | None,
     typer.Option("--results", "-r", help="Result folder; results/<profile> by default."),
 ]
+Seeds = Annotated[list[int] | None, typer.Option(help="Repeatable; all seeds by default.")]
+Planned = Annotated[
+    str | None,
+    typer.Option("--settings", hidden=True, help="Digest of the settings that a job expects."),
+]
 QUICK = Path("quick")
-SEEDS = [0]
 
 
 def _load(profile: Path, results: Path | None) -> tuple[Profile, Path]:
@@ -38,6 +45,32 @@ def _load(profile: Path, results: Path | None) -> tuple[Profile, Path]:
 
     settings = load_profile(profile)
     return settings, results or Path("results") / settings.name
+
+
+def _profile_of(results: Path, profile: Path | None) -> Profile:
+    """The profile of a result folder: the one given, or that of the folder's name."""
+    from lft.config import load_profile
+
+    if profile is not None:
+        return load_profile(profile)
+    name = results.absolute().name or results.resolve().name
+    try:
+        return load_profile(name)
+    except UsageError as error:
+        raise UsageError(f"{error}; name that of {results} with --profile") from None
+
+
+def _check_plan(
+    planned: str | None, settings: Profile, rule: str, what: str = "", runs: Iterable[Run] = ()
+) -> None:
+    """Refuse a job of the workflow whose settings are no more those that it was planned with."""
+    from lft.results.jobs import planned as digest
+
+    if planned is not None and planned != digest(settings, rule, what, runs):
+        raise UsageError(
+            f"profile {settings.name!r} was changed after this job was planned; restore it, or "
+            "start the workflow again"
+        )
 
 
 def _run(
@@ -61,7 +94,12 @@ def _run(
 
 
 @app.command()
-def data(source: str, profile: ProfileFile = QUICK, results: Results = None) -> None:
+def data(
+    source: str,
+    profile: ProfileFile = QUICK,
+    results: Results = None,
+    planned: Planned = None,
+) -> None:
     """Prepare an image source: obtain, check, write one array file."""
     from lft.data import prepare
     from lft.errors import suggestion
@@ -70,16 +108,32 @@ def data(source: str, profile: ProfileFile = QUICK, results: Results = None) -> 
     settings, folder = _load(profile, results)
     if source not in settings.sources:
         raise UsageError(f"unknown source {source!r}{suggestion(source, settings.sources)}")
+    _check_plan(planned, settings, "data", source)
     prepare(settings.sources[source], data_path(folder, source))
 
 
 @app.command()
-def victim(source: str, profile: ProfileFile = QUICK, results: Results = None) -> None:
+def victim(
+    source: str,
+    seed: Annotated[
+        int | None, typer.Option(help="Whose victim, where every seed has its own.")
+    ] = None,
+    profile: ProfileFile = QUICK,
+    results: Results = None,
+    planned: Planned = None,
+) -> None:
     """Train the LeNet-5 victim of an image source."""
+    from lft.errors import suggestion
     from lft.tasks.build import make_victim
 
     settings, folder = _load(profile, results)
-    make_victim(settings, source, folder)
+    if source not in settings.sources:
+        raise UsageError(f"unknown source {source!r}{suggestion(source, settings.sources)}")
+    if seed not in settings.victim_seeds:
+        known = ", ".join("none" if n is None else str(n) for n in settings.victim_seeds)
+        raise UsageError(f"--seed of a victim must be one of: {known} (key victim.per_seed)")
+    _check_plan(planned, settings, "victim", source)
+    make_victim(settings, source, folder, seed)
 
 
 @app.command()
@@ -88,9 +142,12 @@ def train(
     trained_on: str,
     method: str,
     order: str = "first",
-    seed: Annotated[list[int], typer.Option(help="Repeatable: one after the other.")] = SEEDS,
+    seed: Annotated[
+        list[int] | None, typer.Option(help="Repeatable; the profile's first by default.")
+    ] = None,
     profile: ProfileFile = QUICK,
     results: Results = None,
+    planned: Planned = None,
     tensorboard: Annotated[
         Path | None, typer.Option(help="Folder for TensorBoard: outer loss, meta-validation.")
     ] = None,
@@ -99,7 +156,9 @@ def train(
     from lft.meta.train import train_seeds
 
     settings, folder = _load(profile, results)
-    runs = [_run(settings, experiment, trained_on, method, order, number) for number in seed]
+    seeds = settings.seeds[:1] if seed is None else seed
+    runs = [_run(settings, experiment, trained_on, method, order, number) for number in seeds]
+    _check_plan(planned, settings, "train", runs=runs)
     train_seeds(settings, runs, folder, tensorboard)
 
 
@@ -109,76 +168,102 @@ def evaluate(
     trained_on: str,
     method: Annotated[str, typer.Argument(help="A method, or all of the mixture.")] = "all",
     order: str = "first",
+    seed: Seeds = None,
     profile: ProfileFile = QUICK,
     results: Results = None,
+    planned: Planned = None,
 ) -> None:
-    """Measure trained methods, all seeds, on the test tasks of every mixture."""
+    """Measure trained methods on the test tasks of every mixture."""
     from lft.config import ALL
-    from lft.meta.evaluate import evaluate as measure
+    from lft.meta.evaluate import evaluate_runs
 
     settings, folder = _load(profile, results)
-    known = settings.experiment(experiment).methods[0] if method == ALL else method
-    run = _run(settings, experiment, trained_on, known, order, settings.seeds[0])
-    runs = [run]
+    seeds = settings.seeds if seed is None else seed
+    methods = [*settings.experiment(experiment).methods, *settings.experiment(experiment).variants]
+    known = methods[0] if method == ALL else method
+    runs = [_run(settings, experiment, trained_on, known, order, number) for number in seeds]
     if method == ALL:
-        methods = settings.evaluated(run._replace(method=ALL))
-        runs = list(dict.fromkeys(map(settings.evaluation, methods)))
-    for each in runs:
-        measure(settings, each, folder)
+        wanted = {run._replace(method=ALL) for run in runs}
+        applicable = settings.runs(experiment)
+        runs = [run for run in applicable if run._replace(method=ALL) in wanted]
+    _check_plan(planned, settings, "evaluate", runs=runs)
+    evaluate_runs(settings, runs, folder)
 
 
 @app.command()
-def theory(experiment: str, profile: ProfileFile = QUICK, results: Results = None) -> None:
+def theory(
+    experiment: str,
+    seed: Seeds = None,
+    profile: ProfileFile = QUICK,
+    results: Results = None,
+    planned: Planned = None,
+) -> None:
     """Measure Theorem 1's gradient gap, its bound and the meta-gradient norms of an experiment."""
     from lft.theory import measure
 
     settings, folder = _load(profile, results)
-    measure(settings, experiment, folder)
+    settings.experiment(experiment)
+    _check_plan(planned, settings, "theory", experiment)
+    for number in settings.seeds if seed is None else seed:
+        if number not in settings.seeds:
+            raise UsageError(f"seed {number} is not in profile {settings.name!r}")
+        measure(settings, experiment, number, folder)
 
 
 @app.command()
-def search(profile: ProfileFile = QUICK, results: Results = None) -> None:
+def search(profile: ProfileFile = QUICK, results: Results = None, planned: Planned = None) -> None:
     """Write search.csv: which hyper-parameters did best on meta-validation tasks."""
     from lft.results.search import write_search
 
-    write_search(*_load(profile, results))
+    settings, folder = _load(profile, results)
+    _check_plan(planned, settings, "search")
+    write_search(settings, folder)
 
 
 @app.command()
-def aggregate(profile: ProfileFile = QUICK, results: Results = None) -> None:
+def aggregate(
+    profile: ProfileFile = QUICK, results: Results = None, planned: Planned = None
+) -> None:
     """Join all measurements: measurements.csv, cells.csv and theory.csv."""
     from lft.results.aggregate import aggregate as join
 
-    join(*_load(profile, results))
+    settings, folder = _load(profile, results)
+    _check_plan(planned, settings, "aggregate")
+    join(settings, folder)
 
 
 @app.command()
-def tables(profile: ProfileFile = QUICK, results: Results = None) -> None:
-    """Write the tables, claims.csv and alternatives.csv."""
+def tables(profile: ProfileFile = QUICK, results: Results = None, planned: Planned = None) -> None:
+    """Write the tables, claims.json, claims.csv and alternatives.csv."""
     from lft.report.alternatives import write_alternatives
     from lft.report.claims import write_claims
     from lft.report.tables import write_tables
 
     settings, folder = _load(profile, results)
+    _check_plan(planned, settings, "tables")
     write_tables(settings, folder)
     write_claims(settings, folder)
     write_alternatives(settings, folder)
 
 
 @app.command()
-def figures(profile: ProfileFile = QUICK, results: Results = None) -> None:
+def figures(profile: ProfileFile = QUICK, results: Results = None, planned: Planned = None) -> None:
     """Draw the figures."""
     from lft.report.figures import draw_figures
 
-    draw_figures(*_load(profile, results))
+    settings, folder = _load(profile, results)
+    _check_plan(planned, settings, "figures")
+    draw_figures(settings, folder)
 
 
 @app.command()
-def page(profile: ProfileFile = QUICK, results: Results = None) -> None:
+def page(profile: ProfileFile = QUICK, results: Results = None, planned: Planned = None) -> None:
     """Write report.html from tables, figures and claims."""
     from lft.report.page import write_page
 
-    write_page(*_load(profile, results))
+    settings, folder = _load(profile, results)
+    _check_plan(planned, settings, "page")
+    write_page(settings, folder)
 
 
 @app.command()
@@ -272,10 +357,9 @@ def crate(
     ] = None,
 ) -> None:
     """Pack a finished run with its provenance as a Workflow Run RO-Crate."""
-    from lft.config import load_profile
     from lft.results.crate import write_crate
 
-    settings = load_profile(profile or Path(results.resolve().name))
+    settings = _profile_of(results, profile)
     path = output or results.resolve().with_name(f"{results.resolve().name}.crate.zip")
     write_crate(settings, results, path)
     typer.echo(path)
@@ -290,16 +374,17 @@ def compare(
     ] = None,
 ) -> None:
     """Put the measurements of two result folders side by side and say whether they agree."""
-    from rich.console import Console
-
-    from lft.report.compare import as_table
+    from lft.report.compare import as_table, sources_note, terminal
     from lft.report.compare import compare as compared
-    from lft.results.records import write_rows
+    from lft.storage.csv import write_rows
 
     frame = compared(a, b)
     if output:
         write_rows(output, list(frame.columns), frame.itertuples(index=False))
-    Console().print(as_table(frame))
+    table = as_table(frame)
+    terminal(table).print(table)
+    if note := sources_note(frame):
+        typer.echo(f"other data: {note}")
 
 
 @app.command()
@@ -322,7 +407,7 @@ def cost(
     from lft.config import load_profile
     from lft.results import cost as costs
 
-    settings = load_profile(profile or Path(results.name))
+    settings = _profile_of(results, profile)
     base = costs.measured(settings, results)
     missing = [job for job in costs.jobs(settings) if job not in base]
     Console().print(costs.as_table(f"{settings.name}, measured", base, missing))
@@ -341,17 +426,20 @@ def main() -> None:
     # Importing torch leaves 200,000 objects, which garbage collections would go through again and
     # again: a tenth of the start-up, a twentieth of a meta-training.
     gc.set_threshold(500_000)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # what a terminal cannot show becomes a ?
     logging.basicConfig(
         level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s"
     )
     try:
-        app()
+        app(prog_name="lft")
     except UsageError as error:
         sys.exit(_fail(f"lft: {error}", 2))
     except ModuleNotFoundError as error:
         sys.exit(_fail(f"lft: this needs {error.name}; pip install 'lft[report]'", 2))
     except Interrupted as stop:
-        sys.exit(_fail(f"lft: {stop}", 143))
+        sys.exit(_fail(f"lft: {stop}", 128 + stop.signal))
     except RuntimeError as error:
         line = _memory_problem(error)
         if line is None:

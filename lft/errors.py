@@ -23,7 +23,16 @@ class Diverged(Exception):
 
 
 class Interrupted(Exception):
-    """The job was asked to stop and has saved a checkpoint; running it again goes on from there."""
+    """The job was asked to stop and has saved a checkpoint; running it again goes on from there.
+
+    Args:
+        message: what was done until then.
+        signal: the number of the signal that asked.
+    """
+
+    def __init__(self, message: str, signal: int = 15) -> None:
+        super().__init__(message)
+        self.signal = signal
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:

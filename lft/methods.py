@@ -8,10 +8,12 @@ This module does not import torch, so the report and the workflow can read the t
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 from lft.errors import NotApplicable, UsageError, suggestion
+from lft.shapes import Shapes, differences
 
 Learned = Literal["initialisation", "finetuner", "both", "step_size"]
 MetaGradient = Literal["exact", "dropped", "reptile", "configured"]
@@ -27,8 +29,7 @@ class Method:
         color: hex colour used in every figure.
         learns: what meta-training changes. ``step_size`` methods are not meta-trained:
             their step size is picked from a grid on meta-validation tasks.
-        tuner: fine-tuner of the inner loop: ``sgd``, ``adam``, ``lstm``, or a learned one of one's
-            own, as ``module:class`` (:class:`lft.finetuners.registry.LearnedTuner`).
+        tuner: kind of the inner loop's fine-tuner, as :data:`lft.config.FINETUNERS` knows it.
         outer: data of the outer loss; ``joint`` joins support and query for both loops (L2O).
         meta_gradient: ``exact`` keeps second-order terms, ``dropped`` treats the inner gradient
             as a constant input, ``reptile`` moves towards the fine-tuned parameters and
@@ -48,16 +49,11 @@ class Method:
             raise UsageError(f"method {self.name!r}: a name has small letters, digits and hyphens")
         if not re.fullmatch(r"#[0-9A-Fa-f]{6}", self.color):
             raise UsageError(f"method {self.name!r}: color {self.color!r} is not like #0072B2")
-        if self.learns_finetuner != (self.tuner not in ("sgd", "adam")):
-            raise UsageError(
-                f"method {self.name!r}: tuner {self.tuner!r} does not go with learns "
-                f"{self.learns!r}; only a learned fine-tuner has something to learn"
-            )
 
     @property
     def phi(self) -> str:
         """Prefix of φ among the meta-parameters."""
-        return "lstm" if self.tuner == "lstm" else "tuner"
+        return self.tuner
 
     @property
     def learns_initialisation(self) -> bool:
@@ -71,37 +67,26 @@ class Method:
         """Whether both meta-learn the same by the same fine-tuner on the same data."""
         return (self.learns, self.tuner, self.outer) == (other.learns, other.tuner, other.outer)
 
-    def check_applicable(self, optimizees: dict[str, str]) -> None:
+    def check_applicable(self, families: Mapping[str, Shapes]) -> None:
         """Refuse tasks whose parameters cannot share a meta-learned initialisation.
 
         Args:
-            optimizees: family name -> description of its parameters' shapes, for all families
-                that the method is trained and tested on.
+            families: shapes of the parameters of all families that the method is trained and
+                tested on, by the family's name.
 
         Raises:
             NotApplicable: the method learns an initialisation and the shapes differ (sec. 2).
         """
-        if self.learns_initialisation and len(set(optimizees.values())) > 1:
-            shapes = ", ".join(f"{name} has {shape}" for name, shape in optimizees.items())
+        found = differences(families) if self.learns_initialisation else ""
+        if found:
             raise NotApplicable(
                 f"{self.label} meta-learns one initialisation, which tasks with different "
-                f"parameters cannot share: {shapes}"
+                f"parameters cannot share: {found}"
             )
 
 
-METHODS: dict[str, Method] = {
-    method.name: method
-    for method in (
-        Method("maml", "MAML", "#0072B2", "initialisation", "sgd", meta_gradient="exact"),
-        Method("fomaml", "FOMAML", "#56B4E9", "initialisation", "sgd", meta_gradient="dropped"),
-        Method("reptile", "Reptile", "#009E73", "initialisation", "sgd", meta_gradient="reptile"),
-        Method("l2o", "L2O", "#E69F00", "finetuner", "lstm", outer="joint"),
-        Method("lft", "LFT", "#D55E00", "finetuner", "lstm"),
-        Method("lft-init", "LFT + learned init", "#CC79A7", "both", "lstm"),
-        Method("sgd", "SGD", "#7F7F7F", "step_size", "sgd"),
-        Method("adam", "Adam", "#4D4D4D", "step_size", "adam"),
-    )
-}
+METHODS: dict[str, Method] = {}
+"""The method table, by name; plug-ins add their rows."""
 
 
 def register(method: Method) -> None:
@@ -125,3 +110,16 @@ def get_method(name: str) -> Method:
     if name not in METHODS:
         raise UsageError(f"unknown method {name!r}{suggestion(name, METHODS)}")
     return METHODS[name]
+
+
+for _row in (
+    Method("maml", "MAML", "#0072B2", "initialisation", "sgd", meta_gradient="exact"),
+    Method("fomaml", "FOMAML", "#56B4E9", "initialisation", "sgd", meta_gradient="dropped"),
+    Method("reptile", "Reptile", "#009E73", "initialisation", "sgd", meta_gradient="reptile"),
+    Method("l2o", "L2O", "#E69F00", "finetuner", "lstm", outer="joint"),
+    Method("lft", "LFT", "#D55E00", "finetuner", "lstm"),
+    Method("lft-init", "LFT + learned init", "#CC79A7", "both", "lstm"),
+    Method("sgd", "SGD", "#7F7F7F", "step_size", "sgd"),
+    Method("adam", "Adam", "#4D4D4D", "step_size", "adam"),
+):
+    register(_row)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -11,18 +13,19 @@ from torch.optim import Optimizer
 
 from lft.config import ZerothOrderSettings
 from lft.errors import UsageError
-from lft.finetuners.base import FineTuner
+from lft.finetuners.base import FineTuner, InPlace
 from lft.meta.gradients import ZerothOrder
 from lft.seeding import generator
-from lft.types import Batch, Params
+from lft.types import Batch, Params, State
 
 
 class LearnedOptimizer(Optimizer):
     """θ ← θ − lr · Δ with (Δ, h) = m(g, h), eq. 3, for every parameter tensor θ.
 
     Each tensor is fine-tuned on its own with its own state h, which for a coordinate-wise
-    fine-tuner is the same as all of them at once. A tensor without a gradient is left alone, as in
-    ``torch.optim``. State dicts, parameter groups and learning-rate schedules work as usual.
+    fine-tuner is the same as all of them at once. As in ``torch.optim``, a tensor without a
+    gradient is left alone and a complex number is two real ones; parameter groups, learning-rate
+    schedules and state dicts work as usual. A state dict holds plain dicts, lists and tensors.
 
     >>> import torch
     >>> from lft.finetuners.gradient_descent import SGD
@@ -43,7 +46,7 @@ class LearnedOptimizer(Optimizer):
         seed: of the directions.
 
     Raises:
-        UsageError: ``lr`` is negative.
+        UsageError: ``lr``, of a group or in general, is negative or not finite.
     """
 
     def __init__(
@@ -55,8 +58,7 @@ class LearnedOptimizer(Optimizer):
         zeroth_order: ZerothOrderSettings | None = None,
         seed: int = 0,
     ) -> None:
-        if lr < 0:
-            raise UsageError(f"lr is {lr}; it must not be negative")
+        _rate(lr)
         self.tuner = tuner
         self.zeroth_order = zeroth_order
         super().__init__(params, {"lr": lr, "seed": seed, "steps": 0})
@@ -65,86 +67,274 @@ class LearnedOptimizer(Optimizer):
         own = {"tuner": self.tuner, "zeroth_order": self.zeroth_order}
         return {**super().__getstate__(), **own}
 
-    @torch.no_grad()
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """See ``torch.optim.Optimizer``; the group's ``lr`` is checked as the general one."""
+        if isinstance(param_group, dict):
+            _rate(param_group.get("lr", self.defaults["lr"]))
+        super().add_param_group(param_group)
+
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """One fine-tuning step.
 
         Args:
             closure: computes the loss again and returns it. First order: it also calls
                 ``backward``, and may be left out after a ``backward`` of one's own. Zeroth order:
-                it is needed, and must not call ``backward``.
+                it is needed, must not call ``backward``, and must ask for the loss of the same
+                minibatch at each of its ``directions`` + 1 calls in a step, so choose the minibatch
+                before. All calls start from the same state of torch's random numbers, hence with
+                one dropout mask. Running statistics (batch normalisation) move at every call; put
+                such layers into evaluation mode to avoid that.
 
         Returns:
             The closure's loss at the parameters before the step, None without a closure.
 
         Raises:
-            UsageError: zeroth order without a closure, or a gradient is sparse.
+            UsageError: zeroth order without a closure or with one that returns no number, a
+                gradient is sparse, or a learning rate is negative or not finite.
         """
-        if self.zeroth_order is None:
-            with torch.enable_grad():
-                loss = closure() if closure else None
-        elif closure is None:
-            raise UsageError("a zeroth-order fine-tuner needs step(closure) to ask for the loss")
-        else:
-            loss = self._estimate(closure, self.zeroth_order)
-        for group in self.param_groups:
-            for param in group["params"]:
-                if param.grad is not None:
-                    self._step(param, group["lr"])
-            group["steps"] += 1
+        with torch.inference_mode(False), torch.no_grad():
+            if self.zeroth_order is None:
+                with torch.enable_grad():
+                    loss = closure() if closure else None
+            elif closure is None:
+                raise UsageError("a zeroth-order fine-tuner needs step(closure) to ask for losses")
+            else:
+                loss = self._estimate(closure, self.zeroth_order)
+            for group in self.param_groups:
+                lr = _rate(group["lr"])
+                for param in group["params"]:
+                    if param.grad is not None and param.numel():
+                        self._step(param, lr)
+                group["steps"] += 1
         return loss
+
+    def state_dict(self) -> dict[str, Any]:
+        """See ``torch.optim.Optimizer``; ``torch.load`` reads it with ``weights_only=True``."""
+        found: dict[str, Any] = super().state_dict()
+        state = {index: {name: _plain(value) for name, value in own.items()}
+                 for index, own in found["state"].items()}  # fmt: skip
+        return {**found, "state": state}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from a state dict; see ``torch.optim.Optimizer``. Tensors are copied.
+
+        Raises:
+            UsageError: it is that of other parameters, of another fine-tuner or of another
+                optimizer; this one stays as it was.
+        """
+        groups, state = _parts(state_dict)
+        sizes = [len(group["params"]) for group in groups]
+        if sizes != [len(group["params"]) for group in self.param_groups]:
+            raise UsageError(
+                f"the state dict is that of parameter groups of {_listed(sizes)} tensors; load it "
+                "into an optimizer of the same parameters"
+            )
+        saved = [index for group in groups for index in group["params"]]
+        params = [param for group in self.param_groups for param in group["params"]]
+        restored = {
+            param: self._restored(param, state[index], number)
+            for number, (param, index) in enumerate(zip(params, saved, strict=True))
+            if index in state
+        }
+        super().load_state_dict({**state_dict, "state": {}})
+        self.state.update(restored)
+
+    def _restored(self, param: Tensor, saved: Any, number: int) -> State:
+        """The saved state of a parameter in the form of a fresh one."""
+        try:
+            return _in_the_form_of({"tuner": self.tuner.start(_task(param))}, saved)
+        except ValueError as error:
+            raise UsageError(
+                f"the state of parameter {number} is not this fine-tuner's ({error}); make the "
+                "optimizer of the fine-tuner and the parameters that the state dict was saved with"
+            ) from None
 
     def _step(self, param: Tensor, lr: float) -> None:
         """Move one tensor, a single task of the fine-tuner."""
         if param.grad is None or param.grad.is_sparse:
-            raise UsageError("a fine-tuner takes dense gradients only")
-        task = {"param": param[None]}
-        state = self.state[param]
+            raise UsageError(
+                "a fine-tuner takes dense gradients only; make layers with sparse=False"
+            )
+        task, state = _task(param), self.state[param]
         if "tuner" not in state:
             state["tuner"] = self.tuner.start(task)
-        state["tuner"], moved = self.tuner.step(state["tuner"], task, {"param": param.grad[None]})
-        param.lerp_(moved["param"][0], lr)
+        step = self.tuner.advance if isinstance(self.tuner, InPlace) else self.tuner.step
+        state["tuner"], moved = step(state["tuner"], task, _task(param.grad))
+        task["param"].lerp_(moved["param"], lr)
 
-    def _estimate(self, closure: Callable[[], Any], settings: ZerothOrderSettings) -> Tensor:
+    def _estimate(self, closure: Callable[[], Any], settings: ZerothOrderSettings) -> Any:
         """Put the estimate of eq. 6 into the gradients; return the loss at the parameters."""
         group = self.param_groups[0]
-        named = [p for group in self.param_groups for p in group["params"] if p.requires_grad]
-        probe = _Probe(closure, named)
+        moving = [
+            param
+            for group in self.param_groups
+            for param in group["params"]
+            if param.requires_grad and param.numel()
+        ]
+        probe = _Probe(closure, moving)
+        if not moving:
+            return probe.ask()
+        dtypes = (_real(param).dtype for param in moving)
+        together = {  # the estimate is one for all: on one device, of a type that holds them all
+            "device": moving[0].device,
+            "dtype": functools.reduce(torch.promote_types, dtypes, torch.float32),
+        }
+        point = {
+            str(i): _real(param).detach().clone()[None].to(**together)
+            for i, param in enumerate(moving)
+        }
+        nothing = torch.empty(1, 0, device="cpu")
         random = generator("optimizer", group["seed"], group["steps"])
-        point = {str(i): param.detach().clone()[None] for i, param in enumerate(named)}
-        empty = Batch(torch.empty(1, 0), torch.empty(1, 0))
         try:
-            grads = ZerothOrder(settings, random)(probe, point, empty)
+            grads = ZerothOrder(settings, random)(probe, point, Batch(nothing, nothing))
         finally:
             probe.move({name: leaf[0] for name, leaf in point.items()})
-        for param, grad in zip(named, grads.values(), strict=True):
-            param.grad = grad[0]
-        return probe.losses[0]
+        for param, grad in zip(moving, grads.values(), strict=True):
+            param.grad = torch.empty_like(param)
+            _real(param.grad).copy_(grad[0])
+        return probe.answer
 
 
 class _Probe:
     """The loss of :class:`lft.meta.gradients.ZerothOrder`: a closure, asked at point after point.
 
     Attributes:
-        losses: at every point of the last call, the unshifted parameters first.
+        answer: of the closure at the first point, the unshifted parameters.
     """
 
-    def __init__(self, closure: Callable[[], Any], named: list[Tensor]) -> None:
+    def __init__(self, closure: Callable[[], Any], moving: list[Tensor]) -> None:
         self.closure = closure
-        self.named = named
-        self.losses = torch.empty(0)
+        self.moving = moving
+        self.answer: Any = None
 
     def loss(self, params: Params, batch: Batch) -> Tensor:
-        """The closure's loss at every task of ``params``, (B,)."""
+        """The closure's loss at every task of ``params``, (B,); random numbers advance once."""
         n_points = next(iter(params.values())).shape[0]
         losses = []
+        devices = {p.device.index for p in self.moving if p.device.type == "cuda"}
         for index in range(n_points):
             self.move({name: leaf[index] for name, leaf in params.items()})
-            losses.append(torch.as_tensor(self.closure()).detach())
-        self.losses = torch.stack(losses)
-        return self.losses
+            last = index == n_points - 1
+            with torch.random.fork_rng(sorted(devices), enabled=not last):
+                answer = self.ask()
+            if index == 0:
+                self.answer = answer
+            losses.append(torch.as_tensor(answer, dtype=torch.float64, device="cpu"))
+        return torch.stack(losses)
+
+    def ask(self) -> Any:
+        """The closure's loss, without its graph.
+
+        Raises:
+            UsageError: it is no number.
+        """
+        answer = self.closure()
+        if isinstance(answer, Tensor) and answer.numel() == 1 and not answer.is_complex():
+            return answer.detach().squeeze()
+        if isinstance(answer, int | float):
+            return answer
+        raise UsageError(
+            f"the closure must return the loss, one number, not {type(answer).__name__}"
+            + (f" of {answer.numel()}" if isinstance(answer, Tensor) else "")
+        )
 
     def move(self, values: Params) -> None:
         """Set the parameters."""
-        for param, value in zip(self.named, values.values(), strict=True):
-            param.copy_(value)
+        for param, value in zip(self.moving, values.values(), strict=True):
+            _real(param).copy_(value)
+
+
+def _real(tensor: Tensor) -> Tensor:
+    """A view of real numbers: of a complex tensor, with an axis of two more."""
+    return torch.view_as_real(tensor.resolve_conj()) if tensor.is_complex() else tensor
+
+
+def _task(tensor: Tensor) -> Params:
+    """A tensor as the only task of a fine-tuner."""
+    return {"param": _real(tensor)[None]}
+
+
+def _rate(lr: Any) -> float:
+    """A learning rate as a number.
+
+    Raises:
+        UsageError: it is none, negative or not finite.
+    """
+    try:
+        rate = float(lr)
+    except (TypeError, ValueError, RuntimeError):
+        rate = math.nan
+    if not (math.isfinite(rate) and rate >= 0):
+        shown = " ".join(repr(lr).split())
+        raise UsageError(f"lr is {shown}; it must be a finite number, 0 or more")
+    return rate
+
+
+def _parts(state_dict: Any) -> tuple[list[dict[str, Any]], dict[int, Any]]:
+    """Parameter groups and states of a state dict.
+
+    Raises:
+        UsageError: it is none, or a group's options are not those of this optimizer.
+    """
+    found = state_dict if isinstance(state_dict, dict) else {}
+    groups, state = found.get("param_groups"), found.get("state")
+    kinds = {"params": list, "seed": int, "steps": int}
+    if (
+        not isinstance(state, dict)
+        or not isinstance(groups, list)
+        or not all(
+            isinstance(group, dict)
+            and "lr" in group
+            and all(isinstance(group.get(key), kind) for key, kind in kinds.items())
+            and all(isinstance(index, int) for index in group["params"])
+            for group in groups
+        )
+    ):
+        raise UsageError(
+            "this is no state dict of a learned optimizer; load the one it was saved as"
+        )
+    for group in groups:
+        _rate(group["lr"])
+    return groups, state
+
+
+def _plain(state: State) -> Any:
+    """A fine-tuner's state with lists in the place of tuples."""
+    if isinstance(state, dict):
+        return {key: _plain(value) for key, value in state.items()}
+    if isinstance(state, list | tuple):
+        return [_plain(value) for value in state]
+    return state
+
+
+def _in_the_form_of(fresh: State, saved: Any) -> State:
+    """A copy of what :func:`_plain` gave, with the types, shapes and devices of a fresh state.
+
+    Raises:
+        ValueError: its form is another.
+    """
+    if isinstance(fresh, Tensor):
+        if not isinstance(saved, Tensor):
+            raise ValueError(f"no tensor but {type(saved).__name__}")
+        if (saved.shape, saved.dtype) != (fresh.shape, fresh.dtype):
+            raise ValueError(
+                f"{saved.dtype} of {tuple(saved.shape)} for {fresh.dtype} of {tuple(fresh.shape)}"
+            )
+        return saved.detach().to(fresh.device, copy=True)
+    if isinstance(fresh, dict):
+        if not isinstance(saved, dict) or saved.keys() != fresh.keys():
+            raise ValueError("other keys")
+        return {key: _in_the_form_of(value, saved[key]) for key, value in fresh.items()}
+    if isinstance(fresh, list | tuple):
+        if not isinstance(saved, list | tuple) or len(saved) != len(fresh):
+            raise ValueError("another length")
+        values = [_in_the_form_of(value, saved[i]) for i, value in enumerate(fresh)]
+        named = hasattr(fresh, "_fields")
+        return type(fresh)(*values) if named else type(fresh)(values)
+    if type(saved) is not type(fresh):
+        raise ValueError(f"{type(saved).__name__} for {type(fresh).__name__}")
+    return saved
+
+
+def _listed(sizes: list[int]) -> str:
+    return " and ".join(map(str, sizes)) or "no"

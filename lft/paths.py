@@ -1,5 +1,5 @@
 """Places that several modules share: shipped files, and files of a result folder
-(:mod:`lft.results.records` lists all of the latter)."""
+(:mod:`lft.results` lists all of the latter)."""
 
 from __future__ import annotations
 
@@ -26,9 +26,19 @@ def data_path(results: Path, source: str) -> Path:
     return results / "data" / f"{source}.safetensors"
 
 
-def victim_path(results: Path, source: str) -> Path:
-    """The victim's weights; its accuracy stands in the .json beside it."""
-    return results / "victims" / f"{source}.safetensors"
+def victim_path(results: Path, source: str, seed: int | str | None = None) -> Path:
+    """The victim's weights; its accuracy stands in the .json beside it.
+
+    Args:
+        seed: whose victim it is; None where one serves all seeds.
+    """
+    name = source if seed is None else f"{source}-seed{seed}"
+    return results / "victims" / f"{name}.safetensors"
+
+
+def theory_path(results: Path, experiment: str, seed: int | str) -> Path:
+    """Theory measurements of one seed; their manifest stands in the .json beside them."""
+    return results / "theory" / f"{experiment}-seed{seed}.csv"
 
 
 def kept_alternatives(results: Path) -> dict[str, Path]:

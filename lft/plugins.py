@@ -1,9 +1,10 @@
-"""Methods, task families and figures from outside the package.
+"""Fine-tuners, methods, task families and figures from outside the package.
 
 Each is an object that is named ``module:attribute``. Installed packages name theirs as entry points
-of the groups ``lft.methods``, ``lft.tasks`` and ``lft.figures``; a profile names more under its key
-``plugins``, also as ``path/to/module.py:attribute`` or ``path/to/package:attribute``. This module
-does not import torch, and a plug-in is imported when it is needed.
+of the groups ``lft.finetuners``, ``lft.methods``, ``lft.tasks`` and ``lft.figures``; a profile
+names more under its key ``plugins``, also as ``path/to/module.py:attribute`` or
+``path/to/package:attribute``. This module does not import torch, and a plug-in is imported when it
+is needed.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import Any, Literal
 
 from lft.errors import UsageError
 
-Group = Literal["methods", "tasks", "figures"]
+Group = Literal["finetuners", "methods", "tasks", "figures"]
 
 _places: dict[str, Path] = {}
 """Files and folders of the modules that profiles named by path."""

@@ -19,4 +19,4 @@ def generator(*parts: str | int) -> Generator:
     """A CPU generator seeded from named parts; all devices get the same numbers from it."""
     import torch
 
-    return torch.Generator().manual_seed(seed_from(*parts))
+    return torch.Generator("cpu").manual_seed(seed_from(*parts))

@@ -1,7 +1,6 @@
-"""Contract tests for fine-tuners and task families of one's own.
+"""Contract tests for fine-tuners, task families and methods, one's own and built-in ones.
 
-A plug-in's test calls one of these; what is wrong is said in one sentence, as an
-:class:`AssertionError`.
+A test calls one of these; what is wrong is said in one sentence, as an :class:`AssertionError`.
 """
 
 from __future__ import annotations
@@ -13,30 +12,170 @@ import torch
 from torch import Generator, Tensor
 from torch.utils._pytree import tree_leaves, tree_map_only
 
-from lft.config import LSTMSettings
-from lft.finetuners.registry import LearnedTuner, learned_tuner
+from lft.config import (
+    FAMILIES,
+    FINETUNERS,
+    FamilySettings,
+    HandDesignedTuner,
+    LearnedTuner,
+    Settings,
+    Source,
+    TunerSettings,
+    tuner_class,
+)
+from lft.config.kinds import Kinds
+from lft.errors import UsageError
+from lft.finetuners.base import FineTuner
 from lft.methods import Method
+from lft.metrics import METRICS
 from lft.seeding import generator
-from lft.tasks.base import TaskFamily
-from lft.types import Batch, Params
+from lft.tasks.base import Phase, TaskFamily
+from lft.types import Batch, Params, TaskBatch
 
 SHAPES: dict[str, tuple[int, ...]] = {"matrix": (3, 2), "vector": (4,), "scalar": ()}
+PHASES: tuple[Phase, ...] = ("train", "validation", "test")
 
 
-def check_fine_tuner(tuner: type[LearnedTuner] | Method) -> None:
-    """Check a learned fine-tuner against :class:`lft.finetuners.registry.LearnedTuner`.
-
-    Args:
-        tuner: the class, or the row of the method table that names it.
+def check_method(method: Method) -> None:
+    """Check a row of the method table, and its fine-tuner with the defaults of its settings.
 
     Raises:
         AssertionError: it breaks the contract; the message says how.
     """
-    rule = learned_tuner(tuner) if isinstance(tuner, Method) else tuner
-    settings = LSTMSettings(hidden=3)
-    weights = _drawn("initial", lambda g: rule.initial(settings, g))
-    _named_floats("initial", weights)
-    made = rule(weights, settings)
+    try:
+        settings = tuner_class(method).model_validate({})
+    except (UsageError, ValueError) as error:
+        _fail(" ".join(str(error).split()))
+    check_fine_tuner(settings)
+
+
+def check_fine_tuner(settings: TunerSettings) -> None:
+    """Check a fine-tuner against :class:`lft.finetuners.base.FineTuner`.
+
+    Args:
+        settings: of a kind that is learned or hand-designed.
+
+    Raises:
+        AssertionError: it breaks the contract; the message says how.
+    """
+    _registrable(FINETUNERS, type(settings))
+    if isinstance(settings, LearnedTuner):
+        weights = _drawn("initial", settings.initial)
+        _named_floats("initial", weights)
+        _check_rule(settings.build(weights))
+        _check_double(settings.build(_doubled(weights)))
+        _differentiable(settings, weights)
+    elif isinstance(settings, HandDesignedTuner):
+        _check_rule(settings.build(0.01))
+        _check_double(settings.build(0.01))
+    else:
+        _fail("a fine-tuner's settings are a LearnedTuner or a HandDesignedTuner")
+
+
+def check_task_family(family: TaskFamily, source: Source | None = None) -> None:
+    """Check a task family against :class:`lft.tasks.base.TaskFamily` and its settings.
+
+    Args:
+        source: the images that it was built from, None if it has none.
+
+    Raises:
+        AssertionError: it breaks the contract; the message says how.
+    """
+    if not isinstance(family, TaskFamily):
+        _fail("a task family inherits from lft.tasks.base.TaskFamily")
+    _check_settings(family.settings)
+    for phase in PHASES:
+        tasks = _sampled(family, phase)
+    params = _drawn("init", lambda g: family.init(3, g))
+    _named_floats("init", params)
+    if any(leaf.ndim == 0 or len(leaf) != 3 for leaf in params.values()):
+        _fail("init must give parameters (B, …): every tensor starts with the tasks")
+    found = {name: tuple(leaf.shape[1:]) for name, leaf in params.items()}
+    if (promised := family.settings.shapes(source)) != found:
+        _fail(f"init gives the shapes {found}, but the settings promise {promised}")
+    _check_loss(family, params, tasks)
+    _check_metrics(family, params, tasks)
+    _check_resized(family)
+    in_double = family.double()
+    leaves = in_double.init(3, generator("contract")).values()
+    if any(leaf.dtype != torch.float64 for leaf in leaves):
+        _fail("double must give a family whose parameters are float64")
+
+
+def _check_settings(settings: FamilySettings) -> None:
+    _registrable(FAMILIES, type(settings))
+    if not settings.metrics:
+        _fail("the settings name no metrics; the first is what tasks are judged by")
+    others = [m.name for m in settings.metrics if METRICS.get(m.name, m) != m]
+    if others:
+        _fail(f"the table of metrics has others of the name {', '.join(others)}")
+    if settings.metrics[0].chance != (settings.chance is not None):
+        _fail("chance must be a number if and only if guessing has a level of its own")
+
+
+def _registrable(kinds: Kinds[Any], settings: type[Settings]) -> None:
+    try:
+        kinds.check(settings)
+    except UsageError as error:
+        _fail(str(error))
+
+
+def _sampled(family: TaskFamily, phase: Phase) -> TaskBatch:
+    tasks = _drawn(f"sample({phase!r})", lambda g: family.sample(3, g, phase))
+    for part in ("support", "query"):
+        batch = getattr(tasks, part, None)
+        if not isinstance(batch, Batch) or any(len(leaf) != 3 for leaf in batch):
+            _fail(f"sample must give a TaskBatch; its {part} is no Batch of all tasks")
+    found: TaskBatch = tasks
+    return found
+
+
+def _check_loss(family: TaskFamily, params: Params, tasks: TaskBatch) -> None:
+    losses = family.loss(params, tasks.query)
+    if losses.shape != (3,) or not losses.isfinite().all():
+        _fail(f"loss must be one finite number per task, (3,), not {_described(losses)}")
+    second = {name: leaf[1:2] for name, leaf in params.items()}
+    alone = family.loss(second, Batch(*(leaf[1:2] for leaf in tasks.query)))
+    if not _close({"loss": alone}, {"loss": losses[1:2]}):
+        _fail("tasks are not independent: the loss of a task is another beside others than alone")
+    leaves = {name: leaf.clone().requires_grad_() for name, leaf in params.items()}
+    total = family.loss(leaves, tasks.support).sum()
+    if not total.requires_grad:
+        _fail("loss cannot be differentiated in the parameters")
+    grads = torch.autograd.grad(total, list(leaves.values()), allow_unused=True)
+    for name, grad in zip(leaves, grads, strict=True):
+        if grad is None or not grad.isfinite().all():
+            _fail(f"the loss has no finite gradient in the parameter {name!r}")
+    if not any(grad.any() for grad in grads):
+        _fail("the gradient of the loss is zero at the start, so that nothing can be learned")
+
+
+def _check_metrics(family: TaskFamily, params: Params, tasks: TaskBatch) -> None:
+    with torch.no_grad():
+        found = family.metrics(params, tasks.query) | {"score": family.score(params, tasks.query)}
+    for name, values in found.items():
+        if values.shape != (3,):
+            _fail(f"metric {name!r} must be one number per task, (3,), not {_described(values)}")
+    promised = {metric.name for metric in family.settings.metrics if not metric.first_of}
+    if promised != found.keys() - {"score"}:
+        given = ", ".join(sorted(found.keys() - {"score"}))
+        _fail(f"the settings promise the metrics {', '.join(sorted(promised))}, not {given}")
+    if family.settings.pictures and any(
+        len(leaf) != 3 for leaf in family.pictures(tasks, params).values()
+    ):
+        _fail("pictures must give tensors (B, …): every tensor starts with the tasks")
+
+
+def _check_resized(family: TaskFamily) -> None:
+    per_class = family.settings.classes_per_task
+    smaller = family.resized(support=1, query=2)
+    tasks = smaller.sample(3, generator("contract"), "train")
+    if (tasks.support.size, tasks.query.size) != (per_class, 2 * per_class):
+        _fail("resized must change the numbers of examples per class in both sets")
+
+
+def _check_rule(made: FineTuner) -> None:
+    """One rule, on parameters of several shapes and three tasks."""
     params, grads = (_params(3, name) for name in ("params", "grads"))
     before = _copied((params, grads))
     state, moved = _stepped(made, params, grads)
@@ -59,66 +198,21 @@ def check_fine_tuner(tuner: type[LearnedTuner] | Method) -> None:
     _, alone = _stepped(made, *({k: v[1:2] for k, v in p.items()} for p in (params, grads)))
     if not _close(alone, {name: leaf[1:2] for name, leaf in moved.items()}):
         _fail("tasks are not independent: a task moves otherwise beside others than alone")
-    in_double = rule({k: v.double() for k, v in weights.items()}, settings)
-    _, moved = _stepped(
-        in_double, *({k: v.double() for k, v in p.items()} for p in (params, grads))
-    )
+
+
+def _check_double(made: FineTuner) -> None:
+    _, moved = _stepped(made, *(_doubled(_params(3, name)) for name in ("params", "grads")))
     if any(leaf.dtype != torch.float64 for leaf in moved.values()):
         _fail("float64 weights and parameters must give float64 parameters")
-    _differentiable(rule, settings, weights, params, grads)
 
 
-def check_task_family(family: TaskFamily) -> None:
-    """Check a task family against :class:`lft.tasks.base.TaskFamily`.
-
-    Raises:
-        AssertionError: it breaks the contract; the message says how.
-    """
-    for phase in ("train", "validation", "test"):
-        tasks = _drawn(f"sample({phase!r})", lambda g, p=phase: family.sample(3, g, p))  # type: ignore[misc]
-        for part in ("support", "query"):
-            batch = getattr(tasks, part, None)
-            if not isinstance(batch, Batch) or any(len(leaf) != 3 for leaf in batch):
-                _fail(f"sample must give a TaskBatch; its {part} is no Batch of all tasks")
-    params = _drawn("init", lambda g: family.init(3, g))
-    _named_floats("init", params)
-    if any(leaf.ndim == 0 or len(leaf) != 3 for leaf in params.values()):
-        _fail("init must give parameters (B, …): every tensor starts with the tasks")
-    losses = family.loss(params, tasks.query)
-    if losses.shape != (3,) or not losses.isfinite().all():
-        _fail(f"loss must be one finite number per task, (3,), not {_described(losses)}")
-    second = {name: leaf[1:2] for name, leaf in params.items()}
-    alone = family.loss(second, Batch(*(leaf[1:2] for leaf in tasks.query)))
-    if not _close({"loss": alone}, {"loss": losses[1:2]}):
-        _fail("tasks are not independent: the loss of a task is another beside others than alone")
-    leaves = {name: leaf.clone().requires_grad_() for name, leaf in params.items()}
-    total = family.loss(leaves, tasks.support).sum()
-    if not total.requires_grad:
-        _fail("loss cannot be differentiated in the parameters")
-    grads = torch.autograd.grad(total, list(leaves.values()), allow_unused=True)
-    for name, grad in zip(leaves, grads, strict=True):
-        if grad is None or not grad.isfinite().all():
-            _fail(f"the loss has no finite gradient in the parameter {name!r}")
-    if not any(grad.any() for grad in grads):
-        _fail("the gradient of the loss is zero at the start, so that nothing can be learned")
-    with torch.no_grad():
-        metrics = family.metrics(params, tasks.query)
-    for name, values in metrics.items():
-        if values.shape != (3,):
-            _fail(f"metric {name!r} must be one number per task, (3,), not {_described(values)}")
-    if family.primary not in metrics:
-        _fail(f"primary is {family.primary!r}, but metrics gives {', '.join(metrics)}")
-
-
-def _differentiable(
-    rule: type[LearnedTuner], settings: LSTMSettings, weights: Params, params: Params, grads: Params
-) -> None:
+def _differentiable(settings: LearnedTuner, weights: Params) -> None:
     """Two steps can be differentiated in φ, in the parameters and in the gradients."""
     phi, theta, g = (
         {name: leaf.clone().requires_grad_() for name, leaf in part.items()}
-        for part in (weights, params, grads)
+        for part in (weights, _params(3, "params"), _params(3, "grads"))
     )
-    made = rule(phi, settings)
+    made = settings.build(phi)
     state, moved = made.step(made.start(theta), theta, g)
     _, moved = made.step(state, moved, g)
     total = sum((leaf.square().sum() for leaf in moved.values()), torch.zeros(()))
@@ -130,15 +224,24 @@ def _differentiable(
             _fail(f"step cannot be differentiated in {what}; meta-training needs that")
 
 
-def _stepped(made: Any, params: Params, grads: Params) -> tuple[Any, Params]:
+def _stepped(made: FineTuner, params: Params, grads: Params) -> tuple[Any, Params]:
     with torch.no_grad():
         state = made.start(params)
-        if any(not isinstance(leaf, Tensor) for leaf in tree_leaves(state) if leaf is not None):
-            _fail("the state must be made of tensors in dicts, lists or tuples, or be None")
+        if not _plain(state):
+            _fail("the state must be made of tensors in plain dicts and lists, or be None")
         result = made.step(state, params, grads)
     if not (isinstance(result, tuple) and len(result) == 2 and isinstance(result[1], dict)):
         _fail("step must return the pair (state, parameters)")
     return result
+
+
+def _plain(state: Any) -> bool:
+    """Whether a state comes back from a state dict as it went in."""
+    if type(state) is dict:
+        return all(map(_plain, state.values()))
+    if type(state) is list:
+        return all(map(_plain, state))
+    return state is None or isinstance(state, Tensor)
 
 
 def _drawn(what: str, draw: Callable[[Generator], Any]) -> Any:
@@ -149,7 +252,24 @@ def _drawn(what: str, draw: Callable[[Generator], Any]) -> Any:
         _fail(f"{what} draws from torch's global generator; it must use the one it is given")
     if not _equal(first, second):
         _fail(f"{what} gives other values when called again with an equal generator")
+    try:
+        elsewhere = _with_other_defaults(lambda: draw(generator("contract")))
+        same = _equal(first, elsewhere)
+    except (RuntimeError, NotImplementedError):  # what comes of tensors on several devices
+        same = False
+    if not same:
+        _fail(f"{what} depends on torch's default device or dtype; name both in every draw")
     return first
+
+
+def _with_other_defaults(draw: Callable[[], Any]) -> Any:
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        with torch.device("meta"):
+            return draw()
+    finally:
+        torch.set_default_dtype(before)
 
 
 def _named_floats(what: str, tensors: Any) -> None:
@@ -162,7 +282,14 @@ def _named_floats(what: str, tensors: Any) -> None:
 
 def _params(n_tasks: int, name: str) -> Params:
     random = generator("contract", name)
-    return {key: torch.randn((n_tasks, *shape), generator=random) for key, shape in SHAPES.items()}
+    return {
+        key: torch.randn((n_tasks, *shape), generator=random, dtype=torch.float32)
+        for key, shape in SHAPES.items()
+    }
+
+
+def _doubled(params: Params) -> Params:
+    return {name: leaf.double() for name, leaf in params.items()}
 
 
 def _copied(tree: Any) -> Any:
@@ -171,7 +298,7 @@ def _copied(tree: Any) -> Any:
 
 def _equal(one: Any, other: Any) -> bool:
     pairs = zip(tree_leaves(one), tree_leaves(other), strict=True)
-    return all(torch.equal(a, b) for a, b in pairs if isinstance(a, Tensor))
+    return all(a.dtype == b.dtype and torch.equal(a, b) for a, b in pairs if isinstance(a, Tensor))
 
 
 def _close(one: Params, other: Params) -> bool:

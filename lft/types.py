@@ -36,6 +36,10 @@ class TaskBatch(NamedTuple):
     support: Batch
     query: Batch
 
+    def first(self, n: int) -> TaskBatch:
+        """The first n tasks."""
+        return TaskBatch(*(Batch(part.x[:n], part.y[:n]) for part in self))
+
     def joined(self) -> TaskBatch:
         """Support and query joined, for both loops of L2O."""
         both = concatenate(self.support, self.query, dim=1)
@@ -49,14 +53,16 @@ def concatenate(first: Batch, second: Batch, *, dim: int) -> Batch:
 
 def flatten(params: Params) -> Tensor:
     """All coordinates of all tasks in one vector (B · P,), task by task."""
-    return torch.cat([leaf.reshape(len(leaf), -1) for leaf in params.values()], dim=1).flatten()
+    return torch.cat(
+        [leaf.reshape(len(leaf), leaf.shape[1:].numel()) for leaf in params.values()], dim=1
+    ).flatten()
 
 
 def unflatten(vector: Tensor, like: Params) -> Params:
     """Inverse of :func:`flatten`: views of ``vector``, its tasks shaped as those of ``like``."""
-    sizes = [leaf[0].numel() for leaf in like.values()]
+    sizes = [leaf.shape[1:].numel() for leaf in like.values()]
     pieces = torch.split(vector.view(-1, sum(sizes)), sizes, dim=1)
     return {
-        name: piece.reshape(-1, *leaf.shape[1:])
+        name: piece.reshape(len(piece), *leaf.shape[1:])
         for (name, leaf), piece in zip(like.items(), pieces, strict=True)
     }

@@ -10,6 +10,8 @@ import hypothesis
 import pytest
 import torch
 
+from lft.tasks.base import TaskFamily
+
 # The same examples in every run; no deadline, since continuous integration shares its cores.
 hypothesis.settings.register_profile("suite", deadline=None, derandomize=True, max_examples=40)
 hypothesis.settings.load_profile("suite")
@@ -22,8 +24,9 @@ def denormal_numbers() -> None:
 
 
 @pytest.fixture
-def float64() -> Iterator[None]:
-    """Everything that is drawn or made during the test is float64."""
+def float64(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """What task families and the test itself draw is float64."""
+    monkeypatch.setattr(TaskFamily, "dtype", torch.float64)
     before = torch.get_default_dtype()
     torch.set_default_dtype(torch.float64)
     yield

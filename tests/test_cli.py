@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
-from tiny import profile_values
+from tiny import changed, profile_values
 
 from lft.cli import main
+from lft.config import Run, load_profile
+from lft.errors import Interrupted
+from lft.results.jobs import planned
 
 
 @pytest.fixture
@@ -41,7 +47,10 @@ WRONG = {
     "seed": (["train", "sine", "sine", "lft", "--seed", "7"], "seed '7' is not in sine"),
     "source": (["data", "gray"], "unknown source 'gray'; did you mean 'grey'?"),
     "images": (["victim", "grey"], "data/grey.safetensors is missing; run the step that writes it"),
-    "training": (["evaluate", "sine", "sine", "lft"], "run.json: No such file or directory"),
+    "training": (
+        ["evaluate", "sine", "sine", "lft"],
+        "run.json is missing: the run",
+    ),
     "not applicable": (["train", "attack", "grey+colour", "maml"], "MAML meta-learns one initial"),
 }
 
@@ -79,4 +88,69 @@ def test_an_absent_profile_is_one_line(
 ) -> None:
     path = tmp_path / "absent.yaml"
     status, errors = outcome(monkeypatch, capsys, "train", "a", "b", "c", "--profile", path)
-    assert (status, errors) == (2, f"lft: cannot read profile {path}: No such file or directory\n")
+    assert status == 2
+    assert errors.startswith(f"lft: there is neither a file {path} nor a profile of that name; ")
+    assert len(errors.splitlines()) == 1
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_stop_has_the_status_of_its_signal(
+    number: signal.Signals,
+    status: int,
+    profile: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def stop(*arguments: object) -> None:
+        raise Interrupted("stopped after meta-batch 3 of 6; checkpoint saved", number)
+
+    monkeypatch.setattr("lft.meta.train.train_seeds", stop)
+    found = outcome(monkeypatch, capsys, "train", "sine", "sine", "lft", "--profile", profile)
+    assert found == (status, "lft: stopped after meta-batch 3 of 6; checkpoint saved\n")
+
+
+def test_what_a_terminal_cannot_show_becomes_a_question_mark(tmp_path: Path) -> None:
+    """An error that names a file with a minus sign that Latin-1 does not have."""
+    command = [sys.executable, "-m", "lft", "cost", "results", "--profile", "\u2212\u00e9.yaml"]
+    environment = {**os.environ, "PYTHONIOENCODING": "latin-1"}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True)
+    assert done.returncode == 2
+    assert b"there is neither a file ?\xe9.yaml nor" in done.stderr
+
+
+def test_a_job_refuses_settings_that_were_not_planned(
+    profile: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    runs = [Run("sine", "sine", "sgd", "first", 0)]
+    digest = planned(load_profile(profile), "train", runs=runs)
+    command = ["train", "sine", "sine", "sgd", "-p", profile, "-r", tmp_path / "results"]
+    sizes = {"sgd": [0.5], "adam": [0.01]}
+    values = changed(profile_values(), experiments__sine__step_sizes=sizes)
+    profile.write_text(yaml.safe_dump(values))
+    status, errors = outcome(monkeypatch, capsys, *command, "--settings", digest)
+    assert (status, errors) == (
+        2,
+        "lft: profile 'tiny' was changed after this job was planned; restore it, or start the "
+        "workflow again\n",
+    )
+
+
+def test_the_profile_of_a_result_folder_is_that_of_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """From inside, too; a link's name counts; and another name says what to do."""
+    folder, link = tmp_path / "renamed", tmp_path / "smoke"
+    folder.mkdir()
+    link.symlink_to(folder)
+    monkeypatch.chdir(tmp_path)
+    status, errors = outcome(monkeypatch, capsys, "cost", "smoke")
+    assert (status, "no job of profile smoke has run in smoke" in errors) == (2, True)
+    status, errors = outcome(monkeypatch, capsys, "cost", "renamed")
+    assert (status, errors.endswith("; name that of renamed with --profile\n")) == (2, True)
+    (tmp_path / "quick").mkdir()
+    monkeypatch.chdir(tmp_path / "quick")
+    status, errors = outcome(monkeypatch, capsys, "cost", ".")
+    assert (status, "no job of profile quick has run in ." in errors) == (2, True)

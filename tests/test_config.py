@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 import yaml
 from hypothesis import HealthCheck, given, settings
@@ -14,7 +16,9 @@ from pydantic import ValidationError
 from tiny import changed, profile_values, tiny_profile
 
 from lft import config
-from lft.config import Profile, Run, digest, load_profile
+from lft.config import Profile, Run, digest, find_profile, load_profile, shipped_profiles
+from lft.config.sources import KNOWN
+from lft.data import embedded, published
 from lft.errors import UsageError
 from lft.methods import METHODS
 
@@ -55,6 +59,42 @@ def test_shipped_profiles_are_known_by_name(
     Path("smoke").write_text("name: mine")
     with pytest.raises(UsageError, match=r"^smoke: key 'title' is missing"):
         load_profile("smoke")
+
+
+def test_a_folder_is_never_a_profile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("quick", "paper", "mine"):
+        Path(name).mkdir()
+    assert find_profile("quick") == shipped_profiles()["quick"]
+    Path("own.yml").write_text("extends: paper\nname: own")
+    assert load_profile("own.yml").name == "own"
+    with pytest.raises(UsageError, match="mine is a folder, and a profile is a file"):
+        load_profile("mine")
+
+
+def test_a_profile_is_a_file_as_it_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("mine.YAML", "2024", "with space.yml"):
+        Path(name).write_text(yaml.safe_dump(profile_values()))
+        assert find_profile(name) == Path(name)
+    assert load_profile("~/mine.YAML") == tiny_profile()
+    with pytest.raises(UsageError, match="neither a file 2023 nor a profile of that name"):
+        find_profile(2023)  # type: ignore[arg-type]  # as Snakemake reads --config profile=2023
+    with pytest.raises(UsageError, match="a profile is a file or one of ablation"):
+        find_profile("")
+
+
+def test_a_profile_of_ones_own_needs_a_name_of_its_own(tmp_path: Path) -> None:
+    assert refusal("extends: smoke", tmp_path).startswith("key 'name' is missing; results of a ")
+    copied = shipped_profiles()["smoke"].read_text()
+    assert refusal(copied, tmp_path) == (
+        "name 'smoke' is that of a profile that comes with the package; choose another"
+    )
+    (tmp_path / "smoke.yaml").write_text(copied)
+    assert load_profile(tmp_path / "smoke.yaml").name == "smoke"
 
 
 def test_a_profile_is_read_as_written(tmp_path: Path) -> None:
@@ -170,7 +210,7 @@ BAD_VALUES: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "a name of two lines": (
         {"experiments__sine__families": {"a\nb": {"kind": "sine", "support": 1, "query": 1}}},
-        "experiments.sine.families.a b: string should match pattern",
+        "experiments.sine.families.a b.[key]: string should match pattern",
     ),
 }
 
@@ -289,7 +329,7 @@ BAD_YAML = {
     "deep": (3000 * "[", "is not valid YAML"),
     "list": ("[1, 2]", "a profile is a mapping of settings"),
     "empty": ("", "a profile is a mapping of settings"),
-    "number as key": ("1: 2", "1: keys should be strings (given: 1)"),
+    "number as key": ("1: 2", "unknown key '1'; known are name, title"),
     "cycle": ("&a {name: *a}", "name: input should be a valid string"),
 }
 
@@ -307,9 +347,6 @@ def test_aliases_that_expand_to_billions_do_not_hang(tmp_path: Path) -> None:
 
 
 def test_unreadable_files_are_named(tmp_path: Path) -> None:
-    for path in (tmp_path / "absent.yaml", tmp_path):
-        with pytest.raises(UsageError, match="cannot read profile"):
-            load_profile(path)
     (tmp_path / "bytes.yaml").write_bytes(b"name: \xff\xfe")
     with pytest.raises(UsageError, match="not valid YAML"):
         load_profile(tmp_path / "bytes.yaml")
@@ -420,8 +457,8 @@ def test_runs_and_cells() -> None:
         refused = incongruous and cell.run.method in learned_initialisation
         assert (cell.not_applicable is not None) is refused
         if cell.not_applicable:
-            assert "28x28" in cell.not_applicable
-            assert "32x32" in cell.not_applicable
+            for name in ("grey has ", "colour has "):
+                assert name in cell.not_applicable
 
 
 def test_folders_of_runs_are_all_different() -> None:
@@ -445,10 +482,11 @@ def test_settings_are_frozen() -> None:
 def test_a_profile_that_extends_another_holds_only_what_differs(tmp_path: Path) -> None:
     (tmp_path / "deep").mkdir()
     (tmp_path / "base.yaml").write_text(yaml.safe_dump(profile_values()))
-    middle = {"extends": "../base.yaml", "title": "middle", "seeds": [7]}
+    middle = {"extends": "../base.yaml", "name": "middle", "title": "middle", "seeds": [7]}
     (tmp_path / "deep" / "middle.yaml").write_text(yaml.safe_dump(middle))
     top = {
         "extends": "deep/middle.yaml",
+        "name": "top",
         "title": "top",
         "experiments": {"sine": {"training": {"learning_rate": 0.5}}, "attack": None},
     }
@@ -461,12 +499,12 @@ def test_a_profile_that_extends_another_holds_only_what_differs(tmp_path: Path) 
 
 
 def test_profiles_that_extend_each_other_are_refused(tmp_path: Path) -> None:
-    (tmp_path / "a.yaml").write_text("extends: b.yaml")
-    (tmp_path / "b.yaml").write_text("extends: a.yaml")
+    (tmp_path / "a.yaml").write_text("extends: b.yaml\nname: a")
+    (tmp_path / "b.yaml").write_text("extends: a.yaml\nname: b")
     with pytest.raises(UsageError, match=r"b\.yaml: profile a\.yaml extends itself"):
         load_profile(tmp_path / "a.yaml")
-    with pytest.raises(UsageError, match=r"cannot read profile .*none\.yaml"):
-        (tmp_path / "a.yaml").write_text("extends: none.yaml")
+    (tmp_path / "a.yaml").write_text("extends: none.yaml\nname: a")
+    with pytest.raises(UsageError, match=r"a\.yaml: extends: .* neither a file .*none\.yaml"):
         load_profile(tmp_path / "a.yaml")
 
 
@@ -475,3 +513,145 @@ def test_a_step_whose_metrics_are_not_written_is_replaced_by_one_before_it() -> 
     assert [testing.written(step) for step in (3, 4, 11, 12, 100)] == [0, 4, 8, 12, 12]
     with pytest.raises(ValidationError, match=r"steps \(12\) must be a multiple of every \(5\)"):
         config.Testing(tasks=1, steps=12, every=5)
+
+
+def classification(**family: Any) -> dict[str, Any]:
+    """Families of the tiny profile's classification on one source, with 2 and with 5 ways."""
+    base = {"kind": "classification", "source": "grey", "net": "mlp", "widths": [5], **family}
+    return {"two": {**base, "ways": 2}, "five": {**base, "ways": 5}}
+
+
+@pytest.mark.parametrize(("outputs", "congruous"), [("ways", False), ("classes", True)])
+def test_families_are_congruous_if_their_shapes_are(outputs: str, congruous: bool) -> None:
+    profile = tiny_profile(
+        sources__grey__classes=7,
+        experiments__classification__families=classification(outputs=outputs),
+        experiments__classification__train_on=["two"],
+        experiments__classification__test_on=["five"],
+    )
+    reason = profile.why_not(Run("classification", "two", "maml", "first", 0), "five")
+    if congruous:
+        assert reason is None
+    else:
+        assert reason is not None
+        assert reason.endswith("two has w1 5x2, b1 1x2; five has w1 5x5, b1 1x5")
+
+
+def test_classes_that_only_the_images_tell_are_those_of_one_source() -> None:
+    """Folders whose number of classes is not given cannot be told to have as many."""
+    grey = profile_values()["sources"]["grey"] | {"classes": None}
+    sources = {"one": {**grey, "path": "one"}, "other": {**grey, "path": "other"}}
+    families = {
+        f"{name}-{shots}": {
+            "kind": "classification", "source": name, "net": "mlp", "widths": [5], "support": shots,
+        }
+        for name in sources for shots in (1, 2)
+    }  # fmt: skip
+    values = changed(
+        profile_values(),
+        sources=sources,
+        experiments__classification__families=families,
+        experiments__classification__train_on=["one-1"],
+        experiments__classification__test_on=["one-2", "other-1"],
+    )
+    del values["experiments"]["attack"]
+    profile = Profile.model_validate(values)
+    run = Run("classification", "one-1", "maml", "first", 0)
+    assert profile.why_not(run, "one-2") is None
+    assert "(classes of one); other-1 has" in str(profile.why_not(run, "other-1"))
+
+
+def source(kind: str, name: str, shape: list[int]) -> dict[str, Any]:
+    return {"kind": kind, "name": name, "label": "x", "shape": shape}
+
+
+WHOLE: dict[str, tuple[dict[str, Any], str]] = {
+    "images that LeNet-5 does not take": (
+        {"sources__colour__shape": [3, 64, 64]},
+        "sources.colour.shape: images of 64x64; LeNet-5 takes 28x28 or 32x32 (experiment 'attack')",
+    ),
+    "too few classes": (
+        {"sources__grey__classes": 1},
+        "sources.grey.classes: 1, but a task needs 2 (experiment 'attack')",
+    ),
+    "another shape than its own": (
+        {
+            "sources__grey": {
+                "kind": "embedded",
+                "name": "photos",
+                "label": "x",
+                "shape": [1, 28, 28],
+            }
+        },
+        "sources.grey: shape of photos is (3, 32, 32), not (1, 28, 28)",
+    ),
+    "an unknown data set": (
+        {"sources__grey": source("embedded", "mnist", [1, 28, 28])},
+        "sources.grey: unknown embedded source 'mnist'; did you mean 'mnist5k'?",
+    ),
+    "a device": ({"device": "gpu"}, "device: 'gpu'; use cpu, cuda or cuda:N"),
+    "a device in capitals": ({"device": "CUDA"}, "device: 'CUDA'; use cpu, cuda or cuda:N"),
+    "a seed that JavaScript rounds": (
+        {"seeds": [2**53]},
+        "seeds.0: input should be less than 9007199254740992 (given: 9007199254740992)",
+    ),
+    "no victim": ({"victim": None}, "key 'victim' is missing, which experiment 'attack' needs"),
+    "no maml": (
+        {"experiments__sine__maml": None},
+        "experiments.sine: method 'maml' needs the section 'maml'",
+    ),
+    "no maml for the theory": (
+        {"experiments__sine__maml": None, "experiments__sine__methods": ["lft"]},
+        "theory.vanishing needs the section experiments.sine.maml",
+    ),
+    "no step sizes": (
+        {"experiments__sine__step_sizes": {"sgd": [0.1]}},
+        "experiments.sine: method 'adam' needs the key 'step_sizes.adam'",
+    ),
+    "step sizes of nothing": (
+        {"experiments__sine__step_sizes__sdg": [0.1]},
+        "experiments.sine: step_sizes: unknown kind 'sdg'; did you mean 'sgd'?",
+    ),
+    "an unknown fine-tuner": (
+        {"experiments__sine__finetuner": {"kind": "lsmt"}},
+        "experiments.sine.finetuner.kind: unknown kind 'lsmt'; did you mean 'lstm'?",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", sorted(WHOLE))
+def test_a_profile_is_checked_as_a_whole(case: str, tmp_path: Path) -> None:
+    changes, message = WHOLE[case]
+    values = changed(profile_values(), **changes)
+    assert refusal(yaml.safe_dump(values), tmp_path).removeprefix("profile: ") == message
+
+
+def test_sections_that_nothing_uses_may_be_absent() -> None:
+    values = profile_values()
+    experiment = values["experiments"]["sine"] | {"methods": ["lft"]}
+    for key in ("maml", "step_sizes", "finetuner"):
+        del experiment[key]
+    kept = {key: values[key] for key in ("name", "title", "seeds")}
+    profile = Profile.model_validate({**kept, "experiments": {"sine": experiment}})
+    assert profile.theory_experiments == []
+    used = profile.training_inputs(Run("sine", "sine", "lft", "first", 0))["finetuner"]
+    assert used == config.LSTMSettings().model_dump()
+
+
+def test_the_schema_is_current_and_fits_the_shipped_profiles() -> None:
+    folder = shipped_profiles()["smoke"].parent
+    kept = json.loads((folder / "profile.schema.json").read_text())
+    assert kept == config.schema()
+    validator = jsonschema.Draft202012Validator(kept)
+    for path in shipped_profiles().values():
+        validator.validate(json.loads(json.dumps(config.read_yaml(path, "profile"))))
+    wrong = {"experiments": {"sine": {"training": {"leraning_rate": 0.1}}}}
+    assert not validator.is_valid(wrong)
+
+
+def test_known_data_sets_are_those_that_can_be_read() -> None:
+    assert set(KNOWN["embedded"]) == set(embedded.EMBEDDED)
+    assert set(KNOWN["torchvision"]) == set(published.DATASETS)
+    for name, (shape, classes) in KNOWN["embedded"].items():
+        arrays = embedded.EMBEDDED[name]()
+        assert (arrays.train.images.shape[1:], len(arrays.classes)) == (shape, classes)

@@ -6,6 +6,7 @@ import pytest
 
 from lft.errors import NotApplicable, UsageError
 from lft.methods import METHODS, get_method
+from lft.shapes import Shapes
 
 
 def test_the_table_says_what_the_paper_says() -> None:
@@ -30,9 +31,11 @@ def test_an_unknown_method_is_named_with_the_nearest() -> None:
 @pytest.mark.parametrize("name", sorted(METHODS))
 def test_only_a_learned_initialisation_needs_congruous_tasks(name: str) -> None:
     method = METHODS[name]
-    method.check_applicable({"a": "3 weights", "b": "3 weights"})
+    same: Shapes = {"v": (2,), "w": (3, 5)}
+    other: Shapes = {"v": (2,), "w": (3, 4)}
+    method.check_applicable({"a": same, "b": dict(same)})
     if method.learns_initialisation:
-        with pytest.raises(NotApplicable, match="a has 3 weights, b has 4 weights"):
-            method.check_applicable({"a": "3 weights", "b": "4 weights"})
+        with pytest.raises(NotApplicable, match=r"a has w 3x5; b has w 3x4$"):
+            method.check_applicable({"a": same, "b": other})
     else:
-        method.check_applicable({"a": "3 weights", "b": "4 weights"})
+        method.check_applicable({"a": same, "b": other})

@@ -25,8 +25,8 @@ from lft.meta.gradients import FirstOrder
 from lft.meta.train import train
 from lft.pretrained import Pretrained, available, save
 from lft.pretrained.export import from_run
-from lft.results.records import read_json, write_json
 from lft.seeding import generator
+from lft.storage.json import read_json, write_json
 from lft.storage.tensors import below, load_tensors, save_tensors
 from lft.tasks.build import make_victim
 from lft.tasks.sine import Sine
@@ -79,7 +79,7 @@ def test_the_card_says_where_the_weights_come_from(results: Path, exported: Pret
     assert card.families["colour"]["images"]["shape"] == [3, 32, 32]
     assert "/home/me" not in card.model_dump_json()
     assert card.attack_loss == AttackLoss(distortion_weight=3.0)
-    rows = pd.read_csv(results / ATTACK.evaluation_folder / "measurements.csv")
+    rows = pd.read_csv(results / ATTACK.folder / "measurements.csv")
     rows = rows[(rows["step"] == 3) & (rows["tested_on"] == "colour")]
     expected = rows[rows["metric"] == "distortion"]["value"].mean()
     assert card.scores["colour"]["distortion"] == pytest.approx(expected, rel=1e-3)  # four digits
@@ -100,8 +100,8 @@ def test_a_run_measured_with_other_methods_is_exported_too(
     results: Path, exported: Pretrained, tmp_path: Path
 ) -> None:
     shutil.copytree(results, tmp_path, dirs_exist_ok=True)
-    own = tmp_path / ATTACK.evaluation_folder
-    together = own.with_name("all-first")
+    own = tmp_path / ATTACK.folder
+    together = own.parent.with_name("all-first")
     together.mkdir()
     rows = (own / "measurements.csv").read_text().splitlines(keepends=True)
     better = [row.replace(",lft,", ",l2o,").replace(",0.", ",9.") for row in rows[1:]]
@@ -112,7 +112,7 @@ def test_a_run_measured_with_other_methods_is_exported_too(
 
 def test_a_kept_run_is_exported_too(results: Path, exported: Pretrained, tmp_path: Path) -> None:
     shutil.copytree(results, tmp_path, dirs_exist_ok=True)
-    measured = tmp_path / ATTACK.evaluation_folder / "measurements.csv"
+    measured = tmp_path / ATTACK.folder / "measurements.csv"
     packed = gzip.compress(measured.read_bytes())
     measured.with_name("measurements.csv.gz").write_bytes(packed)
     measured.unlink()
@@ -160,13 +160,30 @@ def test_a_loaded_fine_tuner_is_one_for_the_inner_loop(dtype: torch.dtype) -> No
 def test_an_unknown_name_is_answered_with_the_known_ones() -> None:
     with pytest.raises(UsageError, match=r"did you mean 'lft-mnist\+cifar10'\?"):
         lft.load("lft-mnist+cifar1")
-    with pytest.raises(UsageError, match=r"unknown fine-tuner 'x'; known are .*lft-mnist"):
+    with pytest.raises(UsageError, match=r"called 'x', and no file; known are .*lft-mnist"):
         lft.load("x")
+
+
+def test_what_is_no_shipped_name_is_a_file(
+    exported: Pretrained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("mine", "below/t.safetensors"):
+        save(tmp_path / name, exported)
+    for given_ in ("mine", "./mine", Path("mine"), "~/mine", "~/below/t.safetensors"):
+        assert lft.load(given_).card == exported.card
+    for absent in ("./yours", "below/mine", "~/t.safetensors"):
+        with pytest.raises(UsageError, match=r"no fine-tuner is called .*, and no file"):
+            lft.load(absent)
+    for wrong in (None, 3, ["mine"], torch.zeros(2)):
+        with pytest.raises(UsageError, match="has a name or a file, not"):
+            lft.load(wrong)  # type: ignore[arg-type]
 
 
 def test_files_that_hold_something_else_are_refused(exported: Pretrained, tmp_path: Path) -> None:
     path = tmp_path / "file.safetensors"
-    with pytest.raises(UsageError, match="is missing"):
+    with pytest.raises(UsageError, match="and no file"):
         lft.load(path)
     path.write_bytes(b"\x80\x04pickled")
     with pytest.raises(UsageError, match="is damaged"):

@@ -2,50 +2,69 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
-from tiny import tiny_images
+from tiny import tiny_profile, write_images
 from torch import Tensor
 
-from lft.config import AttackFamily, ClassificationFamily, LSTMSettings, SineFamily
-from lft.finetuners.lstm import CoordinateLSTM
-from lft.methods import METHODS
-from lft.tasks.attack import Attack
-from lft.tasks.classification import Classification
-from lft.tasks.pools import Pools
+from lft.config import FAMILIES, FINETUNERS, LearnedTuner, SineFamily, Source
+from lft.finetuners.base import FineTuner
+from lft.kernels.build import Kernel
+from lft.methods import METHODS, Method
+from lft.shapes import Shapes
+from lft.tasks.build import Context, make_victim
 from lft.tasks.sine import Sine
-from lft.tasks.victim import LeNet5
-from lft.testing import check_fine_tuner, check_task_family
+from lft.testing import check_fine_tuner, check_method, check_task_family
 from lft.types import Batch, Params, TaskBatch
 
+PROFILE = tiny_profile(victim__epochs=1)
 SETTINGS = SineFamily(support=3, query=4, hidden=(4,))
 
 
-def test_what_the_package_has_passes() -> None:
-    images = tiny_images()
-    pools = Pools(images, "disjoint", 0.2)
-    check_fine_tuner(METHODS["lft"])
-    check_fine_tuner(CoordinateLSTM)
-    check_task_family(Sine(SETTINGS))
-    few = ClassificationFamily(source="grey", net="mlp", widths=(4,), support=2, query=2)
-    check_task_family(Classification(few, images, pools))
-    victim = LeNet5((1, 28, 28), 3)
-    victim.initialise(0)
-    attack = AttackFamily(source="grey", margin="logit")
-    check_task_family(Attack(attack, victim.requires_grad_(False), pools))
+@pytest.fixture(scope="module")
+def context(tmp_path_factory: pytest.TempPathFactory) -> Context:
+    """Everything that families of the tiny profile are built from."""
+    results = tmp_path_factory.mktemp("results")
+    write_images(results)
+    make_victim(PROFILE, "grey", results)
+    return Context(PROFILE, results, torch.device("cpu"))
+
+
+@pytest.mark.parametrize("name", sorted(METHODS))
+def test_every_method_keeps_the_contract(name: str) -> None:
+    check_method(METHODS[name])
+
+
+@pytest.mark.parametrize("kind", sorted(FINETUNERS))
+def test_every_fine_tuner_keeps_the_contract(kind: str) -> None:
+    check_fine_tuner(FINETUNERS[kind].model_validate({}))
+
+
+FAMILY: dict[str, dict[str, Any]] = {
+    "sine": {"support": 3, "query": 4, "hidden": (4,)},
+    "classification": {"source": "grey", "net": "cnn", "widths": (2, 3), "support": 2, "query": 2},
+    "attack": {"source": "grey", "margin": "logit", "only_correct": False},
+}
+
+
+@pytest.mark.parametrize("kind", sorted(FAMILIES))
+def test_every_family_keeps_the_contract(kind: str, context: Context) -> None:
+    settings = FAMILIES[kind].model_validate(FAMILY[kind])
+    source = None if settings.image_source is None else PROFILE.sources[settings.image_source]
+    check_task_family(settings.build(context), source)
 
 
 class Rule:
     """A correct fine-tuner, to be broken."""
 
-    def __init__(self, weights: Params, settings: LSTMSettings) -> None:
+    def __init__(self, weights: Params) -> None:
         self.weights = weights
 
     @staticmethod
-    def initial(settings: LSTMSettings, generator: torch.Generator) -> Params:
-        return {"rate": torch.rand((), generator=generator)}
+    def initial(generator: torch.Generator) -> Params:
+        return {"rate": torch.rand((), generator=generator, dtype=torch.float32, device="cpu")}
 
     def start(self, params: Params) -> Any:
         return {name: torch.zeros_like(leaf) for name, leaf in params.items()}
@@ -91,13 +110,13 @@ def by_zero(self: Rule, state: Any, params: Params, grads: Params) -> Any:
 
 
 BROKEN_RULES = {
-    "no dict": ({"initial": staticmethod(lambda s, g: [1.0])}, "initial must give a dict"),
+    "no dict": ({"initial": staticmethod(lambda g: [1.0])}, "initial must give a dict"),
     "integers": (
-        {"initial": staticmethod(lambda s, g: {"rate": torch.tensor(1)})},
+        {"initial": staticmethod(lambda g: {"rate": torch.tensor(1, device="cpu")})},
         "'rate' is torch.int64 of shape",
     ),
     "global draw": (
-        {"initial": staticmethod(lambda s, g: {"rate": torch.rand(())})},
+        {"initial": staticmethod(lambda g: {"rate": torch.rand(())})},
         "draws from torch's global generator",
     ),
     "no pair": ({"step": lambda self, s, p, g: p}, r"pair \(state, parameters\)"),
@@ -110,15 +129,35 @@ BROKEN_RULES = {
     "dtype": ({"step": moved(torch.Tensor.float)}, "must give float64"),
     "detached": ({"step": moved(torch.Tensor.detach)}, "cannot be differentiated in its weights"),
     "state": ({"start": lambda self, p: {"count": 0}}, "must be made of tensors"),
+    "tuple": ({"start": lambda self, p: (torch.ones(1),)}, "in plain dicts and lists"),
+    "default dtype": (
+        {"initial": staticmethod(lambda g: {"rate": torch.rand((), generator=g)})},
+        "initial depends on torch's default device or dtype",
+    ),
 }
+
+
+def tuner(rule: type[Rule]) -> LearnedTuner:
+    """Settings of a fine-tuner that build a rule."""
+
+    class Settings(LearnedTuner):
+        kind: Literal["broken"] = "broken"
+
+        def initial(self, generator: torch.Generator) -> Params:
+            return rule.initial(generator)
+
+        def build(self, weights: Params, kernel: Kernel = "auto") -> FineTuner:
+            return rule(weights)
+
+    return Settings()
 
 
 @pytest.mark.parametrize("case", sorted(BROKEN_RULES))
 def test_a_broken_fine_tuner_is_told_why(case: str) -> None:
     change, message = BROKEN_RULES[case]
-    check_fine_tuner(Rule)
+    check_fine_tuner(tuner(Rule))
     with pytest.raises(AssertionError, match=message):
-        check_fine_tuner(type("Broken", (Rule,), change))
+        check_fine_tuner(tuner(type("Broken", (Rule,), change)))
 
 
 def sampled(change: Any) -> Any:
@@ -147,7 +186,7 @@ BROKEN_FAMILIES = {
         "init draws from torch's global generator",
     ),
     "no task axis": (
-        {"init": lambda self, n, g: {"w": torch.zeros(2)}},
+        {"init": lambda self, n, g: {"w": torch.zeros(2, dtype=torch.float32, device="cpu")}},
         "every tensor starts with the tasks",
     ),
     "mean": ({"loss": lossy(torch.mean)}, r"one finite number per task, \(3,\), not"),
@@ -156,7 +195,21 @@ BROKEN_FAMILIES = {
     "detached": ({"loss": lossy(torch.Tensor.detach)}, "cannot be differentiated"),
     "flat": ({"loss": lossy(lambda x: x * 0)}, "gradient of the loss is zero"),
     "metric": ({"metrics": lambda self, p, b: {"mse": torch.zeros(())}}, "metric 'mse' must be"),
-    "primary": ({"primary": "accuracy"}, "primary is 'accuracy', but metrics gives mse"),
+    "other metrics": (
+        {"metrics": lambda self, p, b: {"mae": torch.zeros(3)}},
+        "the settings promise the metrics mse, not mae",
+    ),
+    "score": ({"score": lambda self, p, b: torch.zeros(())}, "metric 'score' must be"),
+    "sizes": ({"resized": lambda self, support, query: self}, "resized must change"),
+    "double": ({"double": lambda self: self}, "whose parameters are float64"),
+    "default dtype": (
+        {"init": lambda self, n, g: {"w": torch.rand(n, 2, generator=g)}},
+        "init depends on torch's default device or dtype",
+    ),
+    "shapes": (
+        {"init": lambda self, n, g: {"w": torch.zeros(n, 2, dtype=torch.float32, device="cpu")}},
+        r"init gives the shapes {'w': \(2,\)}, but the settings promise",
+    ),
 }
 
 
@@ -169,10 +222,30 @@ def test_a_broken_family_is_told_why(case: str) -> None:
 
 def test_a_forgotten_parameter_is_named() -> None:
     def with_spare(self: Sine, n_tasks: int, generator: Any) -> Params:
-        return Sine.init(self, n_tasks, generator) | {"spare": torch.zeros(n_tasks)}
+        spare = torch.zeros(n_tasks, dtype=self.dtype, device="cpu")
+        return Sine.init(self, n_tasks, generator) | {"spare": spare}
 
+    class Spare(SineFamily):
+        def shapes(self, source: Source | None) -> Shapes:
+            return super().shapes(source) | {"spare": ()}
+
+    settings = Spare(**SETTINGS.model_dump())
     with pytest.raises(AssertionError, match="no finite gradient in the parameter 'spare'"):
-        check_task_family(type("Broken", (Sine,), {"init": with_spare})(SETTINGS))
+        check_task_family(type("Broken", (Sine,), {"init": with_spare})(settings))
+
+
+def test_settings_and_metrics_must_fit_the_registries() -> None:
+    class Chance(SineFamily):
+        @property
+        def chance(self) -> float:
+            return 0.5
+
+    with pytest.raises(AssertionError, match="chance must be a number if and only if"):
+        check_task_family(Sine(Chance(**SETTINGS.model_dump())))
+    with pytest.raises(AssertionError, match="unknown fine-tuner 'none'"):
+        check_method(Method("mine", "Mine", "#000001", "finetuner", "none"))
+    with pytest.raises(AssertionError, match=r"inherits from lft\.tasks\.base\.TaskFamily"):
+        check_task_family(object())  # type: ignore[arg-type]
 
 
 def test_the_state_may_be_nothing() -> None:
@@ -180,4 +253,4 @@ def test_the_state_may_be_nothing() -> None:
         "start": lambda self, p: None,
         "step": lambda self, s, p, g: (None, {k: p[k] - self.weights["rate"] * g[k] for k in p}),
     }
-    check_fine_tuner(type("Stateless", (Rule,), stateless))
+    check_fine_tuner(tuner(type("Stateless", (Rule,), stateless)))

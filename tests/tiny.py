@@ -67,7 +67,7 @@ def profile_values() -> dict[str, Any]:
         ),
     }
     experiments["sine"]["maml"]["step_size"]["zeroth"] = 0.01
-    source = {"kind": "embedded", "name": "mnist5k"}
+    source = {"kind": "folder", "name": "mnist5k", "path": "images", "classes": len(CLASSES)}
     return {
         "name": "tiny",
         "title": "Tiny",

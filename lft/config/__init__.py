@@ -10,27 +10,43 @@ from __future__ import annotations
 from lft.config.base import Fraction, Mixture, Name, Order, Positive, Rate, Settings, digest
 from lft.config.experiment import (
     Experiment,
-    LSTMSettings,
     MamlSettings,
-    StepSizes,
     Testing,
     Training,
     Validation,
     Variant,
     ZerothOrderSettings,
+    tuner_class,
 )
 from lft.config.families import (
     FAMILIES,
+    LENET_SIDES,
     AttackFamily,
     AttackLoss,
     ClassificationFamily,
     Family,
     FamilySettings,
     SineFamily,
-    Source,
     register_family,
 )
-from lft.config.loading import load_profile, read_yaml, register_installed
+from lft.config.finetuners import (
+    FINETUNERS,
+    AdamSettings,
+    HandDesignedTuner,
+    LearnedTuner,
+    LSTMSettings,
+    SGDSettings,
+    Tuner,
+    TunerSettings,
+    register_finetuner,
+)
+from lft.config.loading import (
+    find_profile,
+    load_profile,
+    read_yaml,
+    register_installed,
+    shipped_profiles,
+)
 from lft.config.problems import explain
 from lft.config.profile import (
     ALL,
@@ -43,10 +59,15 @@ from lft.config.profile import (
     VanishingSettings,
     VictimSettings,
 )
+from lft.config.schema import schema
+from lft.config.sources import Source
 
 __all__ = [
     "ALL",
     "FAMILIES",
+    "FINETUNERS",
+    "LENET_SIDES",
+    "AdamSettings",
     "AttackFamily",
     "AttackLoss",
     "Cell",
@@ -56,7 +77,9 @@ __all__ = [
     "FamilySettings",
     "Fraction",
     "GapSettings",
+    "HandDesignedTuner",
     "LSTMSettings",
+    "LearnedTuner",
     "MamlSettings",
     "Mixture",
     "Name",
@@ -66,13 +89,15 @@ __all__ = [
     "Profile",
     "Rate",
     "Run",
+    "SGDSettings",
     "Settings",
     "SineFamily",
     "Source",
-    "StepSizes",
     "Testing",
     "TheorySettings",
     "Training",
+    "Tuner",
+    "TunerSettings",
     "Validation",
     "VanishingSettings",
     "Variant",
@@ -80,8 +105,13 @@ __all__ = [
     "ZerothOrderSettings",
     "digest",
     "explain",
+    "find_profile",
     "load_profile",
     "read_yaml",
     "register_family",
+    "register_finetuner",
     "register_installed",
+    "schema",
+    "shipped_profiles",
+    "tuner_class",
 ]

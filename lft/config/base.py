@@ -7,7 +7,10 @@ import json
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
+
+from lft.errors import suggestion
 
 #: An integer of at least 1.
 Positive = Annotated[int, Field(ge=1, strict=True)]
@@ -29,6 +32,15 @@ class Settings(BaseModel):
     """Base of all settings: frozen, unknown keys and numbers that are not finite refused."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known_keys(cls, values: Any) -> Any:
+        for key in values if isinstance(values, dict) else ():
+            if key not in cls.model_fields:
+                hint = suggestion(str(key), cls.model_fields)
+                raise PydanticCustomError("unknown_key", "{hint}", {"key": str(key), "hint": hint})
+        return values
 
 
 def refuse_twice(what: str, values: Sequence[Any]) -> None:

@@ -9,20 +9,11 @@ from pydantic import Field, ValidationError, model_validator
 
 from lft.config.base import Mixture, Name, Order, Positive, Rate, Settings, refuse_twice
 from lft.config.families import Family
+from lft.config.finetuners import FINETUNERS, Tuner, TunerSettings
 from lft.config.problems import explain
-from lft.errors import suggestion
+from lft.errors import UsageError, suggestion
 from lft.methods import METHODS, Method, get_method
-
-
-class LSTMSettings(Settings):
-    """The coordinate-wise LSTM fine-tuner m_phi (eq. 3)."""
-
-    layers: Annotated[int, Field(ge=1, le=2)] = 1
-    #: cells per layer
-    hidden: Annotated[int, Field(ge=1, le=1024, strict=True)] = 10
-    #: log-magnitude range (Andrychowicz et al.)
-    preprocess_p: Annotated[float, Field(gt=0, le=80)] = 10.0
-    output_scale: Rate = 0.1  #: multiplies the output, in units of the optimizee
+from lft.metrics import Metric
 
 
 class ZerothOrderSettings(Settings):
@@ -76,13 +67,6 @@ class MamlSettings(Settings):
     learning_rate: Rate  #: Adam on theta(0), decayed to 0 along a cosine
 
 
-class StepSizes(Settings):
-    """Grid from which SGD's and Adam's step size is picked on meta-validation tasks."""
-
-    sgd: Annotated[tuple[Rate, ...], Field(min_length=1)]
-    adam: Annotated[tuple[Rate, ...], Field(min_length=1)]
-
-
 class Testing(Settings):
     tasks: Positive  #: meta-test tasks per family
     steps: Positive  #: fine-tuning steps
@@ -119,11 +103,13 @@ class Experiment(Settings):
     #: method -> dotted key -> values to try
     search: dict[str, dict[str, list[Any]]] = Field(default={})
     orders: Annotated[tuple[Order, ...], Field(min_length=1)] = ("first",)
-    finetuner: LSTMSettings
+    #: settings of the fine-tuner of that kind; methods with another one use its defaults
+    finetuner: Tuner | None = None
     zeroth_order: ZerothOrderSettings = ZerothOrderSettings()
     training: Training
-    maml: MamlSettings
-    step_sizes: StepSizes
+    maml: MamlSettings | None = None  #: where a method learns an initialisation only
+    #: kind of a hand-designed fine-tuner -> step sizes to try on meta-validation tasks
+    step_sizes: dict[Name, Annotated[tuple[Rate, ...], Field(min_length=1)]] = Field(default={})
     testing: Testing
 
     @model_validator(mode="before")
@@ -150,13 +136,6 @@ class Experiment(Settings):
         return self
 
     @model_validator(mode="after")
-    def _step_size_for_each_order(self) -> Experiment:
-        for order in self.orders:
-            if order not in self.maml.step_size:
-                raise ValueError(f"maml.step_size has no value for order {order!r}")
-        return self
-
-    @model_validator(mode="after")
     def _nothing_twice(self) -> Experiment:
         for key in ("train_on", "test_on", "methods", "orders"):
             refuse_twice(key, getattr(self, key))
@@ -174,9 +153,19 @@ class Experiment(Settings):
         return self
 
     @property
+    def metrics(self) -> tuple[Metric, ...]:
+        """What the experiment's families are measured by, the primary metric first."""
+        return next(iter(self.families.values())).metrics
+
+    @property
     def primary(self) -> str:
-        """The metric by which the experiment's families are judged."""
-        return next(iter(self.families.values())).primary
+        """Name of the metric that every family of the experiment is judged by."""
+        return self.metrics[0].name
+
+    @property
+    def judged_by(self) -> tuple[str, ...]:
+        """Names of the metrics after every step, the primary one first."""
+        return tuple(metric.name for metric in self.metrics if not metric.first_of)
 
     @model_validator(mode="after")
     def _known_names(self) -> Experiment:
@@ -194,6 +183,28 @@ class Experiment(Settings):
         for name in self.variants:
             if name in METHODS:
                 raise ValueError(f"variant {name!r} has the name of a method; choose another")
+        return self
+
+    @model_validator(mode="after")
+    def _sections_that_methods_use(self) -> Experiment:
+        for kind in self.step_sizes:
+            if kind not in FINETUNERS:
+                raise ValueError(f"step_sizes: unknown kind {kind!r}{suggestion(kind, FINETUNERS)}")
+        for name in (*self.methods, *self.variants):
+            method = self.base_method(name)
+            tuner_class(method)
+            if method.learns == "step_size" and method.tuner not in self.step_sizes:
+                raise ValueError(f"method {name!r} needs the key 'step_sizes.{method.tuner}'")
+            if method.learns == "initialisation":
+                if self.maml is None:
+                    raise ValueError(f"method {name!r} needs the section 'maml'")
+                for order in self.orders:
+                    if order not in self.maml.step_size:
+                        raise ValueError(f"maml.step_size has no value for order {order!r}")
+        return self
+
+    @model_validator(mode="after")
+    def _changes_that_fit(self) -> Experiment:
         for name in (*self.variants, *self.overrides):
             self.for_method(name)
         return self
@@ -201,6 +212,35 @@ class Experiment(Settings):
     def base_method(self, name: str) -> Method:
         """The row of the method table behind a method or variant name."""
         return get_method(self.variants[name].method if name in self.variants else name)
+
+    def tuner(self, method: Method) -> TunerSettings:
+        """Settings of a method's fine-tuner: the section ``finetuner`` where it is of that kind,
+        else the kind's defaults.
+
+        Raises:
+            UsageError: the kind has no defaults.
+        """
+        kind = tuner_class(method)
+        if isinstance(self.finetuner, kind):
+            return self.finetuner
+        try:
+            return kind.model_validate({})
+        except ValidationError as error:
+            raise UsageError(
+                f"method {method.name!r} needs the section 'finetuner' with kind: {method.tuner} "
+                f"({explain(error)})"
+            ) from None
+
+    @property
+    def descent(self) -> MamlSettings:
+        """The section ``maml``.
+
+        Raises:
+            UsageError: there is none.
+        """
+        if self.maml is None:
+            raise UsageError(f"experiment {self.title!r} needs the section 'maml'")
+        return self.maml
 
     def label(self, name: str) -> str:
         return self.variants[name].label if name in self.variants else get_method(name).label
@@ -232,4 +272,22 @@ class Experiment(Settings):
         try:
             return Experiment.model_validate(values)
         except ValidationError as error:
-            raise ValueError(f"{what}: {explain(error, Experiment)}") from None
+            raise ValueError(f"{what}: {explain(error)}") from None
+
+
+def tuner_class(method: Method) -> type[TunerSettings]:
+    """Settings class of a method's fine-tuner.
+
+    Raises:
+        UsageError: there is no such fine-tuner, or it does not go with what the method learns.
+    """
+    if method.tuner not in FINETUNERS:
+        hint = suggestion(method.tuner, FINETUNERS)
+        raise UsageError(f"method {method.name!r}: unknown fine-tuner {method.tuner!r}{hint}")
+    kind = FINETUNERS[method.tuner]
+    if kind.learned != method.learns_finetuner:
+        raise UsageError(
+            f"method {method.name!r}: tuner {method.tuner!r} does not go with learns "
+            f"{method.learns!r}; only a learned fine-tuner has something to learn"
+        )
+    return kind

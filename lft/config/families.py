@@ -1,69 +1,141 @@
-"""Image sources, and the task families that draw from them."""
+"""Task families: what each is, of which shapes, and how it is built."""
 
 from __future__ import annotations
 
-import functools
-import operator
-import re
-from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 
-from pydantic import Field, SerializeAsAny, TypeAdapter, WrapValidator, model_validator
+from pydantic import Field, SerializeAsAny
 
+from lft import metrics as table
 from lft.config.base import Name, Positive, Settings
+from lft.config.kinds import Kinds
+from lft.config.sources import Source
 from lft.errors import UsageError
+from lft.metrics import ACCURACY, ASR, DISTORTION, FIRST_FULL, MSE, Metric
+from lft.shapes import Shapes, cnn, mlp
 
+if TYPE_CHECKING:
+    from lft.tasks.base import TaskFamily
+    from lft.tasks.build import Context
 
-class Source(Settings):
-    """Where images come from. Every kind ends in the same checked array file."""
-
-    kind: Literal["embedded", "torchvision", "folder"]
-    name: str  #: mnist5k or photos; a torchvision class; free text for a folder
-    label: str  #: shown in tables and figures
-    shape: tuple[Positive, Positive, Positive]  #: channels, height, width (pixels)
-    #: directory or tar of a folder source; download folder of a torchvision one
-    path: Path | None = None
-    stands_in_for: str | None = None  #: the paper's data set that this one replaces
-    note: str | None = None  #: shown with every result, e.g. how the pixels were obtained
-
-    @model_validator(mode="after")
-    def _folder_has_path(self) -> Source:
-        if self.kind == "folder" and self.path is None:
-            raise ValueError("kind 'folder' needs the key 'path'")
-        return self
+LENET_SIDES = (28, 32)
+"""Sides of the images, in pixels, that LeNet-5 takes."""
 
 
 class FamilySettings(Settings):
     """Base of the settings of a task family, whose ``kind`` names it in profiles.
 
+    A subclass has a field ``kind``, as in ``kind: Literal["my"] = "my"``, the fields ``support``
+    and ``query``, and the methods :meth:`shapes` and :meth:`build`. It does not import torch.
+
     Attributes:
-        tasks: ``module:class`` of the :class:`lft.tasks.base.TaskFamily`, for those of plug-ins. It
-            is called with the settings and the device; if the settings have a key ``source``, with
-            the settings, the :class:`lft.data.ImageSet` and its :class:`lft.tasks.pools.Pools`.
-        primary: the metric by which the family is judged.
+        metrics: what its tasks are measured by. Tasks are judged by the first, the primary metric.
+        pictures: whether the tasks can be shown as pictures, see
+            :meth:`lft.tasks.base.TaskFamily.pictures`.
     """
 
-    tasks: ClassVar[str] = ""
-    primary: ClassVar[str]
+    metrics: ClassVar[tuple[Metric, ...]] = ()
+    pictures: ClassVar[bool] = False
+
+    kind: str
+
+    @property
+    def primary(self) -> str:
+        """Name of the metric that tasks are judged by."""
+        return self.metrics[0].name
 
     @property
     def image_source(self) -> str | None:
         """Name of the image source that tasks are drawn from."""
         return getattr(self, "source", None)
 
-    def optimizee(self, image: tuple[int, int, int] | None) -> str:
-        """Describes the shapes of the parameters; families are congruous iff it is equal.
+    @property
+    def victim_source(self) -> str | None:
+        """Name of the image source whose victim the tasks attack."""
+        return None
+
+    @property
+    def classes_per_task(self) -> int:
+        """Classes of a task, each with ``support`` and ``query`` examples, which follow each other
+        in its sets; 1 where examples have no classes."""
+        return 1
+
+    @property
+    def chance(self) -> float | None:
+        """The primary metric of a guess among a task's classes; None where there is no guessing."""
+        return None
+
+    def resized(self, *, support: int, query: int) -> Self:
+        """The same tasks with other sets.
 
         Args:
-            image: channels, height and width of the source's images.
+            support: examples per class, or points, in the support set; ``query`` likewise.
+
+        Raises:
+            UsageError: the family has no such fields.
+        """
+        if not {"support", "query"} <= set(type(self).model_fields):
+            raise UsageError(
+                f"tasks of kind {self.kind!r} cannot be resized: their settings need the "
+                "fields 'support' and 'query'"
+            )
+        return self.model_copy(update={"support": support, "query": query})
+
+    def check(self, source: Source) -> None:
+        """Refuse images that the tasks cannot be made of.
+
+        Raises:
+            ValueError: these cannot; the message begins with the source's key that is at fault.
+        """
+
+    def shapes(self, source: Source | None) -> Shapes:
+        """Shapes of a task's parameters; families are congruous iff they are equal (sec. 2).
+
+        Args:
+            source: the image source, None if the family has none.
+        """
+        raise NotImplementedError
+
+    def build(self, context: Context) -> TaskFamily:
+        """The family that tasks are drawn from.
+
+        Args:
+            context: the device, and what was prepared: images, their pools and victims.
+
+        Raises:
+            UsageError: prepared files are missing or damaged, or there are too few images.
         """
         raise NotImplementedError
 
 
+FAMILIES = Kinds("task family", FamilySettings)
+"""Settings of task families by kind; plug-ins add theirs."""
+
+Family = Annotated[SerializeAsAny[FamilySettings], FAMILIES]
+
+
+def register_family(settings: type[FamilySettings]) -> type[FamilySettings]:
+    """Add a task family, and its metrics; usable as a decorator.
+
+    Raises:
+        UsageError: the class is incomplete, or another family has its kind.
+    """
+    FAMILIES.check(settings)
+    if not settings.metrics:
+        raise UsageError(
+            f"{settings.__name__} needs the class attribute 'metrics', a tuple of "
+            "lft.metrics.Metric, the primary one first"
+        )
+    for metric in settings.metrics:
+        table.register(metric)
+    return FAMILIES.register(settings)
+
+
+@register_family
 class SineFamily(FamilySettings):
     """Sine regression y = a sin(x + b), x in [-5, 5] (supplement G; MAML, sec. 5.1)."""
 
-    primary = "mse"
+    metrics = (MSE,)
     kind: Literal["sine"] = "sine"
     label: str = "sine"
     support: Positive  #: points
@@ -72,17 +144,33 @@ class SineFamily(FamilySettings):
     phase: tuple[float, float] = (0.0, 3.141592653589793)  #: radians
     hidden: tuple[Positive, ...] = (40, 40)  #: MLP widths
 
-    def optimizee(self, image: tuple[int, int, int] | None) -> str:
-        return f"an MLP of widths 1-{'-'.join(map(str, self.hidden))}-1"
+    def shapes(self, source: Source | None) -> Shapes:
+        return mlp((1, *self.hidden, 1))
+
+    def build(self, context: Context) -> TaskFamily:
+        from lft.tasks.sine import Sine
+
+        return Sine(self, context.device, context.kernel)
 
 
-class ClassificationFamily(FamilySettings):
-    """N-way k-shot image classification (sec. 5)."""
+class ImageFamily(FamilySettings):
+    """Base of families whose tasks are drawn from an image source."""
 
-    primary = "accuracy"
-    kind: Literal["classification"] = "classification"
     label: str | None = None  #: shown in tables and figures in place of the source's
     source: Name
+
+    def check(self, source: Source) -> None:
+        classes = source.n_classes
+        if isinstance(classes, int) and classes < self.classes_per_task:
+            raise ValueError(f"classes: {classes}, but a task needs {self.classes_per_task}")
+
+
+@register_family
+class ClassificationFamily(ImageFamily):
+    """N-way k-shot image classification (sec. 5)."""
+
+    metrics = (ACCURACY,)
+    kind: Literal["classification"] = "classification"
     net: Literal["mlp", "cnn"]
     ways: Annotated[int, Field(ge=2)] = 2  #: classes per task
     support: Positive = 5  #: images per class
@@ -91,9 +179,27 @@ class ClassificationFamily(FamilySettings):
     outputs: Literal["classes", "ways"] = "classes"
     widths: tuple[Positive, ...]  #: hidden widths of the mlp, channels of the cnn's conv layers
 
-    def optimizee(self, image: tuple[int, int, int] | None) -> str:
-        widths = "-".join(map(str, self.widths))
-        return f"{self.net} {widths} on {_size(image)} images with one output per {self.outputs}"
+    @property
+    def classes_per_task(self) -> int:
+        return self.ways
+
+    @property
+    def chance(self) -> float:
+        return 1 / self.ways
+
+    def shapes(self, source: Source | None) -> Shapes:
+        assert source is not None
+        outputs = self.ways if self.outputs == "ways" else source.n_classes
+        channels, height, width = source.shape
+        if self.net == "mlp":
+            return mlp((channels * height * width, *self.widths, outputs))
+        return cnn(source.shape, self.widths, outputs)
+
+    def build(self, context: Context) -> TaskFamily:
+        from lft.tasks.classification import Classification
+
+        images = context.images(self.source)
+        return Classification(self, images, context.pools(self.source), context.kernel)
 
 
 class AttackLoss(Settings):
@@ -105,62 +211,40 @@ class AttackLoss(Settings):
     init_scale: Annotated[float, Field(ge=0)] = 0.01  #: standard deviation of the random delta(0)
 
 
-class AttackFamily(FamilySettings, AttackLoss):
+@register_family
+class AttackFamily(ImageFamily, AttackLoss):
     """Universal adversarial perturbation against one victim network (sec. 4, eq. 12)."""
 
-    primary = "asr"
+    metrics = (ASR, DISTORTION, FIRST_FULL)
+    pictures = True
     kind: Literal["attack"] = "attack"
-    label: str | None = None  #: shown in tables and figures in place of the source's
-    source: Name
     classes: Positive = 2  #: image classes per task
     support: Positive = 2  #: images per class
     query: Positive = 2  #: images per class
     only_correct: bool = True  #: attack only images that the victim classifies correctly
 
-    def optimizee(self, image: tuple[int, int, int] | None) -> str:
-        return f"a perturbation of {_size(image)} pixels"
+    @property
+    def victim_source(self) -> str:
+        return self.source
 
+    @property
+    def classes_per_task(self) -> int:
+        return self.classes
 
-def _size(image: tuple[int, int, int] | None) -> str:
-    return "x".join(map(str, image or ()))
+    def check(self, source: Source) -> None:
+        super().check(source)
+        _, height, width = source.shape
+        if height != width or height not in LENET_SIDES:
+            sizes = " or ".join(f"{side}x{side}" for side in LENET_SIDES)
+            raise ValueError(f"shape: images of {height}x{width}; LeNet-5 takes {sizes}")
 
+    def shapes(self, source: Source | None) -> Shapes:
+        assert source is not None
+        return {"delta": source.shape}
 
-FAMILIES: dict[str, type[FamilySettings]] = {
-    "sine": SineFamily,
-    "classification": ClassificationFamily,
-    "attack": AttackFamily,
-}
-"""Settings of task families by kind; plug-ins add theirs."""
+    def build(self, context: Context) -> TaskFamily:
+        from lft.tasks.attack import Attack
 
-
-def register_family(settings: type[FamilySettings]) -> None:
-    """Add a task family of one's own.
-
-    Raises:
-        UsageError: the class is incomplete, or another family has its kind.
-    """
-    if not (isinstance(settings, type) and issubclass(settings, FamilySettings)):
-        raise UsageError(f"a task family is a subclass of FamilySettings, not {settings!r}")
-    field = settings.model_fields.get("kind")
-    kind = field.default if field else None
-    if not isinstance(kind, str) or not re.fullmatch(r"[a-z0-9][a-z0-9-]*", kind):
-        raise UsageError(f"{settings.__name__} needs a field like kind: Literal['my'] = 'my'")
-    for name in ("tasks", "primary"):
-        if not isinstance(getattr(settings, name, None) or None, str):
-            raise UsageError(f"{settings.__name__} needs a class attribute {name!r}, a text")
-    if FAMILIES.setdefault(kind, settings) is not settings:
-        raise UsageError(f"there is another task family of kind {kind!r}; choose another name")
-
-
-def _known_family(value: Any, _handler: Any) -> Any:
-    return _by_kind(tuple(FAMILIES.values())).validate_python(value)
-
-
-@functools.cache
-def _by_kind(families: tuple[type[FamilySettings], ...]) -> TypeAdapter[FamilySettings]:
-    any_of: Any = functools.reduce(operator.or_, families)
-    annotation: Any = Annotated[any_of, Field(discriminator="kind")]
-    return TypeAdapter(annotation)
-
-
-Family = Annotated[SerializeAsAny[FamilySettings], WrapValidator(_known_family)]
+        victim = context.victim(self.source)
+        keep = context.correct(self.source) if self.only_correct else None
+        return Attack(self, victim, context.pools(self.source, keep))

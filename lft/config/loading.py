@@ -11,7 +11,9 @@ import yaml
 from pydantic import ValidationError
 
 from lft import methods, plugins
+from lft.config.experiment import tuner_class
 from lft.config.families import register_family
+from lft.config.finetuners import register_finetuner
 from lft.config.problems import explain
 from lft.config.profile import Plugins, Profile
 from lft.errors import UsageError, suggestion
@@ -36,25 +38,70 @@ class _UniqueKeyLoader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
+def find_profile(text: str | Path, folder: Path | None = None) -> Path:
+    """The file of a profile: the one rule of the command line, the Snakefile and ``extends``.
+
+    A file is taken as it is named; a word that names no file is a profile that comes with the
+    package, e.g. ``quick``. A folder is never a profile.
+
+    Args:
+        text: a path, which may begin with ``~``, or a name.
+        folder: paths are counted from here; from the current folder by default.
+
+    Raises:
+        UsageError: there is no such file and no profile of that name.
+    """
+    path = (folder or Path()) / Path(str(text)).expanduser()
+    if path.is_file():
+        return path
+    known = shipped_profiles()
+    if str(text) in known:
+        return known[str(text)]
+    if not str(text):
+        raise UsageError(f"a profile is a file or one of {', '.join(known)}; name one")
+    if path.is_dir():
+        raise UsageError(f"{path} is a folder, and a profile is a file; name the file")
+    hint = suggestion(path.stem, known)
+    raise UsageError(f"there is neither a file {path} nor a profile of that name{hint}")
+
+
+def shipped_profiles() -> dict[str, Path]:
+    """The profiles that come with the package, by name."""
+    return {file.stem: file for file in sorted(shipped("workflow", "config").glob("*.yaml"))}
+
+
 def load_profile(path: Path | str) -> Profile:
     """Read and validate a profile.
 
     Args:
-        path: a YAML file, or the name of a profile that comes with the package, e.g. ``quick``.
-            Top-level keys that start with ``_`` hold YAML anchors and are dropped. With
-            ``extends: other.yaml``, a path from the file's own folder, or ``extends: quick`` it
-            holds only what differs from that profile; ``null`` removes a key.
+        path: a YAML file, or the name of a profile that comes with the package, as
+            :func:`find_profile` takes it. Top-level keys that start with ``_`` hold YAML anchors
+            and are dropped. With ``extends: other.yaml``, a path from the file's own folder, or
+            ``extends: quick`` it holds a name of its own and what differs from that profile;
+            ``null`` removes a key.
 
     Raises:
         UsageError: a file is missing or not YAML, or a key is unknown, duplicate, mistyped or
             out of range; the message names the key and the nearest valid key or the bound.
     """
     register_installed()
-    path = _profile_path(Path(path))
+    path = find_profile(path)
     try:
-        return Profile.model_validate(_profile_values(path))
+        profile = Profile.model_validate(_profile_values(path))
     except ValidationError as error:
-        raise UsageError(f"{path}: {explain(error, Profile)}") from None
+        raise UsageError(f"{path}: {explain(error)}") from None
+    _check_name(profile.name, path)
+    return profile
+
+
+def _check_name(name: str, path: Path) -> None:
+    """A profile of one's own must not write into the results of one that comes with the package."""
+    known = shipped_profiles()
+    if name in known and path.stem != name and not path.samefile(known[name]):
+        raise UsageError(
+            f"{path}: name {name!r} is that of a profile that comes with the package; "
+            "choose another"
+        )
 
 
 def _profile_values(path: Path, extended_by: tuple[Path, ...] = ()) -> dict[str, Any]:
@@ -67,11 +114,22 @@ def _profile_values(path: Path, extended_by: tuple[Path, ...] = ()) -> dict[str,
         values["plugins"] = _plugins(values["plugins"], path)
     if "extends" not in values:
         return values
-    named = Path(str(values.pop("extends")))
-    base = (path.parent / named if named.suffix else _profile_path(named)).resolve()
+    if "name" not in values:
+        raise UsageError(
+            f"{path}: key 'name' is missing; results of a profile that extends another need a "
+            "folder of their own"
+        )
+    base = _extended(values.pop("extends"), path)
     if base in (path.resolve(), *extended_by):
         raise UsageError(f"{path}: profile {base.name} extends itself; correct its key 'extends'")
     return _merged(_profile_values(base, (path.resolve(), *extended_by)), values)
+
+
+def _extended(named: Any, path: Path) -> Path:
+    try:
+        return find_profile(str(named), path.parent).resolve()
+    except UsageError as error:
+        raise UsageError(f"{path}: extends: {error}") from None
 
 
 def _merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
@@ -87,12 +145,12 @@ def _merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
 
 @functools.cache
 def register_installed() -> None:
-    """Make methods and task families of installed packages known.
+    """Make fine-tuners, methods and task families of installed packages known.
 
     Raises:
         UsageError: one of them is broken.
     """
-    _register(plugins.installed("methods"), plugins.installed("tasks"))
+    _register(*(plugins.installed(group) for group in ("finetuners", "methods", "tasks")))
 
 
 def _plugins(named: Any, profile: Path) -> dict[str, tuple[str, ...]]:
@@ -105,30 +163,23 @@ def _plugins(named: Any, profile: Path) -> dict[str, tuple[str, ...]]:
             )
             for group, group_references in references
         }
-        _register(located["methods"], located["tasks"])
+        _register(located["finetuners"], located["methods"], located["tasks"])
     except ValidationError as error:
-        raise UsageError(f"{profile}: plugins.{explain(error, Plugins)}") from None
+        raise UsageError(f"{profile}: plugins.{explain(error)}") from None
     except UsageError as error:
         raise UsageError(f"{profile}: {error}") from None
     return located
 
 
-def _register(rows: Iterable[str], families: Iterable[str]) -> None:
+def _register(tuners: Iterable[str], rows: Iterable[str], families: Iterable[str]) -> None:
+    for reference in tuners:
+        register_finetuner(plugins.load_object(reference))
     for reference in rows:
-        methods.register(plugins.load_object(reference))
+        row = plugins.load_object(reference)
+        methods.register(row)
+        tuner_class(row)
     for reference in families:
         register_family(plugins.load_object(reference))
-
-
-def _profile_path(path: Path) -> Path:
-    """The file of a profile given by name or by path."""
-    if path.suffix or path.exists() or len(path.parts) > 1:
-        return path
-    known = {file.stem: file for file in sorted(shipped("workflow", "config").glob("*.yaml"))}
-    if path.name not in known:
-        hint = suggestion(path.name, known)
-        raise UsageError(f"there is neither a file {path} nor a profile of that name{hint}")
-    return known[path.name]
 
 
 def read_yaml(path: Path, what: str) -> Any:

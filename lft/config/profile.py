@@ -2,31 +2,42 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from lft.config.base import SHOWN, Fraction, Name, Order, Positive, Rate, Settings, refuse_twice
 from lft.config.experiment import Experiment
-from lft.config.families import AttackFamily, FamilySettings, Source
+from lft.config.families import FamilySettings
+from lft.config.sources import Source
 from lft.errors import NotApplicable, UsageError, suggestion
+from lft.methods import get_method
+from lft.shapes import Shapes
 
 ALL = "all"
 """In place of a method: all methods that were trained on a mixture, which one job evaluates."""
+
+
+#: Up to 2^53 numbers of the page, which JavaScript reads, are exact.
+Seed = Annotated[int, Field(ge=0, lt=2**53, strict=True)]
 
 
 class GapSettings(Settings):
     """Measurement of Theorem 1's gradient gap (:mod:`lft.theory`)."""
 
     experiments: tuple[Name, ...]
-    #: |D_tr| and |D_val|, examples per class
+    #: |D_tr|, |D_new| and |D_val|, examples per class; slopes need a range of eight or more
     sizes: Annotated[tuple[Positive, ...], Field(min_length=2)]
-    fixed_size: Positive  #: size of the other set while one varies
+    #: |D_tr| of the frozen trajectory, and of both sets while K varies; examples per class
+    fixed_size: Positive
     steps: Annotated[tuple[Positive, ...], Field(min_length=1)]  #: fine-tuning steps K
-    tasks: Positive  #: tasks per point
-    draws: Annotated[int, Field(ge=2, le=100, strict=True)] = 3  #: of each task's data
+    tasks: Positive  #: tasks per seed and point
+    draws: Annotated[int, Field(ge=2, le=100, strict=True)] = 2  #: of each task's data
+    #: examples per class from which sigma is estimated, which nothing else uses
+    sigma_size: Annotated[int, Field(ge=2, strict=True)] = 8
 
 
 class VanishingSettings(Settings):
@@ -34,12 +45,12 @@ class VanishingSettings(Settings):
 
     experiments: tuple[Name, ...]
     steps: Annotated[tuple[Positive, ...], Field(min_length=2)]
-    tasks: Positive
+    tasks: Positive  #: tasks per seed
 
 
 class TheorySettings(Settings):
-    gap: GapSettings
-    vanishing: VanishingSettings
+    gap: GapSettings = GapSettings(experiments=(), sizes=(1, 2), fixed_size=1, steps=(1,), tasks=1)
+    vanishing: VanishingSettings = VanishingSettings(experiments=(), steps=(1, 2), tasks=1)
 
 
 class VictimSettings(Settings):
@@ -48,11 +59,13 @@ class VictimSettings(Settings):
     epochs: Positive
     batch: Positive = 128
     learning_rate: Rate = 1e-3  #: Adam, decayed to 0 along a cosine
+    per_seed: bool = False  #: a victim of its own for every seed, or one for all of them
 
 
 class Plugins(Settings):
-    """Methods, task families and figures from outside the package, each ``module:name``."""
+    """Fine-tuners, methods, families and figures from outside the package: ``module:name``."""
 
+    finetuners: tuple[str, ...] = ()  #: subclasses of LearnedTuner or HandDesignedTuner
     methods: tuple[str, ...] = ()  #: instances of lft.methods.Method
     tasks: tuple[str, ...] = ()  #: subclasses of FamilySettings
     figures: tuple[str, ...] = ()  #: functions like those of lft.report.figures
@@ -61,11 +74,11 @@ class Plugins(Settings):
 class Profile(Settings):
     name: Name
     title: str
-    seeds: Annotated[tuple[Annotated[int, Field(ge=0, strict=True)], ...], Field(min_length=1)]
+    seeds: Annotated[tuple[Seed, ...], Field(min_length=1)]
     device: str = "cpu"  #: cpu, cuda (a free GPU) or ``cuda:N``; never silently another
     threads: Annotated[int, Field(ge=1, le=1024, strict=True)] = 1  #: per job
-    #: that a training job holds: ``one`` spreads seeds over a cluster; ``all`` starts the program
-    #: once for all seeds of a cell, and trains them all again when one is added or removed
+    #: that a job holds: ``one`` spreads seeds over a cluster; ``all`` starts the program once for
+    #: all seeds of a cell, and computes them all again when one is added or removed
     seeds_per_job: Literal["one", "all"] = "one"
     #: that an evaluation job measures; ``all`` starts the program once for all methods of a mixture
     methods_per_job: Literal["one", "all"] = "one"
@@ -73,26 +86,58 @@ class Profile(Settings):
     partition: Literal["disjoint", "paper"] = "disjoint"
     validation_share: Fraction = 0.2  #: of the training images, for meta-validation (disjoint)
     checkpoint_seconds: Annotated[float, Field(gt=0)] = 60.0
-    sources: dict[Name, Source]
-    victim: VictimSettings
+    sources: dict[Name, Source] = Field(default={})
+    victim: VictimSettings | None = None  #: where tasks attack victims
     experiments: dict[Name, Experiment]
-    theory: TheorySettings
+    theory: TheorySettings = TheorySettings()
     plugins: Plugins = Plugins()
+
+    @field_validator("device")
+    @classmethod
+    def _known_device(cls, device: str) -> str:
+        if not re.fullmatch(r"cpu|cuda(:\d+)?", device):
+            raise ValueError(f"{device!r}; use cpu, cuda or cuda:N")
+        return device
 
     @model_validator(mode="after")
     def _known_references(self) -> Profile:
         refuse_twice("seeds", self.seeds)
-        for experiment in self.experiments.values():
-            for family in experiment.families.values():
-                source = family.image_source
-                if source is not None and source not in self.sources:
-                    raise ValueError(f"unknown source {source!r}{suggestion(source, self.sources)}")
+        for name, experiment in self.experiments.items():
             if ALL in (*experiment.methods, *experiment.variants):
                 raise ValueError(f"no method or variant can be called {ALL!r}; rename it")
-        for name in (*self.theory.gap.experiments, *self.theory.vanishing.experiments):
+            for family in experiment.families.values():
+                self._check_family(name, family)
+        for name in self.theory_experiments:
             if name not in self.experiments:
                 raise ValueError(f"unknown experiment {name!r}{suggestion(name, self.experiments)}")
+        for name in self.theory.vanishing.experiments:
+            if self.experiments[name].maml is None:
+                raise ValueError(f"theory.vanishing needs the section experiments.{name}.maml")
         return self
+
+    def _check_family(self, experiment: str, family: FamilySettings) -> None:
+        source = family.image_source
+        if source is not None and source not in self.sources:
+            raise ValueError(f"unknown source {source!r}{suggestion(source, self.sources)}")
+        if family.victim_source is not None and self.victim is None:
+            raise ValueError(f"key 'victim' is missing, which experiment {experiment!r} needs")
+        images = self._images(family)
+        if images is not None:
+            try:
+                family.check(images)
+            except ValueError as error:
+                raise ValueError(f"sources.{source}.{error} (experiment {experiment!r})") from None
+
+    @property
+    def victims(self) -> VictimSettings:
+        """The section ``victim``.
+
+        Raises:
+            UsageError: there is none.
+        """
+        if self.victim is None:
+            raise UsageError(f"profile {self.name!r} needs the section 'victim'")
+        return self.victim
 
     def experiment(self, name: str) -> Experiment:
         """Look up an experiment.
@@ -104,10 +149,12 @@ class Profile(Settings):
             raise UsageError(f"unknown experiment {name!r}{suggestion(name, self.experiments)}")
         return self.experiments[name]
 
-    def optimizee(self, family: FamilySettings) -> str:
-        """Describes the shapes of a family's parameters; families are congruous iff it is equal."""
-        source = family.image_source
-        return family.optimizee(None if source is None else self.sources[source].shape)
+    def shapes(self, family: FamilySettings) -> Shapes:
+        """Shapes of a family's parameters; families are congruous iff they are equal."""
+        return family.shapes(self._images(family))
+
+    def _images(self, family: FamilySettings) -> Source | None:
+        return None if family.image_source is None else self.sources[family.image_source]
 
     def cells(self) -> Iterator[Cell]:
         """Every cell of the result tables, applicable or not."""
@@ -127,16 +174,14 @@ class Profile(Settings):
                         if not applicable_only or self.why_not(run) is None:
                             yield run
 
-    def evaluation(self, run: Run) -> Run:
-        """The job that measures a run: its name, with :data:`ALL` for all methods together."""
-        return run._replace(method=ALL) if self.methods_per_job == "all" else run
+    def victim_seed(self, seed: int) -> int | None:
+        """Whose victims a seed attacks: its own, or None if one serves all seeds."""
+        return seed if self.victims.per_seed else None
 
-    def evaluated(self, run: Run) -> list[Run]:
-        """The runs of one seed that the job of that name measures."""
-        if run.method != ALL:
-            return [run]
-        runs = self.runs(run.experiment)
-        return [other for other in runs if other._replace(method=ALL) == run]
+    @property
+    def victim_seeds(self) -> tuple[int | None, ...]:
+        """Each seed that has a victim of its own, or None if one serves all seeds."""
+        return self.seeds if self.victim is not None and self.victim.per_seed else (None,)
 
     def training_inputs(self, run: Run) -> dict[str, Any]:
         """Every setting that the outcome of a meta-training depends on, and nothing else."""
@@ -147,7 +192,7 @@ class Profile(Settings):
             "maml": True,
         }
         if method.learns_finetuner:
-            used = {"training": True, "finetuner": True}
+            used = {"training": True}
         elif method.learns == "step_size":
             used = {"training": {"steps", "validation"}, "step_sizes": {method.tuner}}
         if run.order == "zeroth":
@@ -156,14 +201,13 @@ class Profile(Settings):
             "run": run._asdict(),
             "method": method.name,
             "families": self._families(experiment, run.trained_on.split("+")),
+            "finetuner": experiment.tuner(method).model_dump(mode="json"),
             **experiment.model_dump(mode="json", include=used),
             **self._shared(),
         }
 
     def evaluation_inputs(self, run: Run) -> dict[str, Any]:
         """Every setting that an evaluation depends on beside the trained weights."""
-        if run.method == ALL:
-            return {other.method: self.evaluation_inputs(other) for other in self.evaluated(run)}
         experiment = self.experiment(run.experiment).for_method(run.method)
         return {
             "families": self._families(experiment, list(experiment.families)),
@@ -174,7 +218,7 @@ class Profile(Settings):
     def victim_inputs(self, source: str) -> dict[str, Any]:
         """Every setting that a victim depends on."""
         return {
-            "victim": self.victim.model_dump(mode="json"),
+            "victim": self.victims.model_dump(mode="json"),
             "source": self.sources[source].model_dump(mode="json", exclude=SHOWN),
             "device": self.device,
         }
@@ -185,11 +229,11 @@ class Profile(Settings):
         for name in names:
             family = experiment.families[name]
             result[name] = family.model_dump(mode="json", exclude=SHOWN)
-            if family.image_source is not None:
-                source = self.sources[family.image_source]
-                result[name]["images"] = source.model_dump(mode="json", exclude=SHOWN)
-            if isinstance(family, AttackFamily):
-                result[name]["victim"] = self.victim.model_dump(mode="json")
+            images = self._images(family)
+            if images is not None:
+                result[name]["images"] = images.model_dump(mode="json", exclude=SHOWN)
+            if family.victim_source is not None:
+                result[name]["victim"] = self.victims.model_dump(mode="json")
         return result
 
     def _shared(self) -> dict[str, Any]:
@@ -232,7 +276,8 @@ class Profile(Settings):
         return {
             "theory": self.theory.model_dump(mode="json"),
             "families": self._families(used, self.theory_families(experiment)),
-            **used.model_dump(mode="json", include={"training", "maml", "finetuner"}),
+            "finetuner": used.tuner(get_method("lft")).model_dump(mode="json"),
+            **used.model_dump(mode="json", include={"training", "maml"}),
             **self._shared(),
         }
 
@@ -240,9 +285,9 @@ class Profile(Settings):
         """Why a method cannot be trained on a mixture, or tested on another; None if it can."""
         experiment = self.experiment(run.experiment)
         names = run.trained_on.split("+") + (tested_on.split("+") if tested_on else [])
-        optimizees = {name: self.optimizee(experiment.families[name]) for name in names}
+        shapes = {name: self.shapes(experiment.families[name]) for name in names}
         try:
-            experiment.base_method(run.method).check_applicable(optimizees)
+            experiment.base_method(run.method).check_applicable(shapes)
         except NotApplicable as refusal:
             return str(refusal)
         return None
@@ -259,8 +304,7 @@ class Run(NamedTuple):
 
     @property
     def evaluation_folder(self) -> Path:
-        """Where the test measurements of all seeds go, below a result folder; see
-        :meth:`Profile.evaluation`."""
+        """Where the runs of all seeds go, below a result folder."""
         return Path("runs", self.experiment, self.trained_on, f"{self.method}-{self.order}")
 
     @property

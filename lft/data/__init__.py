@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from lft.config import Source
-from lft.data import embedded, folder, published
+from lft.data import catalogue, embedded, folder, pictures
 from lft.data.images import ImageSet, load, save
-from lft.errors import UsageError
 
 __all__ = ["ImageSet", "load", "prepare"]
 
-READERS = {"embedded": embedded.read, "torchvision": published.read, "folder": folder.read}
+READERS = {"embedded": embedded.read, "torchvision": catalogue.read, "folder": folder.read}
 
 
 def prepare(source: Source, path: Path) -> None:
@@ -21,8 +21,9 @@ def prepare(source: Source, path: Path) -> None:
         UsageError: the images cannot be obtained, are damaged, or are not what the source's
             settings say; nothing is left at ``path``.
     """
-    try:
-        arrays = READERS[source.kind](source)
-    except OSError as error:
-        raise UsageError(f"cannot read {error.filename}: {error.strerror}") from None
+    if source.path is not None:
+        expanded = os.path.expanduser(source.path)  # noqa: PTH111 - as it is for an unknown user
+        source = source.model_copy(update={"path": Path(expanded)})
+    with pictures.reading(source.path or source.name):
+        arrays = pictures.fit_all(READERS[source.kind](source), source)
     save(arrays, source, path)

@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
-import io
-import warnings
+import os
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from functools import partial
-from operator import attrgetter
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
 
 from lft.config import Source
-from lft.data import archive, idx
+from lft.data import archive, idx, pictures
 from lft.data.images import Arrays, Split
 from lft.errors import UsageError
 
 SPLITS = ("train", "test")
-FORMATS = ("JPEG", "PNG", "BMP", "PPM", "TIFF", "WEBP")
-MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # Pillow's mode for a number of channels
 
 
 class Example(NamedTuple):
@@ -36,7 +30,7 @@ class Example(NamedTuple):
 Entry = tuple[PurePosixPath, Example | None]
 """What lies at a path below the source's; None for a folder."""
 
-Tree = dict[str, dict[str, list[Example]]]
+Tree = dict[str, dict[str, list[Entry]]]
 """Split -> class -> examples."""
 
 
@@ -56,9 +50,8 @@ def read(source: Source) -> Arrays:
     assert path is not None  # the settings of this kind require it
     if not path.exists():
         raise UsageError(f"source {source.name!r}: there is no {path}; correct its key 'path'")
-    for folder in (path, path / "MNIST" / "raw"):
-        if _idx_file(folder, idx.NAMES[0]).exists():
-            return idx.read([_idx_file(folder, name) for name in idx.NAMES])
+    if files := idx.files_in(path):
+        return idx.read(files)
     tars = [path] if path.is_file() else [path / f"{split}.tar" for split in SPLITS]
     with ExitStack() as opened:
         if tars[0].exists():
@@ -68,20 +61,27 @@ def read(source: Source) -> Arrays:
         return _decode(_tree(entries), source)
 
 
-def _idx_file(folder: Path, name: str) -> Path:
-    plain = folder / name
-    return plain if plain.exists() else folder / f"{name}.gz"
-
-
 def _in_folder(path: Path) -> Iterator[Entry]:
     for split in SPLITS:
-        for folder in path.glob(f"{split}/*/"):
-            yield PurePosixPath(split, folder.name), None
-            for file in folder.iterdir():
-                yield (
-                    PurePosixPath(split, folder.name, file.name),
-                    Example(str(file), file.read_bytes),
-                )
+        if not (path / split).is_dir():
+            continue
+        for folder, names, files in os.walk(path / split, onerror=_fail, followlinks=True):
+            here = PurePosixPath(Path(folder).relative_to(path).as_posix())
+            for name in names:
+                _refuse_loop(Path(folder, name))
+                yield here / name, None
+            for name in files:
+                file = Path(folder, name)
+                yield here / name, Example(str(file), file.read_bytes)
+
+
+def _fail(error: OSError) -> None:
+    raise error
+
+
+def _refuse_loop(folder: Path) -> None:
+    if folder.is_symlink() and folder.parent.resolve().is_relative_to(folder.resolve()):
+        raise UsageError(f"{folder} is a link to a folder that it lies in; remove it")
 
 
 def _in_tars(tars: Iterable[BinaryIO]) -> Iterator[Entry]:
@@ -94,16 +94,19 @@ def _in_tars(tars: Iterable[BinaryIO]) -> Iterator[Entry]:
 
 
 def _tree(entries: Iterable[Entry]) -> Tree:
-    """Sort entries by split and class; what fits the layout nowhere, or is hidden, is skipped."""
+    """Sort entries by split and class, to which folders below it belong as in ``ImageFolder``.
+
+    What fits the layout nowhere, or is hidden, is skipped.
+    """
     tree: Tree = {split: defaultdict(list) for split in SPLITS}
     for path, example in entries:
         split, *names = path.parts or ("",)
         if split not in SPLITS or any(name.startswith(".") for name in names):
             continue
-        if example is None and len(names) == 1:
+        if example is None and names:
             tree[split][names[0]] += []
-        elif example is not None and len(names) == 2:
-            tree[split][names[0]].append(example)
+        elif example is not None and len(names) > 1:
+            tree[split][names[0]].append((path, example))
     return tree
 
 
@@ -112,47 +115,38 @@ def _decode(tree: Tree, source: Source) -> Arrays:
         if not tree[split]:
             raise UsageError(
                 f"{source.path} has no {split}/<class>/<image>, and no IDX files like MNIST's"
+                f"{_packed(source.path, split)}"
             )
     classes = tuple(sorted(tree["train"].keys() | tree["test"].keys()))
     for split in SPLITS:
         for name in classes:
             if not tree[split].get(name):
                 raise UsageError(f"{source.path}: class {name!r} has no images below {split}/")
-    train, test = (_split(tree[split], classes, source.shape) for split in SPLITS)
+    train, test = (_split(tree[split], classes, source) for split in SPLITS)
     return Arrays(train, test, classes)
 
 
-def _split(
-    by_class: dict[str, list[Example]], classes: tuple[str, ...], shape: tuple[int, int, int]
-) -> Split:
+def _packed(path: Path | None, split: str) -> str:
+    """What to do with an archive that is not read, if there is one."""
+    found = sorted(path.glob(f"{split}.*")) if path and path.is_dir() else []
+    return f"; unpack {found[0].name}, or make an uncompressed tar of it" if found else ""
+
+
+def _split(by_class: dict[str, list[Entry]], classes: tuple[str, ...], source: Source) -> Split:
     examples = [
         (label, example)
         for label, name in enumerate(classes)
-        for example in sorted(by_class[name], key=attrgetter("name"))
+        for _, example in sorted(by_class[name], key=_place)
+        if example is not None
     ]
-    images = np.empty((len(examples), *shape), np.uint8)
-    with warnings.catch_warnings():
-        # a picture with too many pixels is refused for its size, before it is decoded
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        for image, (_, example) in zip(images, examples, strict=True):
-            image[:] = _pixels(example, shape)
+    images = np.empty((len(examples), *source.shape), np.uint8)
+    for image, (_, example) in zip(images, examples, strict=True):
+        with pictures.reading(example.name):
+            content = example.read()
+        image[:] = pictures.decode(example.name, content, source)
     return Split(images, np.array([label for label, _ in examples]))
 
 
-def _pixels(example: Example, shape: tuple[int, int, int]) -> NDArray[np.uint8]:
-    """Decode one image, uint8 ``shape``; its size is looked at before its pixels."""
-    channels, height, width = shape
-    content = example.read()
-    try:
-        with Image.open(io.BytesIO(content), formats=FORMATS) as picture:
-            size, mode = picture.size, picture.mode
-            if (size, mode) == ((width, height), MODES.get(channels)):
-                return np.asarray(picture).reshape(height, width, channels).transpose(2, 0, 1)
-    except Exception:  # Pillow's decoders raise many kinds
-        raise UsageError(
-            f"{example.name!r} cannot be decoded as an image ({', '.join(FORMATS)})"
-        ) from None
-    raise UsageError(
-        f"{example.name!r} has {size[0]}x{size[1]} pixels in mode {mode}, but the source's key "
-        f"'shape' says {width}x{height} with {channels} channels (mode {MODES.get(channels)})"
-    )
+def _place(entry: Entry) -> tuple[str, str]:
+    """The order of ``ImageFolder``: folder by folder."""
+    return str(entry[0].parent), entry[0].name

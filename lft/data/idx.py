@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lft.data.images import Arrays, Split
+from lft.data.pictures import reading
 from lft.errors import UsageError
 
 NAMES = (
@@ -21,6 +22,23 @@ NAMES = (
 )
 DIGITS = tuple(map(str, range(10)))
 LARGEST = 2**30  # bytes that a header may claim
+
+
+def files_in(path: Path) -> list[Path]:
+    """The four files in a folder or its ``MNIST/raw``; none if the first is in neither."""
+    for folder in (path, path / "MNIST" / "raw"):
+        files = [_file(folder, name) for name in NAMES]
+        if files[0].is_file():
+            return files
+    return []
+
+
+def _file(folder: Path, name: str) -> Path:
+    """The file of a name, perhaps gzipped, as 7-Zip writes it, or in a folder of that name."""
+    spellings = (name, name.replace("-idx", ".idx"))
+    stems = [*spellings, *(f"{outer}/{inner}" for outer in spellings for inner in spellings)]
+    places = [folder / f"{stem}{suffix}" for stem in stems for suffix in ("", ".gz")]
+    return next((place for place in places if place.is_file()), folder / f"{name}.gz")
 
 
 def read(paths: list[Path], classes: tuple[str, ...] = DIGITS) -> Arrays:
@@ -34,7 +52,10 @@ def read(paths: list[Path], classes: tuple[str, ...] = DIGITS) -> Arrays:
 
 
 def _split(images: Path, labels: Path) -> Split:
-    return Split(_bytes(images, 3)[:, None], _bytes(labels, 1).astype(np.int64))
+    with reading(images):
+        pixels = _bytes(images, 3)[:, None]
+    with reading(labels):
+        return Split(pixels, _bytes(labels, 1).astype(np.int64))
 
 
 def _bytes(path: Path, dimensions: int) -> NDArray[np.uint8]:

@@ -72,7 +72,7 @@ def save(arrays: Arrays, source: Source, path: Path) -> None:
         "classes": arrays.classes,
         "label": source.label,
         "stands_in_for": source.stands_in_for,
-        "note": source.note,
+        "note": source.remarks,
     }
     save_tensors(
         path,
@@ -103,7 +103,7 @@ def _check(split: Split, classes: tuple[str, ...], source: Source) -> None:
     if shape != source.shape:
         raise UsageError(
             f"{name} has images of {_by(shape)} (channels x height x width), but its key 'shape' "
-            f"says {_by(source.shape)}"
+            f"says {_by(source.shape)}; correct it, or set 'resize' or 'convert'"
         )
     if len(split.images) != len(split.labels):
         raise UsageError(f"{name} has {len(split.images)} images but {len(split.labels)} labels")

@@ -6,8 +6,9 @@ The binary versions of CIFAR are read, since the Python versions are pickles.
 from __future__ import annotations
 
 import logging
+import ssl
 import tarfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,7 +19,7 @@ from platformdirs import user_cache_path
 from lft.config import Source
 from lft.data import idx
 from lft.data.images import Arrays, Split
-from lft.errors import UsageError, suggestion
+from lft.errors import UsageError
 
 log = logging.getLogger(__name__)
 
@@ -48,13 +49,9 @@ def read(source: Source, timeout: float = 30.0) -> Arrays:
         timeout: seconds that a server may stay silent before the next mirror is tried.
 
     Raises:
-        UsageError: there is no data set of that name, or a file cannot be had; the message names
-            every address tried and where to put the file by hand.
+        UsageError: a file cannot be had; the message names every address tried and where to put
+            the file by hand.
     """
-    if source.name not in DATASETS:
-        raise UsageError(
-            f"unknown torchvision source {source.name!r}{suggestion(source.name, DATASETS)}"
-        )
     dataset = DATASETS[source.name]
     folder = (source.path or user_cache_path("lft")) / dataset.folder
     return dataset.read(
@@ -91,10 +88,39 @@ def fetch(name: str, md5: str, folder: Path, mirrors: tuple[str, ...], timeout: 
 
 
 def _reason(error: Exception, timeout: float) -> str:
+    """Why a download failed, in a few words."""
+    import requests
+
     status = getattr(getattr(error, "response", None), "status_code", None)
     if status is not None:
         return f"HTTP status {status}"
-    return f"silent for {timeout:g} s" if "timed out" in str(error) else "no connection"
+    causes = list(_causes(error))
+    for cause in causes:
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return f"certificate not trusted: {cause.verify_message}"
+    misspelt = "its address, or that of a proxy, is misspelt"
+    for kind, reason in {
+        requests.exceptions.ProxyError: "the proxy refuses or cannot be reached",
+        requests.exceptions.SSLError: "no TLS at that address",
+        ssl.SSLError: "no TLS at that address",
+        requests.exceptions.InvalidSchema: misspelt,
+        requests.exceptions.MissingSchema: misspelt,
+        requests.exceptions.InvalidURL: misspelt,
+    }.items():
+        if any(isinstance(cause, kind) for cause in causes):
+            return reason
+    if "timed out" in str(error):
+        return f"silent for {timeout:g} s"
+    broken = (requests.exceptions.ChunkedEncodingError, ConnectionResetError)
+    return "transfer broke off" if isinstance(error, broken) else "no connection"
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """An error and those that it holds: libraries nest them as arguments and as reasons."""
+    yield error
+    for inner in (*error.args, getattr(error, "reason", None)):
+        if isinstance(inner, BaseException) and inner is not error:
+            yield from _causes(inner)
 
 
 def _read_cifar(

@@ -20,6 +20,24 @@ class FineTuner(Protocol):
 
 
 @runtime_checkable
+class SegmentVJP(FineTuner, Protocol):
+    """A coordinate-wise fine-tuner whose updates do not depend on θ, and which can take their
+    derivative in φ over a whole segment faster than autograd does."""
+
+    def segment_vjp(self, start: State, inputs: Tensor, cotangents: Tensor) -> Params | None:
+        """Σ_k ⟨c_k, ∂Δ⁽ᵏ⁾/∂φ⟩ over a segment whose inputs are constants.
+
+        Args:
+            start: state before the segment.
+            inputs: gradients fed in, (K, N) for the N = B · P coordinates of all tasks.
+            cotangents: c_k of the updates, (K, N).
+
+        Returns:
+            The gradient for each weight, or None where it cannot.
+        """
+
+
+@runtime_checkable
 class InPlace(FineTuner, Protocol):
     """A fine-tuner with a large state, a tensor, that steps faster where it may overwrite it."""
 

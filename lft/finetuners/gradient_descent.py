@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TypedDict
 
 import torch
 from torch import Tensor
@@ -30,8 +30,8 @@ class SGD:
         }
 
 
-class AdamState(NamedTuple):
-    """Moving averages of the gradient and of its square, and the number of steps made."""
+class AdamState(TypedDict):
+    """Moving averages of the gradient and of its square, and the number of steps made, ()."""
 
     mean: Params
     square: Params
@@ -58,20 +58,20 @@ class Adam:
     def start(self, params: Params) -> AdamState:
         """Zero moments."""
         zeros = {name: torch.zeros_like(leaf) for name, leaf in params.items()}
-        return AdamState(zeros, dict(zeros), torch.zeros((), dtype=torch.float64))
+        steps = torch.zeros((), dtype=torch.float64, device="cpu")
+        return {"mean": zeros, "square": dict(zeros), "steps": steps}
 
     def step(self, state: AdamState, params: Params, grads: Params) -> tuple[AdamState, Params]:
         """One step; see :class:`lft.finetuners.base.FineTuner`."""
         first, second = self.betas
-        steps = state.steps + 1
-        mean = {name: torch.lerp(grads[name], state.mean[name], first) for name in params}
-        square = {
-            name: second * state.square[name] + (1 - second) * grads[name] ** 2 for name in params
-        }
+        means, squares = state["mean"], state["square"]
+        steps = state["steps"] + 1
+        mean = {name: torch.lerp(grads[name], means[name], first) for name in params}
+        square = {name: second * squares[name] + (1 - second) * grads[name] ** 2 for name in params}
         scale = self.step_size / (1 - first ** float(steps))
         root = (1 - second ** float(steps)) ** 0.5
         updated = {
             name: params[name] - scale * mean[name] / (square[name].sqrt() / root + self.eps)
             for name in params
         }
-        return AdamState(mean, square, steps), updated
+        return {"mean": mean, "square": square, "steps": steps}, updated

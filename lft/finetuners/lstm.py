@@ -50,7 +50,8 @@ def init_weights(settings: LSTMSettings, generator: Generator) -> Params:
     bound: float = hidden**-0.5
 
     def uniform(*shape: int) -> Tensor:
-        return (2 * torch.rand(shape, generator=generator) - 1) * bound
+        drawn = torch.rand(shape, generator=generator, device=generator.device, dtype=torch.float32)
+        return (2 * drawn - 1) * bound
 
     weights = {}
     for layer in range(settings.layers):
@@ -58,7 +59,7 @@ def init_weights(settings: LSTMSettings, generator: Generator) -> Params:
         weights[f"layer{layer}.w_hh"] = uniform(4 * hidden, hidden)
         weights[f"layer{layer}.b"] = uniform(4 * hidden)
     weights["out.w"] = uniform(hidden) / 10
-    weights["out.b"] = torch.zeros(())
+    weights["out.b"] = torch.zeros((), dtype=torch.float32, device=generator.device)
     return weights
 
 
@@ -77,11 +78,6 @@ class CoordinateLSTM:
         self.weights = weights
         self.settings = settings
         self.kernel = kernel
-
-    @staticmethod
-    def initial(settings: LSTMSettings, generator: Generator) -> Params:
-        """φ before meta-training; see :func:`init_weights`."""
-        return init_weights(settings, generator)
 
     def start(self, params: Params) -> Tensor:
         """Zero state (2, layers, hidden, N): h and c of every coordinate."""
@@ -110,16 +106,7 @@ class CoordinateLSTM:
         return state, {name: params[name] - moved[name] for name in params}
 
     def segment_vjp(self, start: Tensor, inputs: Tensor, cotangents: Tensor) -> Params:
-        """Σ_k ⟨c_k, ∂Δ⁽ᵏ⁾/∂φ⟩ over a segment whose inputs are constants.
-
-        Args:
-            start: state before the segment.
-            inputs: (K, N) gradients fed in.
-            cotangents: (K, N) cotangents c_k of the updates.
-
-        Returns:
-            The gradient for each weight.
-        """
+        """See :class:`lft.finetuners.base.SegmentVJP`."""
         with torch.no_grad():
             if not self._use_fused(inputs):
                 return self._segment_vjp(start, inputs, cotangents)

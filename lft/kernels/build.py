@@ -1,29 +1,33 @@
 """The package's native kernels, which replace plain PyTorch for float32 on the CPU.
 
-They are compiled at first use, once per machine and version, into the user's cache folder.
+They are compiled at first use, once per machine and version, into the user's cache folder or, where
+that cannot be used, a private folder in the system's temporary folder.
 """
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import fcntl
 import functools
 import hashlib
 import logging
 import os
+import shlex
+import shutil
+import stat
 import sysconfig
 import tempfile
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
-from filelock import FileLock
 from platformdirs import user_cache_path
-from torch import Tensor
 
 from lft.errors import UsageError
-from lft.types import Batch, TaskBatch
 
 log = logging.getLogger(__name__)
 # On a machine without a GPU it says so whenever something is compiled for the CPU.
@@ -33,8 +37,8 @@ Kernel = Literal["auto", "fused", "torch"]
 """``torch`` is plain PyTorch; ``fused`` the native kernels, for float32 on the CPU, or an error;
 ``auto`` the native kernels where they can be had."""
 
-_SOURCES = tuple(sorted(Path(__file__).parent.glob("csrc/*.cpp")))
-_HEADER = Path(__file__).parent / "csrc" / "common.h"
+_SOURCES = sorted(Path(__file__).parent.glob("csrc/*.cpp"))
+_HEADERS = sorted(Path(__file__).parent.glob("csrc/*.h"))
 _FLAGS = (
     "-std=c++20",
     "-O3",
@@ -77,95 +81,8 @@ def used(kernel: Kernel, device: str) -> Kernel:
     return "fused" if chosen(kernel, torch.device(device), torch.float32) else "torch"
 
 
-LossAndGradients = Callable[[list[Tensor], Tensor, Tensor], tuple[Tensor, list[Tensor]]]
-"""From parameters, ``x`` and ``y`` the loss of each task (B,) and its gradients."""
-
-
-def loss(
-    kernel: LossAndGradients,
-    params: dict[str, Tensor],
-    x: Tensor,
-    y: Tensor,
-    plain: Callable[[dict[str, Tensor]], Tensor],
-) -> Tensor:
-    """The loss of each task (B,), differentiable in the parameters.
-
-    Args:
-        params: in the kernel's order.
-        plain: the same loss in PyTorch; it is differentiated instead where the graph is kept
-            (``create_graph``), as second derivatives need it.
-    """
-    losses: Tensor = _Loss.apply(kernel, plain, tuple(params), x, y, *params.values())
-    return losses
-
-
-@torch.no_grad()
-def loss_and_gradients(
-    kernel: LossAndGradients,
-    params: dict[str, Tensor],
-    batch: Batch,
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """The loss of each task (B,) and its gradients, without autograd.
-
-    Args:
-        params: in the kernel's order.
-
-    Raises:
-        RuntimeError: a shape, dtype or label does not fit.
-    """
-    leaves = [leaf.contiguous() for leaf in params.values()]
-    losses, gradients = kernel(leaves, batch.x.contiguous(), batch.y.contiguous())
-    return losses, dict(zip(params, gradients, strict=True))
-
-
-def descend(
-    kernel: Callable[..., tuple[Tensor, list[Tensor], list[Tensor]]],
-    params: dict[str, Tensor],
-    tasks: TaskBatch,
-    steps: int,
-    step_size: float,
-) -> tuple[Tensor, dict[str, Tensor], dict[str, Tensor]]:
-    """θ⁽ᴷ⁾ by gradient descent on the support set (eq. 2), and what MAML asks of it (eq. 1).
-
-    Args:
-        kernel: computes it from parameters and the tasks' tensors.
-        params: in the kernel's order.
-
-    Returns:
-        f(θ⁽ᴷ⁾; query) of each task (B,), its gradient in θ⁽⁰⁾, and θ⁽ᴷ⁾.
-
-    Raises:
-        RuntimeError: a shape, dtype or label does not fit.
-    """
-    leaves = [leaf.contiguous() for leaf in params.values()]
-    data = [leaf.contiguous() for part in tasks for leaf in part]
-    losses, gradients, ends = kernel(leaves, *data, steps, step_size)
-    return losses, dict(zip(params, gradients, strict=True)), dict(zip(params, ends, strict=True))
-
-
-class _Loss(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any, kernel: Any, plain: Any, names: Any, x: Tensor, y: Tensor, *leaves: Tensor
-    ) -> Tensor:
-        losses: Tensor
-        losses, gradients = kernel(
-            [leaf.contiguous() for leaf in leaves], x.contiguous(), y.contiguous()
-        )
-        ctx.plain, ctx.names = plain, names
-        ctx.save_for_backward(*leaves, *gradients)
-        return losses
-
-    @staticmethod
-    def backward(ctx: Any, d_losses: Tensor) -> tuple[Tensor | None, ...]:
-        leaves = ctx.saved_tensors[: len(ctx.names)]
-        gradients = ctx.saved_tensors[len(ctx.names) :]
-        if torch.is_grad_enabled():
-            losses = ctx.plain(dict(zip(ctx.names, leaves, strict=True)))
-            scaled = torch.autograd.grad(losses, leaves, d_losses, create_graph=True)
-        else:
-            scaled = tuple(g * d_losses.view(-1, *[1] * (g.dim() - 1)) for g in gradients)
-        return (None, None, None, None, None, *scaled)
+class _UnavailableError(Exception):
+    """Why the library cannot be had, and what to do."""
 
 
 @functools.cache
@@ -173,63 +90,158 @@ def _problem() -> str:
     """Load the library into the process, building it first if need be.
 
     Returns:
-        Why it could not be built and what to do; empty if all is well.
+        Why it cannot be had and what to do; empty if all is well.
+
+    Warns:
+        RuntimeWarning: with the same, if it cannot.
     """
-    flags = (*_FLAGS, *_SIMD_FLAGS.get(torch.backends.cpu.get_cpu_capability(), ()))
-    library = user_cache_path("lft") / f"kernels-{_key(flags)}.so"
     try:
-        if not library.exists():
-            _build(library, flags)
-        torch.ops.load_library(library)
-    except (ImportError, OSError, RuntimeError) as error:
-        problem = (
-            f"the native kernels could not be built ({_reason(error)}). They need a C++20 "
-            "compiler: install g++ 11 or newer (Debian, Ubuntu: apt install g++), or name one in "
-            "the variable CXX"
-        )
-        slower = "plain PyTorch is used, with the same results, several times slower"
-        warnings.warn(f"{problem}; until then {slower}", RuntimeWarning, stacklevel=3)
-        return problem
-    return ""
+        _load()
+    except _UnavailableError as error:
+        problem = str(error)
+    else:
+        return ""
+    slower = "plain PyTorch is used, with the same results, several times slower"
+    warnings.warn(f"{problem}; until then {slower}", RuntimeWarning, stacklevel=3)
+    return problem
 
 
-def _key(flags: tuple[str, ...]) -> str:
-    """What the library's content depends on, as a file name."""
-    sources = (source.read_text() for source in (*_SOURCES, _HEADER))
-    parts = (*sources, torch.__version__, sysconfig.get_platform(), *flags)
-    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+def _load() -> None:
+    """Load the library from the first folder that can be used.
 
-
-def _build(library: Path, flags: tuple[str, ...]) -> None:
-    """Compile in a folder of its own and rename: a killed build leaves nothing to trip over.
-
-    Processes that start together wait for the first; the lock ends with its holder.
+    Raises:
+        _UnavailableError: there is none, or the compiler failed, now or in an earlier process.
     """
-    library.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(library.with_suffix(".lock")):
-        if library.exists():
-            return
-        log.info("compiling the native kernels, once on this machine for this version")
-        began = time.perf_counter()
-        import ninja
-        from torch.utils import cpp_extension
-
-        path = os.environ.get("PATH", os.defpath)
-        os.environ["PATH"] = os.pathsep.join([path, ninja.BIN_DIR])
+    reasons = []
+    for place in (user_cache_path("lft"), _temporary_folder()):
         try:
-            with tempfile.TemporaryDirectory(prefix="build-", dir=library.parent) as folder:
-                cpp_extension.load(
-                    "kernels",
-                    [str(source) for source in _SOURCES],
-                    extra_cflags=list(flags),
-                    extra_ldflags=["-fopenmp"],
-                    build_directory=folder,
-                    is_python_module=False,
-                )
-                (Path(folder) / "kernels.so").rename(library)
-            log.info("compiled in %.0f s: %s", time.perf_counter() - began, library)
-        finally:
-            os.environ["PATH"] = path
+            torch.ops.load_library(_library(place))
+            return
+        except OSError as error:
+            cause = error.__cause__ or error  # torch's own error says less
+            reasons.append(f"{place} ({getattr(cause, 'strerror', None) or cause})")
+    raise _UnavailableError(
+        f"there is no place for the native kernels in {' or '.join(reasons)}: name a folder that "
+        "can be written, and run programs from, in the variable XDG_CACHE_HOME"
+    )
+
+
+def _temporary_folder() -> Path:
+    """One for all of a user's processes on a machine."""
+    return Path(tempfile.gettempdir(), f"lft-{os.getuid()}")
+
+
+def _library(folder: Path) -> Path:
+    """The library in a folder, built if it is not there yet.
+
+    Raises:
+        OSError: the folder cannot be used.
+        _UnavailableError: the compiler failed.
+    """
+    if not folder.is_absolute():
+        raise OSError(errno.ENOENT, "this user has no home folder")
+    flags = (*_FLAGS, *_SIMD_FLAGS.get(torch.backends.cpu.get_cpu_capability(), ()))
+    sources = [source.read_text() for source in (*_SOURCES, *_HEADERS)]
+    key = _digest(*sources, torch.__version__, sysconfig.get_platform(), *flags)
+    library = folder / f"kernels-{key}.so"
+    temporary = folder == _temporary_folder()
+    if temporary:
+        _make_private(folder)
+    if not library.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        if os.statvfs(folder).f_flag & os.ST_NOEXEC:
+            raise OSError(errno.EPERM, "programs may not run from there")
+        with _lock(folder / f"kernels-{key}.lock", required=not temporary):
+            if not library.exists():
+                _build(library, flags, folder / f"kernels-{key}-{_compiler()}.failed")
+    return library
+
+
+def _make_private(folder: Path) -> None:
+    """Make the folder, or refuse one that others can write to or that is a link to elsewhere."""
+    folder.mkdir(mode=0o700, exist_ok=True)
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
+        raise OSError(errno.EPERM, "it is not a folder of this user alone")
+
+
+@contextlib.contextmanager
+def _lock(path: Path, *, required: bool) -> Iterator[None]:
+    """Processes that start together wait for the first to build; a lock ends with its holder.
+
+    Raises:
+        OSError: the file system has no locks, and one is required.
+    """
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX)
+        except OSError:
+            if required:
+                raise
+        yield
+
+
+def _build(library: Path, flags: tuple[str, ...], failed: Path) -> None:
+    """Compile in a folder of its own and rename: a killed build leaves nothing to trip over."""
+    if failed.exists():
+        raise _UnavailableError(failed.read_text())
+    log.info("compiling the native kernels, once on this machine for this version")
+    began = time.perf_counter()
+    with tempfile.TemporaryDirectory(prefix="build-", dir=library.parent) as folder:
+        try:
+            _compile(Path(folder), flags)
+        except RuntimeError as error:
+            for code in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+                if os.strerror(code) in str(error):
+                    raise OSError(code, os.strerror(code)) from error
+            problem = (
+                f"the native kernels could not be built ({_reason(error)}). They need a C++20 "
+                "compiler: install g++ 11 or newer (Debian, Ubuntu: apt install g++), or name one "
+                f"in the variable CXX; to try again with the same one, delete {failed}"
+            )
+            failed.write_text(problem)
+            raise _UnavailableError(problem) from error
+        (Path(folder) / "kernels.so").rename(library)
+    log.info("compiled in %.0f s: %s", time.perf_counter() - began, library)
+
+
+def _compile(folder: Path, flags: tuple[str, ...]) -> None:
+    import ninja
+    from torch.utils import cpp_extension
+
+    path = os.pathsep.join([os.environ.get("PATH", os.defpath), ninja.BIN_DIR])
+    changed = {"PATH": path, "LC_ALL": "C"}  # in English, as _build and _reason read it
+    before = {name: os.environ.get(name) for name in changed}
+    os.environ.update(changed)
+    try:
+        cpp_extension.load(
+            "kernels",
+            [str(source) for source in _SOURCES],
+            extra_cflags=list(flags),
+            extra_ldflags=["-fopenmp"],
+            build_directory=str(folder),
+            is_python_module=False,
+        )
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def _compiler() -> str:
+    """Which compiler torch will call: another one, or a newer one, may succeed."""
+    parts = [os.environ.get("CXX", "c++")]
+    for word in shlex.split(parts[0]):
+        if found := shutil.which(word):
+            state = Path(found).stat()
+            parts += [found, str(state.st_mtime_ns), str(state.st_size)]
+    return _digest(*parts)
+
+
+def _digest(*parts: str) -> str:
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 
 
 def _reason(error: Exception) -> str:

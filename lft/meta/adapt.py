@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from torch import Tensor
+
 from lft.finetuners.base import FineTuner, InPlace
 from lft.meta.gradients import Gradient
 from lft.tasks.base import Objective
@@ -48,7 +50,9 @@ def adapt(
     params, state = start if isinstance(start, Point) else (start, tuner.start(start))
     step = tuner.step
     if isinstance(tuner, InPlace):
-        state, step = state.clone(), tuner.advance
+        step = tuner.advance
+        if isinstance(state, Tensor):
+            state = state.clone()
     for _ in range(steps):
         grads = gradient(family, params, support)
         state, params = step(state, params, grads)

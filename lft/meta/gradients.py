@@ -82,6 +82,7 @@ class ZerothOrder:
             losses = family.loss(unflatten(shifted, params), batch.repeat_tasks(q + 1))
             values = losses.view(-1, q + 1)
             slopes = (values[:, 1:] - values[:, :1]) / (self.settings.mu * q)
+            slopes = slopes.to(directions)  # a loss may be known in another precision than θ
             return unflatten((slopes[:, None] @ directions).flatten(0, 1), params)
 
     def _directions(self, theta: Tensor) -> Tensor:
@@ -89,5 +90,6 @@ class ZerothOrder:
         n_tasks, _, coordinates = theta.shape
         n_drawn = 1 if self.settings.shared_directions else n_tasks
         shape = (n_drawn, self.settings.directions, coordinates)
-        drawn = torch.randn(shape, generator=self.generator, dtype=theta.dtype)
+        random = self.generator
+        drawn = torch.randn(shape, generator=random, device=random.device, dtype=theta.dtype)
         return drawn.to(theta.device).expand(n_tasks, -1, -1)

@@ -7,11 +7,8 @@ from typing import NamedTuple
 
 from torch import Generator
 
-from lft.config import Experiment, Order, Profile, Run
+from lft.config import Experiment, HandDesignedTuner, LearnedTuner, Order, Profile, Run
 from lft.finetuners.base import FineTuner
-from lft.finetuners.gradient_descent import SGD, Adam
-from lft.finetuners.lstm import CoordinateLSTM
-from lft.finetuners.registry import learned_tuner
 from lft.kernels.build import Kernel
 from lft.meta.gradients import FirstOrder, Gradient, ZerothOrder
 from lft.methods import Method
@@ -35,8 +32,8 @@ class Learner:
     """A method under the settings of an experiment.
 
     Meta-parameters are a flat dict of tensors without task axis: ``init/…`` is a meta-learned
-    θ⁽⁰⁾, ``lstm/…`` is φ (``tuner/…`` that of a plug-in), ``step_size`` the chosen step size of
-    a hand-designed fine-tuner.
+    θ⁽⁰⁾, ``lstm/…`` is φ, named by the fine-tuner's kind, ``step_size`` the chosen step size of a
+    hand-designed fine-tuner.
 
     Args:
         method: row of the method table.
@@ -64,13 +61,14 @@ class Learner:
     @property
     def plan(self) -> Plan:
         """Meta-training lengths; methods without LSTM follow the ``maml`` settings."""
-        training, maml = self.experiment.training, self.experiment.maml
+        training = self.experiment.training
         mode = self.method.meta_gradient
         if self.method.learns_finetuner:
             order = training.second_order if mode == "configured" else mode
             return Plan(
                 training.epochs, training.steps, training.segment, training.learning_rate, order
             )
+        maml = self.experiment.descent
         return Plan(maml.epochs, maml.steps, maml.steps, maml.learning_rate, mode)
 
     @property
@@ -89,10 +87,11 @@ class Learner:
         meta: Params = {}
         if self.method.learns_initialisation:
             meta |= {f"init/{name}": leaf[0] for name, leaf in family.init(1, generator).items()}
-        if self.method.learns_finetuner:
-            device = next(iter(family.init(1, generator).values())).device
-            weights = learned_tuner(self.method).initial(self.experiment.finetuner, generator)
-            meta |= {f"{self.method.phi}/{k}": leaf.to(device) for k, leaf in weights.items()}
+        rule = self.experiment.tuner(self.method)
+        if isinstance(rule, LearnedTuner):
+            like = next(iter(family.init(1, generator).values()))
+            weights = rule.initial(generator)
+            meta |= {f"{self.method.phi}/{k}": leaf.to(like) for k, leaf in weights.items()}
         return meta
 
     def start(self, meta: Params, family: TaskFamily, n_tasks: int, generator: Generator) -> Params:
@@ -105,19 +104,17 @@ class Learner:
 
     def tuner(self, meta: Params) -> FineTuner:
         """The fine-tuner that meta-parameters describe."""
-        if self.method.tuner == "lstm":
-            return CoordinateLSTM(below("lstm", meta), self.experiment.finetuner, self.kernel)
-        if self.method.learns_finetuner:
-            weights = below(self.method.phi, meta)
-            return learned_tuner(self.method)(weights, self.experiment.finetuner)
-        rule = SGD if self.method.tuner == "sgd" else Adam
-        return rule(self.step_size(meta))
+        rule = self.experiment.tuner(self.method)
+        if isinstance(rule, LearnedTuner):
+            return rule.build(below(self.method.phi, meta), self.kernel)
+        assert isinstance(rule, HandDesignedTuner)
+        return rule.build(self.step_size(meta))
 
     def step_size(self, meta: Params) -> float:
         """α of a hand-designed fine-tuner: the chosen one, or the setting."""
         if "step_size" in meta:
             return float(meta["step_size"])
-        return self.experiment.maml.step_size[self.order]
+        return self.experiment.descent.step_size[self.order]
 
     def gradient(self, generator: Generator, *, create_graph: bool = False) -> Gradient:
         """What the fine-tuner is fed; ``generator`` draws zeroth-order directions."""

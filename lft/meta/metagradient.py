@@ -15,7 +15,7 @@ import torch
 from torch import Generator, Tensor
 from torch.utils._pytree import tree_map_only
 
-from lft.finetuners.lstm import CoordinateLSTM
+from lft.finetuners.base import SegmentVJP
 from lft.meta.adapt import Point, adapt
 from lft.meta.gradients import FirstOrder, Gradient, value_and_grad
 from lft.meta.learner import Learner
@@ -233,13 +233,14 @@ def inputs_to_meta(
         cotangents: v_1 … v_K.
     """
     tuner = learner.tuner(meta)
-    if isinstance(tuner, CoordinateLSTM) and not learner.method.learns_initialisation:
+    if isinstance(tuner, SegmentVJP) and not learner.method.learns_initialisation:
         # θ⁽ᵏ⁾ = θ⁽⁰⁾ − Σ_{j≤k} Δ⁽ʲ⁾, so the cotangent of Δ⁽ʲ⁾ is −Σ_{k≥j} v_k.
         stacked = torch.stack([flatten(v) for v in cotangents])
         of_updates = -stacked.flip(0).cumsum(0).flip(0)
         fed_in = torch.stack([flatten(g) for g in inputs])
         grads = tuner.segment_vjp(start.state, fed_in, of_updates)
-        return {f"lstm/{name}": leaf for name, leaf in grads.items()}
+        if grads is not None:
+            return {f"{learner.method.phi}/{name}": leaf for name, leaf in grads.items()}
     state, params = start.state, start.params
     total = torch.zeros(())
     for grads_in, v in zip(inputs, cotangents, strict=True):

@@ -20,15 +20,19 @@ from lft.kernels import build as native
 from lft.meta.adapt import adapt, parts
 from lft.meta.learner import Learner
 from lft.meta.metagradient import meta_gradient
-from lft.results.records import HISTORY_COLUMNS, manifest, write_json, write_rows
+from lft.results.manifest import manifest
+from lft.results.schema import HISTORY_COLUMNS
+from lft.runtime.device import settings
 from lft.runtime.memory import MemoryMeter
 from lft.runtime.progress import scalars, track
 from lft.seeding import generator
 from lft.storage.checkpoint import Checkpoints, watch_for_stop
+from lft.storage.csv import write_rows
+from lft.storage.json import write_json
 from lft.storage.tensors import below, prefixed, save_tensors
 from lft.tasks.base import TaskFamily
-from lft.tasks.build import build_families
-from lft.types import Batch, Params
+from lft.tasks.build import Context, Families
+from lft.types import Params
 
 log = logging.getLogger(__name__)
 
@@ -73,8 +77,9 @@ class TrainingState:
 
     def tensors(self) -> dict[str, Tensor]:
         """Everything as flat tensors, for a checkpoint."""
-        flat = prefixed("meta", self.meta) | {"steps": self.moments.steps}
-        flat |= prefixed("mean", self.moments.mean) | prefixed("square", self.moments.square)
+        flat = prefixed("meta", self.meta) | {"steps": self.moments["steps"]}
+        flat |= prefixed("mean", self.moments["mean"])
+        flat |= prefixed("square", self.moments["square"])
         for stage, meta in self.stages.items():
             flat |= prefixed(f"stage-{stage}", meta)
         return flat
@@ -99,7 +104,7 @@ class TrainingState:
 
         return cls(
             part("meta"),
-            AdamState(part("mean"), part("square"), flat["steps"]),
+            AdamState(mean=part("mean"), square=part("square"), steps=flat["steps"]),
             {stage: part(f"stage-{stage}") for stage in info["stages"]},
             info["step"],
             info["best_score"],
@@ -121,7 +126,7 @@ def train(profile: Profile, run: Run, results: Path, tensorboard: Path | None = 
 
     Raises:
         UsageError: the method does not apply to these tasks, or files are missing.
-        Interrupted: SIGTERM came; a checkpoint is saved and nothing else is written.
+        Interrupted: SIGTERM or SIGINT came; a checkpoint is saved and nothing else is written.
     """
     train_seeds(profile, [run], results, tensorboard)
 
@@ -138,9 +143,12 @@ def train_seeds(
     if refusal:
         raise UsageError(refusal)
     learner = Learner.of(profile, runs[0])
-    families = build_families(profile, learner.experiment, runs[0].trained_on.split("+"), results)
-    for run in runs:
-        _train(profile, run, learner, families, results, tensorboard)
+    names = runs[0].trained_on.split("+")
+    with settings(profile) as device:
+        families = Families(Context(profile, results, device))
+        for run in runs:
+            of_run = families.of(learner.experiment, names, run.seed)
+            _train(profile, run, learner, of_run, results, tensorboard)
     for run in runs:
         _checkpoints(profile, run, results).clear()
 
@@ -246,7 +254,8 @@ def _meta_train(
                 saved_at = time.monotonic()
             if stop.received:
                 raise Interrupted(
-                    f"stopped after meta-batch {state.step} of {total}; checkpoint saved"
+                    f"stopped after meta-batch {state.step} of {total}; checkpoint saved",
+                    stop.number,
                 )
     if not math.isfinite(state.best_score):
         raise Diverged("the meta-validation score was never finite")
@@ -299,7 +308,7 @@ def _meta_batch(
 def validation_score(
     learner: Learner, meta: Params, run: Run, families: dict[str, TaskFamily]
 ) -> float:
-    """What model selection minimises: :func:`score` averaged over families, tasks and all steps.
+    """What model selection minimises: scores averaged over families, tasks and all steps.
 
     The same meta-validation tasks and the same number of steps serve every method of an experiment.
     """
@@ -311,7 +320,7 @@ def validation_score(
         start = learner.start(meta, family, training.validation.tasks, random)
         gradient = learner.gradient(random)
         scores = [
-            score(family, point.params, part.query)
+            family.score(point.params, part.query)
             for part, params in parts(tasks, start)
             for point in adapt(
                 family,
@@ -326,22 +335,11 @@ def validation_score(
     return float(torch.stack(means).mean())
 
 
-def score(family: TaskFamily, params: Params, query: Batch) -> Tensor:
-    """The error rate of classifiers, the loss of other tasks, (B,); lower is better.
-
-    A network that always guesses has a lower cross-entropy than one that is right more often but
-    too sure, so cross-entropy would select fine-tuners that learn nothing.
-    """
-    if family.primary == "accuracy":
-        return 1 - family.metrics(params, query)["accuracy"]
-    return family.loss(params, query)
-
-
 def _pick_step_size(
     learner: Learner, run: Run, families: dict[str, TaskFamily], state: TrainingState
 ) -> None:
     """Choose a hand-designed fine-tuner's step size on meta-validation tasks."""
-    grid = getattr(learner.experiment.step_sizes, learner.method.tuner)
+    grid = learner.experiment.step_sizes[learner.method.tuner]
     for index, step_size in enumerate(grid, start=1):
         meta = {"step_size": torch.tensor(step_size, dtype=torch.float64)}
         score = validation_score(learner, meta, run, families)

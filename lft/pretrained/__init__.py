@@ -5,26 +5,28 @@ Nothing is unpickled and no code comes from a file: the card names a row of the 
 
 from __future__ import annotations
 
+import os
+import warnings
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
-from pydantic import ValidationError
+from pydantic import Field, ValidationError, model_validator
 from torch import Tensor
 
 from lft.config import (
     AttackLoss,
-    LSTMSettings,
+    LearnedTuner,
     Order,
     Settings,
+    Tuner,
     ZerothOrderSettings,
     explain,
     register_installed,
 )
 from lft.errors import UsageError, suggestion
-from lft.finetuners.base import FineTuner
-from lft.finetuners.registry import learned_tuner
+from lft.finetuners.base import FineTuner, InPlace
 from lft.methods import get_method
 from lft.optimizer import LearnedOptimizer
 from lft.storage.tensors import load_tensors, save_tensors
@@ -40,7 +42,7 @@ class Card(Settings):
     name: str
     method: str  # row of the method table
     order: Order  # what it was fed: gradients, or estimates of them
-    finetuner: LSTMSettings
+    finetuner: Tuner
     zeroth_order: ZerothOrderSettings | None = None
     experiment: str
     trained_on: str  # names of the families, as the profile has them
@@ -53,6 +55,16 @@ class Card(Settings):
     versions: dict[str, str]
     licence: str
     note: str | None = None  # what users should know, e.g. how images were obtained
+    step_size: Annotated[float, Field(ge=0)] = 1.0  # learning rate of optimizers by default
+    # small network -> method, adam -> test accuracy, of lft.pretrained.trial
+    compared: dict[str, dict[str, float]] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _compared_with_adam(self) -> Card:
+        for problem, row in self.compared.items():
+            if row.keys() != {self.method, "adam"}:
+                raise ValueError(f"compared.{problem} needs the keys {self.method} and adam")
+        return self
 
     @property
     def attack_loss(self) -> AttackLoss:
@@ -89,11 +101,17 @@ class Pretrained:
         """One step; see :class:`lft.finetuners.base.FineTuner`."""
         return self._tuner(params).step(state, params, grads)
 
+    def advance(self, state: State, params: Params, grads: Params) -> tuple[State, Params]:
+        """One step that may overwrite the state; see :class:`lft.finetuners.base.InPlace`."""
+        tuner = self._tuner(params)
+        step = tuner.advance if isinstance(tuner, InPlace) else tuner.step
+        return step(state, params, grads)
+
     def optimizer(
         self,
         params: Iterable[Tensor] | Iterable[dict[str, Any]] | Iterable[tuple[str, Tensor]],
         *,
-        lr: float = 1.0,
+        lr: float | None = None,
         seed: int = 0,
     ) -> LearnedOptimizer:
         """An optimizer for the parameters of a module; see :class:`LearnedOptimizer`.
@@ -104,11 +122,54 @@ class Pretrained:
         >>> model(torch.ones(3)).square().backward()
         >>> optimizer.step()
 
+        The shipped fine-tuners were meta-trained for other purposes: ``lft-mnist+cifar10`` on
+        attacks, ``lft-classify-mnist+cifar10`` on few-shot classification. On ordinary networks
+        Adam is better. Test accuracy after 200 steps of 64 examples, mean of three
+        initialisations, with the card's step size and Adam's defaults
+        (:mod:`lft.pretrained.trial`):
+
+        ==================== ============= ============= ======
+        problem              classify      attack        Adam
+        ==================== ============= ============= ======
+        digits, MLP          0.747         0.865         0.919
+        digits, CNN          0.957         0.947         0.968
+        MNIST-5k, MLP        0.110         0.823         0.901
+        MNIST-5k, CNN        0.783         0.858         0.941
+        photographs, MLP     0.181         0.496         0.544
+        breast cancer, MLP   0.988         0.976         0.991
+        wine, MLP            0.952         0.962         0.971
+        step size            3             0.1           0.001
+        ==================== ============= ============= ======
+
         Args:
-            lr: factor of the update.
+            lr: factor of the update; the card's ``step_size`` by default. Attacks take 1.
             seed: of the directions, if the fine-tuner is a zeroth-order one.
+
+        Raises:
+            UsageError: ``lr`` is negative or not finite.
+
+        Warns:
+            UserWarning: there are several tensors, hence a network, and the card says that Adam is
+                better on most.
         """
-        return LearnedOptimizer(params, self, lr=lr, zeroth_order=self.card.zeroth_order, seed=seed)
+        lr = self.card.step_size if lr is None else lr
+        zeroth = self.card.zeroth_order
+        optimizer = LearnedOptimizer(params, self, lr=lr, zeroth_order=zeroth, seed=seed)
+        if sum(len(group["params"]) for group in optimizer.param_groups) > 1:
+            self._warn_of_networks()
+        return optimizer
+
+    def _warn_of_networks(self) -> None:
+        """A warning if another optimizer is known to be better on most networks."""
+        rows = self.card.compared.values()
+        worse = sum(row["adam"] > row[self.card.method] for row in rows)
+        if worse > len(rows) / 2:
+            kinds = {str(family.get("kind")) for family in self.card.families.values()}
+            warnings.warn(
+                f"{self.card.name!r} was meta-trained on {' and '.join(sorted(kinds))} tasks; on "
+                f"{worse} of {len(rows)} small networks Adam is better (lft card {self.card.name})",
+                stacklevel=3,
+            )
 
     def _tuner(self, params: Params) -> FineTuner:
         """The update rule with φ where the parameters are."""
@@ -116,8 +177,7 @@ class Pretrained:
         where = leaf.device, leaf.dtype
         if where not in self._tuners:
             weights = {name: w.to(leaf.device, leaf.dtype) for name, w in self.weights.items()}
-            rule = learned_tuner(get_method(self.card.method))
-            self._tuners[where] = rule(weights, self.card.finetuner)
+            self._tuners[where] = _learned(self.card).build(weights)
         return self._tuners[where]
 
 
@@ -141,27 +201,24 @@ def load(name: str | Path) -> Pretrained:
         UsageError: there is no such fine-tuner, the file is damaged, or its method is that of a
             plug-in that is not installed.
     """
-    path = Path(name)
-    if not path.suffix and len(path.parts) == 1:
-        if str(name) not in available():
-            raise UsageError(
-                f"unknown fine-tuner {str(name)!r}{suggestion(str(name), available())}"
-            )
-        path = FOLDER / f"{name}.safetensors"
+    if not isinstance(name, str | Path):
+        raise UsageError(f"a fine-tuner has a name or a file, not a {type(name).__name__}")
+    given = Path(os.path.expanduser(name))  # noqa: PTH111 - as it is for an unknown user
+    path = FOLDER / f"{name}.safetensors" if str(name) in available() else given
+    if not path.exists():
+        hint = suggestion(str(name), available())
+        raise UsageError(f"no fine-tuner is called {str(name)!r}, and no file{hint}")
     weights, info = load_tensors(path)
     try:
+        register_installed()
         card = Card.model_validate(info)
         _ = card.attack_loss  # what it was trained on must be valid, too
-        register_installed()
-        method = get_method(card.method)
-        if not method.learns_finetuner:
-            raise UsageError(f"its method {card.method!r} learns no fine-tuner; export another run")
-        rule = learned_tuner(method)
+        rule = _learned(card)
     except ValidationError as error:
-        raise UsageError(f"{path} holds no trained fine-tuner: {explain(error, Card)}") from None
+        raise UsageError(f"{path} holds no trained fine-tuner: {explain(error)}") from None
     except UsageError as error:
         raise UsageError(f"{path}: {error}") from None
-    if _shapes(weights) != _shapes(rule.initial(card.finetuner, torch.Generator())):
+    if _shapes(weights) != _shapes(rule.initial(torch.Generator())):
         raise UsageError(f"{path} holds weights of other sizes than its card says; export it again")
     return Pretrained(card, weights)
 
@@ -173,6 +230,12 @@ def save(path: Path, tuner: Pretrained) -> None:
         UsageError: the folder cannot be written.
     """
     save_tensors(path, tuner.weights, tuner.card.model_dump(mode="json"))
+
+
+def _learned(card: Card) -> LearnedTuner:
+    if not (isinstance(card.finetuner, LearnedTuner) and get_method(card.method).learns_finetuner):
+        raise UsageError(f"its method {card.method!r} learns no fine-tuner; export another run")
+    return card.finetuner
 
 
 def _shapes(weights: Params) -> dict[str, torch.Size]:

@@ -5,11 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from lft.config import ALL, Run
+from lft.config import Run
 from lft.errors import UsageError
 from lft.methods import get_method
 from lft.pretrained import Card, Pretrained
-from lft.results.records import Measurement, measurements_of, read_json, read_rows
+from lft.results.folder import evaluation_file
+from lft.results.schema import Measurement
+from lft.storage.csv import read_rows
+from lft.storage.json import read_json
 from lft.storage.tensors import below, load_tensors
 
 
@@ -42,9 +45,10 @@ def from_run(
         )
     weights, _ = load_tensors(folder / "weights.safetensors")
     families = {key: _family(value) for key, value in settings["families"].items()}
-    together = run._replace(method=ALL)
-    measured = (results / each.evaluation_folder for each in (run, together))
-    scores, steps = _scores(measurements_of(*measured), run)
+    measured = evaluation_file(results, run, "measurements.csv")
+    if measured is None:
+        raise UsageError(f"{folder} has not been evaluated; run lft evaluate first")
+    scores, steps = _scores(measured, run)
     card = Card(
         name=name or _name(run, families),
         method=method.name,

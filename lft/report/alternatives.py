@@ -11,9 +11,11 @@ import numpy as np
 import pandas as pd
 
 from lft.config import Experiment, Profile
+from lft.metrics import Metric, metric_of
 from lft.paths import kept_alternatives
-from lft.report.tables import Builder, Metric, judged_by, metric_of
-from lft.results.records import ALTERNATIVE_COLUMNS, read_rows, write_rows
+from lft.report.tables import Builder
+from lft.results.schema import ALTERNATIVE_COLUMNS
+from lft.storage.csv import read_rows, write_rows
 
 
 def write_alternatives(profile: Profile, results: Path) -> None:
@@ -33,7 +35,7 @@ def _rows(builder: Builder, name: str, experiment: Experiment) -> Iterator[tuple
             continue
         variant = experiment.variants.get(key.method)
         settings = json.dumps(variant.set if variant else {})
-        for metric in judged_by(experiment):
+        for metric in experiment.judged_by:
             key, base = key._replace(metric=metric), base._replace(metric=metric)
             outcome, change = builder.cell(key), builder.change(key, base)
             yield (
@@ -81,11 +83,11 @@ def _tries(row: Any, choice: str, methods: list[str]) -> bool:
 def _change(row: Any) -> str:
     metric = metric_of(str(row.metric))
     if not np.isfinite(row.difference):
-        return f"{metric.header} not measured"
+        return f"{metric.label} not measured"
     change = f"{row.difference * metric.factor:+.{metric.decimals}f}"
     if np.isfinite(row.low):
         change += f" ± {(row.high - row.low) / 2 * metric.factor:.{metric.decimals}f}"
-    return f"{metric.header} {_shown(row.base, metric)} → {_shown(row.mean, metric)} ({change})"
+    return f"{metric.label} {_shown(row.base, metric)} → {_shown(row.mean, metric)} ({change})"
 
 
 def _shown(value: float, metric: Metric) -> str:

@@ -12,13 +12,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from lft.metrics import metric_of
 from lft.report.style import ORDERS, Look, Style, theme
 
-NAMES = {
-    "asr": "attack success rate",
-    "accuracy": "accuracy",
-    "mse": "mean squared error",
-}
 MOST_STEPS = 101
 """Longer curves are thinned to about this many points."""
 
@@ -49,7 +45,7 @@ def curves(summary: pd.DataFrame, style: Style) -> Iterator[Curve]:
     for names, cell in rows.groupby(keys, observed=True, sort=False):
         experiment, trained_on, tested_on, order = map(str, names)
         panel = (
-            f"{NAMES.get(primaries[experiment], primaries[experiment]).capitalize()}: "
+            f"{metric_of(primaries[experiment]).title.capitalize()}: "
             f"{style.mixture(experiment, trained_on)} → {style.mixture(experiment, tested_on)}"
         )
         if len(style.profile.experiment(experiment).orders) > 1:

@@ -18,28 +18,27 @@ from markupsafe import Markup
 from lft.config import Experiment, Profile, Run
 from lft.errors import UsageError
 from lft.report.alternatives import effects, found_alternatives
-from lft.report.claims import REFERENCE, SHARES
+from lft.report.claims import REFERENCE, Verdict, Verdicts, load_claims, read_verdicts
+from lft.report.claims.agreement import agreement, unexplained
+from lft.report.claims.shown import SYMBOLS, effect_text, failures_text, needed_text
 from lft.report.interactive import curves, library, specification
-from lft.report.statistics import NOTHING, Interval, mean_interval
+from lft.report.statistics import NOTHING, Interval
 from lft.report.style import CAPTION_COLUMNS, Style, theme
-from lft.report.tables import build_tables
+from lft.report.tables import build_tables, summary_tables
 from lft.report.templates import render
-from lft.report.theory_tests import (
-    bound_over_gap,
-    decay_slopes,
-    gap_points,
+from lft.report.theory_numbers import (
+    FITTED,
+    FROZEN,
+    SWEEPS,
+    bound_table,
     gradient_missing,
-    share_below_bound,
+    rate_table,
 )
-from lft.results.records import (
-    CELL_COLUMNS,
-    CLAIM_COLUMNS,
-    SUMMARY_COLUMNS,
-    THEORY_COLUMNS,
-    read_json,
-    read_rows,
-)
+from lft.results.folder import Results
+from lft.results.schema import CELL_COLUMNS, SUMMARY_COLUMNS, THEORY_COLUMNS
 from lft.storage.atomic import write_text
+from lft.storage.csv import read_rows
+from lft.storage.json import read_json
 
 PAPER_FIGURES = {
     "figure-2": "Figure 2",
@@ -53,36 +52,27 @@ START_CURVES = """
 vegaEmbed("#curves", JSON.parse(document.getElementById("curves-data").textContent),
   {mode: "vega-lite", renderer: "svg", actions: false, ast: true});
 """
-MANIFEST = {
-    "run": dict, "status": str, "seconds": float, "device": str, "kernel": str, "commit": object,
-    "modified": object, "machine": dict, "python": str, "versions": dict,
-}  # fmt: skip
-"""What the page takes from a run.json."""
-SYMBOLS = {
-    "reproduced": "✓",
-    "direction only": "≈",
-    "not reproduced": "✗",
-    "inconclusive": "?",
-}
 PAPER = {"tasks": 1000, "seeds": 3, "attack": 100, "classification": 500, "sine": 500}
 
 
 def write_page(profile: Profile, results: Path) -> None:
-    """Write report.html, and its first table as verdicts.md, from claims.csv, summary.csv,
-    cells.csv, theory.csv and figures/.
+    """Write report.html, and for a README its verdicts as verdicts.md and the outcome of every
+    method as numbers.md, from claims.json, measurements.csv, summary.csv, cells.csv, theory.csv and
+    figures/.
 
     Raises:
         UsageError: one of these files is missing or damaged.
     """
     shown = context(profile, results)
     write_text(results / "report.html", render("report.html.j2", **shown))
-    write_text(results / "verdicts.md", render("verdicts.md.j2", claims=shown["claims"]))
+    for name in ("verdicts.md", "numbers.md"):
+        write_text(results / name, render(f"{name}.j2", **shown))
 
 
 def context(profile: Profile, results: Path) -> dict[str, Any]:
     """Everything that the template shows, as plain values."""
     style = Style(profile)
-    claims = read_rows(results / "claims.csv", CLAIM_COLUMNS)
+    verdicts = read_verdicts(results)
     cells = read_rows(results / "cells.csv", CELL_COLUMNS)
     summary = read_rows(results / "summary.csv", SUMMARY_COLUMNS)
     theory = read_rows(results / "theory.csv", THEORY_COLUMNS)
@@ -90,18 +80,24 @@ def context(profile: Profile, results: Path) -> dict[str, Any]:
     figures = list(_figures(results))
     lines = list(curves(summary, style))
     anchors = {table.id for table in tables} | {figure["id"] for figure in figures} | {"theory"}
-    absent = claims["reason"].astype(str).str.contains("is not in this profile", regex=False)
-    claims = claims[~absent]
-    counts = Counter(claims["verdict"].astype(str))
+    planned = [row for row in verdicts.claims if row.status != "not in this profile"]
+    claims = [row for row in planned if row.kind != "check"]
+    counts = Counter(str(row.verdict) for row in claims)
     manifests = list(_manifests(profile, results))
     return {
         "profile": profile,
         "stand_ins": [s for s in profile.sources.values() if s.stands_in_for],
         "sources": profile.sources,
-        "claims": [_claim(row, anchors) for row in _records(claims)],
-        "untested": int(absent.sum()),
-        "counts": [(SYMBOLS[name], name, counts.get(name, 0)) for name in SYMBOLS],
+        "hypotheses": list(_hypotheses(claims, anchors)),
+        "checks": [_claim(row, anchors) for row in planned if row.kind == "check"],
+        "untested": len(verdicts.claims) - len(planned),
+        "unjudged": sum(row.verdict is None for row in claims),
+        "counts": [(SYMBOLS[name], name, counts[name]) for name in SYMBOLS],
+        "registration": _registration(verdicts),
+        "agreement": agreement(profile, results),
+        "unexplained": unexplained(),
         "tables": tables,
+        "summaries": summary_tables(profile, results),
         "figures": figures,
         "undrawn": [name for id, name in PAPER_FIGURES.items() if id not in anchors],
         "theory": _theory(theory),
@@ -157,74 +153,91 @@ def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
     return [{str(name): value for name, value in row.items()} for row in frame.to_dict("records")]
 
 
-def _claim(row: dict[str, Any], anchors: set[str]) -> dict[str, Any]:
-    verdict = str(row["verdict"])
-    share = row["metric"] in SHARES
-    difference, low, high = (
-        float(row[name]) * (100 if share else 1) for name in ("difference", "low", "high")
-    )
-    interval = f"{difference:.3g}" if np.isfinite(difference) else "–"
-    if np.isfinite(low):
-        interval += f" [{low:.3g}, {high:.3g}]"
-    if share and np.isfinite(difference):
-        interval += " points"
+def _hypotheses(claims: list[Verdict], anchors: set[str]) -> Iterator[dict[str, Any]]:
+    """The claims of each hypothesis, which rest on the same trainings."""
+    for id, text in load_claims().hypotheses.items():
+        rows = [_claim(row, anchors) for row in claims if row.hypothesis == id]
+        if rows:
+            yield {"id": id, "text": text, "claims": rows}
+
+
+def _claim(row: Verdict, anchors: set[str]) -> dict[str, Any]:
+    word = row.verdict or row.check or row.status
+    other = row.without_failures
+    depends = f"without failed runs: {other}" if other and other != row.verdict else ""
     return {
-        **{name: str(row[name]) for name in CLAIM_COLUMNS},
-        "symbol": SYMBOLS[verdict],
-        "slug": verdict.replace(" ", "-"),
-        "difference": interval,
-        "p": f"{float(row['p']):.2g}" if np.isfinite(row["p"]) else "–",
-        "linked": row["figure"] in anchors,
-        "minutes": f"{float(row['seconds']) / 60:.1f}",
+        "text": row.text,
+        "place": row.place,
+        "figure": row.figure,
+        "linked": row.figure in anchors,
+        "change": row.change if row.change != "unregistered" else "",
+        "verdict": word,
+        "symbol": SYMBOLS.get(word, ""),
+        "slug": word.replace(" ", "-"),
+        "reasons": [text for text in (row.reason, depends, needed_text(row)) if text],
+        "paper": row.paper,
+        "ours": row.ours,
+        "effect": effect_text(row),
+        "interval": row.interval,
+        "p": _p(row.p),
+        "g": "–" if row.g is None else f"{row.g:.1f}",
+        "improvement": "–" if row.improvement is None else f"{row.improvement:.0%}",
+        "seeds": "–" if row.n_for is None else f"{row.n_for}/{row.n_seeds}",
+        "failures": [failures_text(row, side) for side in "ab"],
+        "minutes": f"{row.seconds / 60:.1f}",
+    }
+
+
+def _p(value: float | None) -> str:
+    return "–" if value is None else "< 0.0001" if value < 1e-4 else f"{value:.2g}"
+
+
+def _registration(verdicts: Verdicts) -> dict[str, Any]:
+    """What the page says of the claims' version and of what changed after the runs."""
+    changed = [row.claim for row in verdicts.claims if row.change in ("added", "changed")]
+    return {
+        "version": verdicts.version,
+        "date": verdicts.date,
+        "digest": verdicts.digest[:12],
+        "registered": verdicts.registered,
+        "changed": changed,
+        "removed": verdicts.removed,
+        "unregistered": any(row.change == "unregistered" for row in verdicts.claims),
+        "family": len(verdicts.family),
     }
 
 
 def _theory(theory: pd.DataFrame) -> list[dict[str, str]]:
     """Where the bound holds and by what factor, per experiment and stage of φ."""
-    points, missing = gap_points(theory), gradient_missing(theory)
-    if points.empty:
-        return []
-    rows = []
-    for (experiment, stage), group in points.groupby(["experiment", "stage"], observed=True):
-        ratio = bound_over_gap(group)
-        share = missing.get((str(experiment), str(stage)), NOTHING)
+    missing, rows = gradient_missing(theory), []
+    for row in bound_table(theory):
+        share = missing.get((row.experiment, row.stage), NOTHING)
         rows.append(
             {
-                "experiment": str(experiment),
-                "stage": str(stage),
-                "holds": f"{share_below_bound(group):.0%} of {len(group)} points",
-                "factor": f"{_plain(ratio.min())} to {_plain(ratio.max())}",
-                "variance": _plain((group["gap"] / group["variance_part"]).median()),
+                "experiment": row.experiment,
+                "stage": row.stage,
+                "holds": f"{row.violations} of {row.points}",
+                "factor": " to ".join(map(_plain, row.factors)),
+                "variance": _plain(row.over_variance),
                 "missing": _percent(share),
                 "a1": "fails" if share.low > 0 or share.high < 0 else "not seen to fail",
-                "sigma": _plain(group["sigma"].median()),
-                "jacobian": _plain(group["jacobian"].median()),
+                "sigma": _plain(row.sigma),
+                "jacobian": _plain(row.jacobian),
             }
         )
     return rows
 
 
 def _rates(theory: pd.DataFrame) -> list[tuple[str, str, list[str]]]:
-    """Experiment, stage of φ and the four slopes of :func:`decay_slopes`, over seeds."""
-    columns = [
-        pd.Series(decay_slopes(theory, quantity, *sizes), dtype=float)
-        for sizes in (("support", "query"), ("query", "support"))
-        for quantity in ("gap", "variance_part")
+    """Experiment, stage of φ and exponents: of both series, as both sizes or one of them vary."""
+    rows: dict[tuple[str, str], dict[tuple[str, str], str]] = {}
+    for row in rate_table(theory):
+        text = f"{row.slope.mean:.2f}{_plus_minus(row.slope, '.2f')} ({row.of_bound:.2f})"
+        rows.setdefault((row.experiment, row.stage), {})[row.series, row.sweep] = text
+    columns = [(series, sweep) for series in (FITTED, FROZEN) for sweep in SWEEPS]
+    return [
+        (*where, [slopes.get(column, "–") for column in columns]) for where, slopes in rows.items()
     ]
-    if all(column.empty for column in columns):
-        return []
-    table = pd.concat(columns, axis=1, sort=False)
-    rows = []
-    for (experiment, stage), group in table.groupby(level=[0, 1], sort=False):
-        slopes = [_slope(mean_interval(column.dropna())) for _, column in group.items()]
-        rows.append((str(experiment), str(stage), slopes))
-    return rows
-
-
-def _slope(interval: Interval) -> str:
-    if np.isnan(interval.mean):
-        return "–"
-    return f"{interval.mean:.2f}" + _plus_minus(interval, ".2f")
 
 
 def _plus_minus(interval: Interval, spec: str) -> str:
@@ -245,11 +258,17 @@ def _percent(interval: Interval) -> str:
 
 
 def _victims(profile: Profile, results: Path) -> Iterator[tuple[str, str, str]]:
+    folder = Results(profile, results)
     for name, source in profile.sources.items():
-        path = results / "victims" / f"{name}.json"
-        if path.is_file():
-            content = read_json(path, accuracy_train=float, accuracy_test=float)
-            train, test = content["accuracy_train"], content["accuracy_test"]
+        found = [
+            read_json(path, accuracy_train=float, accuracy_test=float)
+            for path in folder.victim_files(name)
+        ]
+        if found:
+            train, test = (
+                float(np.mean([victim[split] for victim in found]))
+                for split in ("accuracy_train", "accuracy_test")
+            )
             yield source.label, f"{train:.1%}", f"{test:.1%}"
 
 
@@ -319,7 +338,7 @@ def _differences(profile: Profile) -> list[str]:
         for source in profile.sources.values()
         if source.stands_in_for
     ]
-    found += [source.note + "." for source in profile.sources.values() if source.note]
+    found += [source.remarks + "." for source in profile.sources.values() if source.remarks]
     if profile.partition == "disjoint":
         found.append(
             "Meta-training, meta-validation and meta-test tasks draw from disjoint images. The "
@@ -332,19 +351,17 @@ def _differences(profile: Profile) -> list[str]:
         training, testing = experiment.training, experiment.testing
         if training.tasks != PAPER["tasks"] or testing.tasks != PAPER[name]:
             found.append(
-                f"{name}: {training.tasks} training and {testing.tasks} test tasks per source, "
-                f"where the paper has {PAPER['tasks']} and {PAPER[name]}."
+                f"{name}: {training.tasks} training tasks, shared by the sources of a mixture, and "
+                f"{testing.tasks} test tasks, where the paper has {PAPER['tasks']} and "
+                f"{PAPER[name]}."
             )
     general = yaml.safe_load((REFERENCE / "differences.yaml").read_text(encoding="utf-8"))
     return found + list(general)
 
 
 def _manifests(profile: Profile, results: Path) -> Iterator[dict[str, Any]]:
-    for name in profile.experiments:
-        for run in profile.runs(name):
-            path = results / run.folder / "run.json"
-            if path.is_file():
-                yield read_json(path, **MANIFEST)
+    for found in Results(profile, results).manifests():
+        yield found.model_dump(mode="json") | {"run": found.run._asdict()}
 
 
 def _times(profile: Profile, manifests: list[dict[str, Any]]) -> Iterator[tuple[str, int, str]]:

@@ -5,59 +5,35 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 import pandas as pd
 
-from lft.config import Experiment, Profile
+from lft.config import Experiment, Order, Profile
 from lft.methods import Method
-from lft.report.claims import load_paper
+from lft.metrics import COSTS, Metric, metric_of
+from lft.report.claims import Verdict, load_claims, load_paper
+from lft.report.claims.agreement import Compared, Mixed, agreement, unexplained
+from lft.report.claims.baselines import WORDS, against_baselines
+from lft.report.claims.shown import effect_text
+from lft.report.effects import ARRIVAL, FULL, was_trained
 from lft.report.statistics import NOTHING, Interval, mean_interval
 from lft.report.style import ORDERS, Style
 from lft.report.templates import render
-from lft.results.records import (
-    CELL_COLUMNS,
-    SUMMARY_COLUMNS,
-    read_json,
-    read_rows,
-    write_frame,
-)
+from lft.results.folder import Results
+from lft.results.manifest import RunManifest
+from lft.results.schema import CELL_COLUMNS, SUMMARY_COLUMNS
 from lft.storage.atomic import atomic_folder
+from lft.storage.csv import read_rows, write_frame, write_rows
+from lft.storage.json import read_json
 
 STEP = 100
 """The paper's tables are taken after this many fine-tuning steps."""
 
 
-class Metric(NamedTuple):
-    """A metric as a table shows it: header, factor, decimals and unit of the printed number."""
-
-    header: str
-    factor: float = 1.0
-    decimals: int = 2
-    unit: str = ""
-
-
-METRICS = {
-    "asr": Metric("ASR", 100, 0, " %"),
-    "distortion": Metric("mean |δ|", 1, 3),
-    "first_full": Metric("first step with ASR 100 %", 1, 0),
-    "accuracy": Metric("accuracy", 100, 1, " %"),
-    "mse": Metric("MSE", 1, 2),
-    "cpu_seconds": Metric("CPU time of meta-training", 1, 1, " s"),
-    "memory_mb": Metric("memory added by meta-training", 1, 0, " MB"),
-}
-COSTS = ("cpu_seconds", "memory_mb")
-
-
-def judged_by(experiment: Experiment) -> tuple[str, ...]:
-    """The metrics that an experiment is judged by, the primary one first."""
-    return ("asr", "distortion") if experiment.primary == "asr" else (experiment.primary,)
-
-
-def metric_of(name: str) -> Metric:
-    """How a metric is shown; those of plug-ins by their name."""
-    return METRICS.get(name, Metric(name, decimals=3))
+FAILURES = {"diverged": "seeds diverged", "untrained": "seeds untrained"}
+"""Columns of the tables, and their headings."""
 
 
 class Key(NamedTuple):
@@ -142,7 +118,9 @@ class Table:
         return latex.replace("|δ|", r"$|\delta|$").translate(_LATEX)
 
 
-_LATEX = str.maketrans({"±": r"$\pm$", "†": r"\dag{}", "–": "--"})
+_LATEX = str.maketrans(
+    {"±": r"$\pm$", "†": r"\dag{}", "–": "--", "→": r"$\to$", "×": r"$\times$", "−": "$-$"}
+)
 
 
 def build_tables(profile: Profile, results: Path) -> list[Table]:
@@ -150,7 +128,7 @@ def build_tables(profile: Profile, results: Path) -> list[Table]:
     builder = Builder(profile, results)
     tables = []
     if "attack" in profile.experiments:
-        metrics = ["asr", "distortion", "first_full"]
+        metrics = [metric.name for metric in profile.experiments["attack"].metrics]
         caption = "Table 1. Universal attacks on LeNet-5"
         tables.append(builder.table("table-1", caption, "attack", metrics))
     if "classification" in profile.experiments:
@@ -165,12 +143,27 @@ def build_tables(profile: Profile, results: Path) -> list[Table]:
     for name, experiment in profile.experiments.items():
         if ablated(experiment):
             tables.append(builder.ablations(name, experiment))
+    tables.extend(builder.baselines())
     return tables
 
 
+def summary_tables(profile: Profile, results: Path) -> list[Table]:
+    """For a README: every method's primary metric, after as many steps as the paper's tables."""
+    builder = Builder(profile, results)
+    return [
+        builder.table(
+            f"summary-{name}", experiment.title, name, [experiment.primary], failures=False
+        )
+        for name, experiment in profile.experiments.items()
+    ]
+
+
 def write_tables(profile: Profile, results: Path) -> None:
-    """Write each table as CSV (typed numbers), LaTeX and an HTML fragment into ``tables/``."""
+    """Write each table as CSV (typed numbers), LaTeX and an HTML fragment into ``tables/``, and as
+    CSV how the paper's printed numbers agree with ours and with each other."""
     with atomic_folder(results / "tables") as folder:
+        write_rows(folder / "agreement.csv", Compared._fields, agreement(profile, results))
+        write_rows(folder / "unexplained.csv", Mixed._fields, unexplained())
         for table in build_tables(profile, results):
             write_frame(folder / f"{table.id}.csv", table.numbers())
             (folder / f"{table.id}.tex").write_text(table.latex(), encoding="utf-8")
@@ -184,6 +177,7 @@ class Builder:
     def __init__(self, profile: Profile, results: Path) -> None:
         self.profile = profile
         self.results = results
+        self.folder = Results(profile, results)
         self.style = Style(profile)
         self.paper = load_paper()
         keys = list(Key._fields)
@@ -195,15 +189,23 @@ class Builder:
     def at_paper_and_last_step(self, name: str, experiment: Experiment) -> Iterator[Table]:
         """The metrics of an experiment that is not the paper's, after as many steps as the paper's
         tables and after all."""
-        testing, metrics = experiment.testing, list(judged_by(experiment))
+        testing, metrics = experiment.testing, list(experiment.judged_by)
         for step in dict.fromkeys((testing.written(STEP), testing.steps)):
             id = f"table-{name}" if step <= STEP else f"table-{name}-{step}"
             yield self.table(id, experiment.title, name, metrics, step)
 
     def table(
-        self, id: str, caption: str, name: str, metrics: list[str], step: int | None = None
+        self,
+        id: str,
+        caption: str,
+        name: str,
+        metrics: list[str],
+        step: int | None = None,
+        *,
+        failures: bool = True,
     ) -> Table:
-        """Rows are training mixtures, orders and methods; columns test mixtures and metrics."""
+        """Rows are training mixtures, orders and methods; columns test mixtures and metrics, and
+        how many seeds failed."""
         experiment = self.profile.experiments[name]
         testing = experiment.testing
         step = testing.written(STEP) if step is None else step
@@ -221,9 +223,10 @@ class Builder:
             f"means over {testing.tasks} test tasks ± half a 95 % t interval over seeds",
             "trained on, method",
             [
-                f"{self.style.mixture(name, tested_on)}: {metric_of(metric).header}"
+                f"{self.style.mixture(name, tested_on)}: {metric_of(metric).label}"
                 for tested_on, metric in columns
-            ],
+            ]
+            + [*FAILURES.values()] * failures,
             [
                 f"{self.style.mixture(name, trained_on)}, {experiment.label(method)}"
                 + (f", {ORDERS[order]}" if several else "")
@@ -234,23 +237,28 @@ class Builder:
                     self.cell(Key(name, trained_on, tested_on, method, order, metric), step)
                     for tested_on, metric in columns
                 ]
+                + [
+                    self.failures(Key(name, trained_on, "", method, order, failure))
+                    for failure in FAILURES
+                    if failures
+                ]
                 for trained_on, order, method in rows
             ],
         )
 
     def ablations(self, name: str, experiment: Experiment) -> Table:
         """Every variant beside the method that it changes: outcome, change and cost."""
-        metrics = judged_by(experiment)
+        metrics = experiment.judged_by
         rows, cells = [], []
         for key, base in self.changes(name, experiment):
             several = len(experiment.orders) > 1
             rows.append(experiment.label(key.method) + f", {ORDERS[key.order]}" * several)
             pairs = [(key._replace(metric=m), base._replace(metric=m)) for m in metrics]
             outcomes = [cell for k, b in pairs for cell in (self.cell(k), self.change(k, b))]
-            cells.append([*outcomes, *(self.cost(key, cost) for cost in COSTS)])
-        headers = [metric_of(m).header for m in metrics]
+            cells.append([*outcomes, *(self.cost(key, metric) for metric in COSTS)])
+        headers = [metric_of(m).label for m in metrics]
         columns = [text for header in headers for text in (header, f"change in {header}")]
-        columns += [METRICS[cost].header for cost in COSTS]
+        columns += [cost.label for cost in COSTS]
         first = [self.style.mixture(name, m[0]) for m in (experiment.train_on, experiment.test_on)]
         caption = (
             f"Ablations of {name}, trained on {first[0]}, tested on {first[1]}, after "
@@ -281,27 +289,94 @@ class Builder:
             word = "diverged" if diverged else "missing"
             note = _note(0, len(status), diverged)
             return TableCell(key, word, word, note, NOTHING, printed, value)
-        step = int(rows["step"].max())
-        if key.metric != "first_full":
-            testing = self.profile.experiments[key.experiment].testing
-            step = testing.written(STEP) if at is None else at
+        testing = self.profile.experiments[key.experiment].testing
+        if key.metric == ARRIVAL:
+            ours, note, interval = self._arrival(
+                key, rows, note=_note(len(rows), len(status), diverged)
+            )
+            worst = "ok" if len(rows) == len(status) else "diverged" if diverged else "missing"
+            return TableCell(key, ours, worst, note, interval, printed, value, testing.steps)
+        step = testing.written(STEP) if at is None else at
         rows = rows[rows["step"] == step]
         worst = "ok" if len(rows) == len(status) else "diverged" if diverged else "missing"
         note = _note(len(rows), len(status), diverged)
-        means = rows["mean"]
-        if key.metric == "first_full":
-            means = means.dropna()
-            tasks = self.profile.experiments[key.experiment].testing.tasks * len(rows)
-            note += f", reached in {rows['tasks'].sum() / tasks:.0%} of tasks"
-        interval = mean_interval(means)
-        if len(means) == 0:
-            ours = "never"
-        elif np.isfinite(interval.mean):
+        interval = mean_interval(rows["mean"], bounds=_bounds(key.metric))
+        if np.isfinite(interval.mean):
             ours = _number(interval, metric_of(key.metric))
         else:
             ours = worst = "diverged"
             note += ", test tasks diverged"
         return TableCell(key, ours, worst, note, interval, printed, value, step)
+
+    def _arrival(self, key: Key, rows: pd.DataFrame, note: str) -> tuple[str, str, Interval]:
+        """First step at which a seed's mean ASR is 100 %, over seeds that have one; the note has
+        the share of tasks that ever get there and the restricted mean of their first step."""
+        testing = self.profile.experiments[key.experiment].testing
+        curves = self.summary[key._replace(metric="asr")]
+        full = curves[curves["mean"] >= FULL].groupby("seed", observed=True)["step"].min()
+        count = self._tasks(key) * len(rows)
+        arrived = float((rows["mean"].fillna(0) * rows["tasks"]).sum())
+        late = (count - rows["tasks"].sum()) * testing.steps
+        note += f", {rows['tasks'].sum() / count:.0%} of tasks get there"
+        note += f", restricted mean {(arrived + late) / count:.0f} steps"
+        if full.empty:
+            return "never", note, NOTHING
+        interval = mean_interval(full)
+        if len(full) < len(rows):
+            note = f"{len(full)} of {len(rows)} seeds, {note}"
+        return _number(interval, metric_of(key.metric)), note, interval
+
+    def _tasks(self, key: Key) -> int:
+        """Test tasks of a mixture, an equal share of each of its families."""
+        names = key.tested_on.split("+")
+        return self.profile.experiments[key.experiment].testing.tasks // len(names) * len(names)
+
+    def failures(self, key: Key) -> TableCell:
+        """How many meta-trainings of a row diverged, or did not pass the test for trained."""
+        found = [
+            self.folder.manifest(run)
+            for run in self.profile.runs(key.experiment, applicable_only=False)
+            if (run.trained_on, run.method, run.order) == (key.trained_on, key.method, key.order)
+        ]
+        made = [manifest for manifest in found if manifest]
+        words = [
+            manifest.status == "diverged" if key.metric == "diverged" else _untrained(manifest)
+            for manifest in made
+        ]
+        known = [word for word in words if word is not None]
+        if not known:
+            return TableCell(key, "–", "ok", "not known" if made else "")
+        count = f"{sum(known)} of {len(known)}"
+        return TableCell(key, count, "ok", "", Interval(sum(known), np.nan, np.nan, len(known), ""))
+
+    def baselines(self) -> Iterator[Table]:
+        """Every learned method beside the hand-designed rules, a table per experiment."""
+        verdicts = against_baselines(self.profile, self.results)
+        for name, experiment in self.profile.experiments.items():
+            found = {row.claim: row for row in verdicts if row.claim.startswith(f"{name}:")}
+            if not found:
+                continue
+            keys = list(dict.fromkeys(claim.rpartition(":")[0] for claim in found))
+            rules = list(dict.fromkeys(claim.rpartition(":")[2] for claim in found))
+            metric = metric_of(experiment.primary).label
+            caption = (
+                f"Learned methods beside hand-designed rules, {experiment.title}: effect on "
+                f"{metric} after {experiment.testing.written(STEP)} steps with its 95 % t interval "
+                "over seeds, judged as the claims are, Holm-adjusted among themselves"
+            )
+            yield Table(
+                f"table-baselines-{name}", caption, "trained on → tested on, method",
+                [f"beside {experiment.label(rule)}" for rule in rules],
+                [self._row_of(experiment, key.split(":")) for key in keys],
+                [[_beside(key, rule, found.get(f"{key}:{rule}")) for rule in rules]
+                 for key in keys],
+            )  # fmt: skip
+
+    def _row_of(self, experiment: Experiment, parts: list[str]) -> str:
+        name, trained_on, tested_on, method, order = parts
+        several = f", {ORDERS[cast(Order, order)]}" if len(experiment.orders) > 1 else ""
+        mixtures = " → ".join(self.style.mixture(name, m) for m in (trained_on, tested_on))
+        return f"{mixtures}, {experiment.label(method)}{several}"
 
     def change(self, key: Key, base: Key) -> TableCell:
         """A number minus that of the method it changes, paired by seed."""
@@ -323,7 +398,7 @@ class Builder:
         sign = "+" if interval.mean > 0 else ""
         return TableCell(named, sign + _number(interval, metric), "ok", note, interval, step=step)
 
-    def cost(self, key: Key, quantity: str) -> TableCell:
+    def cost(self, key: Key, quantity: Metric) -> TableCell:
         """What the meta-trainings behind a cell took, from their manifests."""
         wanted = (key.trained_on, key.method, key.order)
         runs = self.profile.runs(key.experiment)
@@ -332,13 +407,13 @@ class Builder:
             for run in runs
             if (run.trained_on, run.method, run.order) == wanted
         ]
-        found = (read_json(path).get(quantity) for path in paths if path.is_file())
+        found = (read_json(path).get(quantity.name) for path in paths if path.is_file())
         values = [float(value) for value in found if isinstance(value, int | float)]
-        interval, key = mean_interval(values), key._replace(metric=quantity)
+        interval, key = mean_interval(values), key._replace(metric=quantity.name)
         note = _note(len(values), len(paths), 0)
         if not values:
             return TableCell(key, "missing", "missing", note)
-        return TableCell(key, _number(interval, METRICS[quantity]), "ok", note, interval)
+        return TableCell(key, _number(interval, quantity), "ok", note, interval)
 
     def _printed(self, key: Key) -> tuple[str, float]:
         """The paper's number, as printed and as a number. The paper's tables are first-order."""
@@ -371,8 +446,33 @@ def _changes(method: Method, base: Method) -> bool:
     return method.differs_only_in_meta_gradient(base) or (learned and alike)
 
 
+def _untrained(manifest: RunManifest) -> bool | None:
+    trained = was_trained(manifest)
+    return None if trained is None else not trained
+
+
+def _beside(key: str, rule: str, row: Verdict | None) -> TableCell:
+    """A learned method's effect beside a rule's, and in words which is ahead."""
+    name, trained_on, tested_on, method, order = key.split(":")
+    where = Key(name, trained_on, tested_on, method, order, f"beside_{rule}")
+    if row is None or row.verdict is None or row.effect is None:
+        return TableCell(where, "missing", "missing", "" if row is None else row.reason)
+    low, high = (np.nan if end is None else end for end in (row.low, row.high))
+    interval = Interval(row.effect, low, high, row.n_seeds, row.interval)
+    return TableCell(where, effect_text(row), "ok", WORDS[row.verdict], interval)
+
+
+def _bounds(metric: str) -> tuple[float, float]:
+    """What a mean can be."""
+    known = load_claims().metrics.get(metric)
+    return (0.0, 1.0) if known and known.scale == "points" else (-np.inf, np.inf)
+
+
 def _number(interval: Interval, metric: Metric) -> str:
     value = f"{interval.mean * metric.factor:.{metric.decimals}f}"
+    if interval.cut:
+        low, high = (f"{end * metric.factor:.{metric.decimals}f}" for end in interval[1:3])
+        return f"{value} [{low}, {high}]{metric.unit}"
     if np.isfinite(interval.half_width):
         value += f" ± {interval.half_width * metric.factor:.{metric.decimals}f}"
     return value + metric.unit

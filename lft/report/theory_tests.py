@@ -1,227 +1,350 @@
-"""Tests of the paper's theoretical statements on the rows of theory.csv.
+"""What the rows of theory.csv say about the paper's theory.
 
-Each looks at every experiment measured and reports the one that speaks most against the statement.
-Intervals are over seeds, that is over meta-trainings.
+:func:`theory_rows` gives one row for each statement and experiment, with an estimate for every
+seed, so that a verdict tests them as it tests any other. Statements that are proven are checks of
+the code, not claims.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
-from lft.report.statistics import Finding, Interval, mean_interval
+from lft.report.statistics import Finding, Interval, against, mean_interval
+from lft.report.theory_numbers import (
+    FITTED,
+    FROZEN,
+    POINT,
+    Sweep,
+    bound_over,
+    correlation,
+    counted,
+    decades,
+    finite,
+    groups,
+    growth,
+    rates,
+    tasks,
+    total,
+)
 
 EXACT = 1e-9
 """Largest relative difference between Statement 1's recursion and autograd, in float64."""
+SLOWER = 0.1
+"""Smallest exponent of interest: over sizes that differ by a factor of 16, |D|^0.1 is 1.3."""
+CORRELATED = 0.1
+"""Smallest rank correlation of interest."""
+FACTOR_OF_TWO = float(np.log10(2))
+"""Smallest change of a norm of interest, in decades."""
 
-
-def statement1(theory: pd.DataFrame) -> Finding | None:
-    """The largest relative difference between the recursion and autograd is below EXACT."""
-    errors = theory.loc[theory["quantity"] == "statement1_error", "value"]
-    if errors.empty:
-        return None
-    worst = float(errors.max())
-    interval = Interval(worst, np.nan, np.nan, len(errors), f"largest of {len(errors)} cases")
-    holds = worst <= EXACT
-    return Finding(f"largest relative difference {worst:.1e}", interval, holds, holds, exact=True)
-
-
-def bound(theory: pd.DataFrame) -> Finding | None:
-    """The mean gap is below the mean bound at every point measured."""
-    points = gap_points(theory)
-    if points.empty:
-        return None
-    share, ratio = share_below_bound(points), bound_over_gap(points)
-    if ratio.empty:
-        return None
-    kind = f"smallest bound / gap of {len(ratio)} points"
-    interval = Interval(float(ratio.min()), np.nan, np.nan, len(ratio), kind)
-    ours = f"holds at {share:.0%} of points; bound / gap {ratio.min():.2g} to {ratio.max():.2g}"
-    return Finding(ours, interval, share == 1, share == 1, exact=True)
-
-
-def decay_support(theory: pd.DataFrame) -> Finding | None:
-    """With |D_val| fixed, the gap falls with |D_tr| as the bound does; see :func:`_decay`."""
-    return _decay(theory, "support", "query")
-
-
-def decay_query(theory: pd.DataFrame) -> Finding | None:
-    """With |D_tr| fixed, the gap falls with |D_val| as the bound does; see :func:`_decay`."""
-    return _decay(theory, "query", "support")
-
-
-def sigma(theory: pd.DataFrame) -> Finding | None:
-    """Gap and σ rise together over tasks.
-
-    Both are compared with their mean (of logarithms) at the same sizes, K and stage, which change
-    both; what is left is Spearman-correlated within each experiment and seed.
-    """
-    keys = ["experiment", "seed", "stage", "steps", "support", "query"]
-    rows = theory[theory["quantity"].isin(["gap", "sigma"])]
-    if rows.empty:
-        return None
-    table = rows.pivot_table(
-        index=[*keys, "task"], columns="quantity", values="value", observed=True
-    )
-    table = table[(table > 0).all(axis=1)]  # a collapsed φ has no gap, and no logarithm of it
-    logs = pd.DataFrame(np.log(table.to_numpy()), index=table.index, columns=table.columns)
-    rest = logs - logs.groupby(keys, observed=True).transform("mean")
-    correlations = {
-        where: float(stats.spearmanr(group["sigma"], group["gap"]).statistic)
-        for where, group in rest.groupby(["experiment", "seed"], observed=True)
-    }
-    return _over_seeds(correlations, "rank correlation")
-
-
-def vanishing(theory: pd.DataFrame) -> Finding | None:
-    """From the smallest to the largest K, LFT's meta-gradient norm falls less than MAML's.
-
-    The quantity is the difference of log₁₀ of the two norms' ratios.
-    """
-    norms = theory[theory["quantity"] == "meta_gradient_norm"]
-    keys = ["experiment", "seed", "method"]
-    table = norms.pivot_table(index=keys, columns="steps", values="value", observed=True)
-    if table.empty:
-        return None
-    first, last = table.columns.min(), table.columns.max()
-    change = (table[last] / table[first]).unstack("method")
-    if not {"lft", "maml"} <= set(change.columns):
-        return None
-    lead = pd.Series(np.log10(change["lft"] / change["maml"]))
-    what = f"log10 of LFT's over MAML's change of the norm from K = {first} to {last}"
-    return _over_seeds(lead.to_dict(), what)
-
-
-TESTS: dict[str, Callable[[pd.DataFrame], Finding | None]] = {
-    "statement1": statement1,
-    "bound": bound,
-    "decay_support": decay_support,
-    "decay_query": decay_query,
-    "sigma": sigma,
-    "vanishing": vanishing,
+READING = "under our reading of the lost formula"
+NAMES = {
+    FITTED: {"both": "|D_tr| = |D_val|", "support": "|D_tr|", "query": "|D_val|"},
+    FROZEN: {"both": "|D_new| = |D_val|", "support": "|D_new|", "query": "|D_val|"},
 }
 
 
-def gap_points(theory: pd.DataFrame, *keys: str) -> pd.DataFrame:
-    """Means over tasks and seeds of gap, its parts, bound, σ and G at every measured point.
+class TheoryRow(NamedTuple):
+    """One statement in one experiment.
 
-    The fitting part is the root of its mean square, NaN where the estimate of that is negative.
+    Attributes:
+        claim: what ``test`` of claims.yaml names.
+        kind: ``check`` for what is proven, and so tests the code; else ``claim``.
+        what: the estimate in words.
+        by_seed: the estimate of every seed.
+        expected: where the estimate stands at the edge of the statement.
+        better: the side of ``expected`` on which the statement holds.
+        margin: smallest effect of interest, in units of the estimate.
+        equal: whether ``expected`` itself is on the statement's side ("not slower than"), so that
+            it is judged by non-inferiority within the margin.
+        n: values that entered: tasks of all seeds, and points where each is looked at by itself.
+        violations: where an inequality does not hold, counted before anything is averaged.
+        left_out: how many values did not enter, by reason.
+        note: what else should be known.
+    """
+
+    claim: str
+    experiment: str
+    kind: Literal["claim", "check"]
+    what: str
+    by_seed: Mapping[int, float]
+    expected: float
+    better: Literal["higher", "lower"]
+    margin: float = 0.0
+    equal: bool = False
+    n: int = 0
+    violations: int = 0
+    left_out: Mapping[str, int] = {}
+    note: str = ""
+
+    @property
+    def effects(self) -> dict[int, float]:
+        """By seed, how far the estimate is on the statement's side."""
+        sign = 1.0 if self.better == "higher" else -1.0
+        return {seed: sign * (value - self.expected) for seed, value in self.by_seed.items()}
+
+
+Statement = Callable[[str, pd.DataFrame, str], TheoryRow | None]
+"""From an experiment, its rows and the stage of φ; None where nothing was measured."""
+
+
+def theory_rows(theory: pd.DataFrame, stage: str = "best") -> list[TheoryRow]:
+    """Every statement in every experiment that it was measured in.
 
     Args:
-        keys: further columns to tell points apart by, such as ``seed``.
+        theory: rows of THEORY_COLUMNS.
+        stage: of φ, for what is said of gaps; inequalities are looked at in all stages, vanishing
+            and exploding at the initial φ.
     """
-    quantities = ["gap", "variance_part", "fitting_square", "bound", "sigma", "jacobian"]
-    rows = theory[theory["quantity"].isin(quantities)]
-    if rows.empty:
-        return pd.DataFrame()
-    index = ["experiment", "stage", "steps", "support", "query", *keys]
-    table = rows.pivot_table(index=index, columns="quantity", values="value", observed=True)
-    table = table.reindex(columns=quantities)  # one that was never finite has no rows
-    square = table.pop("fitting_square")
-    table["fitting_part"] = square.where(square >= 0) ** 0.5
-    return table.reset_index().astype({"support": int, "query": int})
+    return [row for claim in STATEMENTS for row in readings(claim, theory, stage)]
 
 
-def share_below_bound(points: pd.DataFrame) -> float:
-    """Share of points whose mean gap is at most the mean bound."""
-    return float((points["gap"] <= points["bound"]).mean())
+def readings(claim: str, theory: pd.DataFrame, stage: str = "best") -> list[TheoryRow]:
+    """One statement in every experiment that it was measured in; see :func:`theory_rows`."""
+    found = (
+        STATEMENTS[claim](str(name), of_experiment, stage)
+        for name, of_experiment in theory.groupby("experiment", observed=True, sort=False)
+    )
+    return [row for row in found if row is not None]
 
 
-def bound_over_gap(points: pd.DataFrame) -> pd.Series:
-    """By what factor the bound is above the gap; points without a gap are left out."""
-    there = points[points["gap"] > 0]
-    return there["bound"] / there["gap"]
+# ---------------------------------------------------------------- checks
 
 
-def gradient_missing(theory: pd.DataFrame) -> dict[tuple[str, str], Interval]:
-    """Share of the expected gradient that is missing on D_tr, by experiment and stage; 0 under A1.
-
-    With the means m_i of ⟨∇f(θ⁽ᵏ⁾; D_new), ∇f(θ⁽ᵏ⁾; D_val)⟩ and t_i of the same with D_tr over all
-    points of task i, it is the mean of (m_i − t_i) / m over the tasks of all seeds, m being the
-    mean of m_i. The interval is over tasks: A1 is about data, whatever φ is.
-    """
-    rows = theory[theory["quantity"].isin(["gradient_square", "gradient_kept"])]
-    if rows.empty:
-        return {}
-    keys = ["experiment", "stage", "seed", "task"]
-    means = rows.pivot_table(index=keys, columns="quantity", values="value", observed=True)
-    found: dict[tuple[str, str], Interval] = {}
-    for (experiment, stage), of_tasks in means.groupby(["experiment", "stage"], observed=True):
-        square = of_tasks["gradient_square"].mean()
-        missing = (of_tasks["gradient_square"] - of_tasks["gradient_kept"]) / square
-        found[str(experiment), str(stage)] = mean_interval(missing if square > 0 else [], "tasks")
-    return found
-
-
-def sweep(points: pd.DataFrame, varied: str, fixed: str) -> pd.DataFrame:
-    """Points where ``varied`` changes, ``fixed`` has its usual value and K its largest one."""
-    of_experiment = points.groupby(["experiment", "stage"], observed=True)
-    longest = of_experiment["steps"].transform("max")
-    usual = of_experiment[fixed].transform(lambda sizes: sizes.mode().iloc[0])
-    chosen: pd.DataFrame = points[(points[fixed] == usual) & (points["steps"] == longest)]
-    return chosen.sort_values(varied)
-
-
-def decay_slopes(theory: pd.DataFrame, quantity: str, varied: str, fixed: str) -> dict[Any, float]:
-    """Slopes of log ``quantity`` against log(1/√|D_tr| + 1/√|D_val|), where the bound's is 1.
-
-    One size varies; the other one's share does not shrink, so that the logarithm of the gap
-    against log |D| alone would not have the slope −1/2 even if the theorem were tight. Largest K.
-
-    Args:
-        quantity: ``gap`` or ``variance_part``.
-        varied: ``support`` or ``query``; ``fixed`` the other one.
-
-    Returns:
-        By experiment, stage and seed.
-    """
-    points = gap_points(theory, "seed")
-    if points.empty:
-        return {}
-    chosen = sweep(points[points[quantity] > 0], varied, fixed)
-    rate = np.log(chosen["support"] ** -0.5 + chosen["query"] ** -0.5)
-    chosen = chosen.assign(rate=rate, log=np.log(chosen[quantity]))
-    return {
-        where: float(stats.linregress(group["rate"], group["log"]).slope)
-        for where, group in chosen.groupby(["experiment", "stage", "seed"], observed=True)
-        if group[varied].nunique() > 1
-    }
-
-
-def _decay(theory: pd.DataFrame, varied: str, fixed: str) -> Finding | None:
-    """The slope of :func:`decay_slopes` is 1 for the gap at trained φ."""
-    slopes = decay_slopes(theory, "gap", varied, fixed)
-    trained = {(where, seed): slope for (where, at, seed), slope in slopes.items() if at == "best"}
-    return _over_seeds(trained, "slope", expected=1.0)
-
-
-def _over_seeds(
-    values: Mapping[Any, float], what: str, expected: float | None = None
-) -> Finding | None:
-    """Whether a quantity is positive, and equal to ``expected`` if given, in every experiment.
-
-    Args:
-        values: by experiment and seed.
-    """
-    known = pd.Series(values, dtype=float).dropna()
-    if known.empty:
+def _statement1(name: str, theory: pd.DataFrame, stage: str) -> TheoryRow | None:
+    """Statement 1: the recursion of eqs. 8 and 9 is the meta-gradient."""
+    errors = theory[theory["quantity"] == "statement1_error"]
+    if errors.empty:
         return None
-    by_experiment = known.groupby(level=0)
-    intervals = {str(name): mean_interval(group) for name, group in by_experiment}
-    weakest = min(intervals.values(), key=lambda interval: interval.mean)
-    if expected is not None:
-        weakest = max(intervals.values(), key=lambda interval: abs(interval.mean - expected))
+    what = "largest relative difference between recursion and autograd"
+    return _inequality("statement1", name, what, errors, "value", EXACT)
+
+
+def _zeroth_derivatives(name: str, theory: pd.DataFrame, stage: str) -> TheoryRow | None:
+    """Sec. 3: with zeroth-order input the meta-gradient needs first derivatives of f only."""
+    orders = theory[theory["quantity"] == "derivative_order"]
+    zeroth = orders[orders["method"].str.startswith("lft zeroth")]
+    if zeroth.empty:
+        return None
+    what = "highest derivative of f that the meta-gradient takes"
+    row = _inequality("zeroth_derivatives", name, what, zeroth, "value", 1.0)
+    first = orders.loc[orders["method"] == "lft first exact", "value"]
+    return row._replace(note=f"with first-order input {first.max():.0f}" if len(first) else "")
+
+
+def _below_bound(claim: str, quantity: str) -> Statement:
+    def below(name: str, theory: pd.DataFrame, stage: str) -> TheoryRow | None:
+        """Theorem 1, task by task; the proof covers D_new, and D_tr only as far as A1 holds."""
+        table = tasks(theory, quantity, "bound")
+        if table.empty:
+            return None
+        with np.errstate(divide="ignore", invalid="ignore"):
+            table["ratio"] = np.where(table[quantity] > 0, table[quantity] / table["bound"], 0.0)
+        known = table[finite(table, quantity, "bound")]
+        row = _inequality(claim, name, "largest gap / bound of a task", known, "ratio", 1.0)
+        factor = bound_over(known, quantity)
+        note = f"bound / gap {factor.min():.2g} to {factor.max():.2g}; " if len(factor) else ""
+        nothing = int((known["bound"] == 0).sum())
+        note += f"the bound is 0 at {nothing} of {len(known)}; " if nothing else ""
+        unknown = counted({"not finite": len(table) - len(known)})
+        return row._replace(left_out=unknown, note=note + READING)
+
+    return below
+
+
+def _inequality(
+    claim: str, name: str, what: str, rows: pd.DataFrame, column: str, most: float
+) -> TheoryRow:
+    """That every value of a column is at most ``most``."""
+    largest = rows.groupby("seed")[column].max()
+    return TheoryRow(
+        claim, name, "check", what, _by_seed(largest), most, "lower", equal=True,
+        n=len(rows), violations=int((~(rows[column] <= most)).sum()),
+    )  # fmt: skip
+
+
+def _decay(sweep: Sweep, series: str) -> Statement:
+    kind: Literal["claim", "check"] = "claim" if series == FITTED else "check"
+    quantity, suffix = ("gap", "") if series == FITTED else ("variance_part", "_independent")
+
+    def decay(name: str, theory: pd.DataFrame, stage: str) -> TheoryRow | None:
+        """The gap falls with |D| no more slowly than the bound: a bound from above does not say
+        that it falls as the bound does. With D_new it is proven for the root mean square."""
+        of_stage = theory[theory["stage"] == stage]
+        all_rates = rates(of_stage, quantity, series, sweep)
+        known = {seed: r for (_, _, seed), r in all_rates.items() if np.isfinite(r.excess)}
+        if not known:
+            return None
+        slope = mean_interval([rate.slope for rate in known.values()])
+        one = next(iter(known.values()))
+        excess = {seed: rate.excess for seed, rate in known.items()}
+        return TheoryRow(
+            f"decay_{sweep}{suffix}", name, kind,
+            f"exponent of {NAMES[series][sweep]} in the gap less that in the bound",
+            excess, 0.0, "lower", SLOWER, equal=True,
+            n=sum(rate.tasks for rate in known.values()),
+            violations=int(kind == "check" and _low(excess) > SLOWER),
+            left_out=total(rate.left_out for rate in all_rates.values()),
+            note=f"exponent {_plus_minus(slope)}, in the bound {one.of_bound:.2f}, over sizes that "
+            f"differ by a factor of {np.exp(one.span):.0f}; {READING}",
+        )  # fmt: skip
+
+    return decay
+
+
+# ---------------------------------------------------------------- claims
+
+
+def _grows_with(constant: str, symbol: str) -> Statement:
+    def grows(name: str, theory: pd.DataFrame, stage: str) -> TheoryRow | None:
+        """Remark 2: tasks with a larger constant have a larger gap, at the same sizes and K."""
+        table = _fitted(tasks(theory, "gap", constant), stage)
+        found = correlation(table, constant, "gap", POINT)
+        if not found.by_seed:
+            return None
+        what = f"rank correlation of gap and {symbol} over tasks, mean over points"
+        return TheoryRow(
+            constant, name, "claim", what, found.by_seed, 0.0, "higher", CORRELATED,
+            n=found.n, left_out=found.left_out,
+        )  # fmt: skip
+
+    return grows
+
+
+def _steps(name: str, theory: pd.DataFrame, stage: str) -> TheoryRow | None:
+    """Remark 2, if its lost symbol is K: more steps give a task a larger gap."""
+    table = _fitted(tasks(theory, "gap"), stage)
+    if table.empty:
+        return None
+    table = max(
+        (group for _, group in groups(table, "support", "query")),
+        key=lambda group: group["steps"].nunique(),
+    )
+    found = growth(table, "steps", "gap")
+    if not found.by_seed:
+        return None
+    middle = table[finite(table, "gap")].groupby("steps")["gap"].median()
+    ends = (f"{middle.loc[k]:.2g} at K = {k}" for k in (middle.index.min(), middle.index.max()))
+    return TheoryRow(
+        "steps", name, "claim", "exponent of K in the gap", found.by_seed, 0.0, "higher", SLOWER,
+        n=found.n, left_out=found.left_out, note=f"median gap {', '.join(ends)}",
+    )  # fmt: skip
+
+
+def _fitted(table: pd.DataFrame, stage: str) -> pd.DataFrame:
+    return table[(table["stage"] == stage) & (table["method"] == FITTED)]
+
+
+def _change(claim: Literal["vanishing", "exploding"]) -> Statement:
+    verb = "loses with K" if claim == "vanishing" else "gains beyond a factor of K"
+
+    def change(name: str, theory: pd.DataFrame, stage: str) -> TheoryRow | None:
+        """At the initial φ LFT's meta-gradient vanishes less with K than MAML's, and explodes no
+        more, of which the paper says nothing.
+
+        A sum of K like terms grows as K; only what goes beyond that counts as exploding.
+        """
+        table = decades(theory[theory["stage"] == "initial"])
+        known = table[finite(table, "decades")]
+        beyond = -known["decades"] if claim == "vanishing" else known["decades"] - known["of_k"]
+        means = known.assign(amount=beyond.clip(lower=0)).pivot_table(
+            index="seed", columns="method", values="amount"
+        )
+        if not {"lft", "maml"} <= set(means.columns):
+            return None
+        means = means.dropna()
+        return TheoryRow(
+            claim, name, "claim", f"decades that a task's meta-gradient {verb}: MAML's less LFT's",
+            _by_seed(means["maml"] - means["lft"]), 0.0, "higher", FACTOR_OF_TWO,
+            equal=claim == "exploding", n=len(known),
+            left_out=counted({"0 or not finite": len(table) - len(known)}),
+            note=f"LFT's {means['lft'].mean():.2f}, MAML's {means['maml'].mean():.2f}",
+        )  # fmt: skip
+
+    return change
+
+
+STATEMENTS: dict[str, Statement] = {
+    "statement1": _statement1,
+    "zeroth_derivatives": _zeroth_derivatives,
+    "bound": _below_bound("bound", "gap"),
+    "bound_independent": _below_bound("bound_independent", "variance_part"),
+    "decay_both_independent": _decay("both", FROZEN),
+    "decay_support_independent": _decay("support", FROZEN),
+    "decay_query_independent": _decay("query", FROZEN),
+    "decay_both": _decay("both", FITTED),
+    "decay_support": _decay("support", FITTED),
+    "decay_query": _decay("query", FITTED),
+    "sigma": _grows_with("sigma", "σ"),
+    "jacobian": _grows_with("jacobian", "G"),
+    "steps": _steps,
+    "vanishing": _change("vanishing"),
+    "exploding": _change("exploding"),
+}
+"""Every statement, by the name that ``test`` of claims.yaml gives it."""
+
+
+# ---------------------------------------------------------------- findings
+
+
+def finding(rows: list[TheoryRow]) -> Finding | None:
+    """What a statement's rows say together: the experiment that speaks most against it decides, and
+    a check holds where nothing violates it."""
+    if not rows:
+        return None
+    if rows[0].kind == "check":
+        n, violations = sum(row.n for row in rows), sum(row.violations for row in rows)
+        ours = f"{violations} violations in {n} values"
+        return Finding(ours, holds=violations == 0, note=_remarks(rows))
+    effects = {row.experiment: np.array(list(row.effects.values())) for row in rows}
+    edge = rows[0].margin if rows[0].equal else 0.0
+    weakest = effects[against({name: found + edge for name, found in effects.items()})]
     numbers = ", ".join(
-        f"{name} {i.mean:.2f}" + ("" if np.isnan(i.low) else f" ± {i.half_width:.2f}")
-        for name, i in intervals.items()
+        f"{row.experiment} {_plus_minus(mean_interval(list(row.by_seed.values())))}" for row in rows
     )
-    holds = all(interval.mean > 0 for interval in intervals.values())
-    proven = all(
-        interval.low > 0 and (expected is None or interval.low <= expected <= interval.high)
-        for interval in intervals.values()
+    return Finding(
+        f"{rows[0].what}: {numbers}",
+        tuple(weakest),
+        smallest=rows[0].margin,
+        equal=rows[0].equal,
+        unit=rows[0].what,
+        readings=len(rows),
+        note=_remarks(rows),
     )
-    return Finding(f"{what}: {numbers}", weakest, holds, proven)
+
+
+def _remarks(rows: list[TheoryRow]) -> str:
+    """Notes of each experiment, and what was left out."""
+    remarks = []
+    for row in rows:
+        left = (f"{count} left out ({reason})" for reason, count in row.left_out.items())
+        said = "; ".join(filter(None, (row.note, *left)))
+        remarks += [f"{row.experiment}: {said}"] if said else []
+    return " / ".join(remarks)
+
+
+def _test(claim: str) -> Callable[[pd.DataFrame], Finding | None]:
+    return lambda theory: finding(readings(claim, theory))
+
+
+TESTS: dict[str, Callable[[pd.DataFrame], Finding | None]] = {
+    claim: _test(claim) for claim in STATEMENTS
+}
+"""What a claim of claims.yaml names as its ``test``."""
+
+
+def _by_seed(values: pd.Series[float]) -> dict[int, float]:
+    return {int(str(seed)): float(value) for seed, value in values.items()}
+
+
+def _low(by_seed: Mapping[int, float]) -> float:
+    """The lower end of the interval over seeds."""
+    return mean_interval(list(by_seed.values())).low
+
+
+def _plus_minus(interval: Interval) -> str:
+    half = "" if np.isnan(interval.low) else f" ± {interval.half_width:.2f}"
+    return f"{interval.mean:.2f}{half}"

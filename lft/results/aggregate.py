@@ -8,86 +8,123 @@ from typing import Any
 
 import pandas as pd
 
-from lft.config import Cell, Profile, Run
+from lft.config import Profile, Run
 from lft.errors import UsageError
-from lft.results.records import (
-    CELL_COLUMNS,
-    SUMMARY_COLUMNS,
-    THEORY_COLUMNS,
-    Measurement,
-    join_csv,
-    measurements_of,
-    read_json,
-    read_rows,
-    write_rows,
-)
+from lft.metrics import metric_of
+from lft.results.folder import Results
+from lft.results.manifest import RunManifest
+from lft.results.schema import CELL_COLUMNS, SUMMARY_COLUMNS, THEORY_COLUMNS, Measurement
+from lft.storage.atomic import atomic_path
+from lft.storage.csv import join_csv, read_bytes, read_rows, write_rows
 
 KEYS = ["experiment", "trained_on", "tested_on", "method", "order", "seed", "metric", "step"]
 
 
-def aggregate(profile: Profile, results: Path) -> None:
+def aggregate(profile: Profile, folder: Path) -> None:
     """Write measurements.csv, summary.csv, cells.csv and theory.csv from what there is.
 
+    One file of measurements is in memory at a time.
+
     Raises:
-        UsageError: nothing has been measured yet, or a file is damaged.
+        UsageError: nothing has been measured yet, a file is damaged, or a run was made under other
+            settings than those of the profile.
     """
-    cells = list(profile.cells())
-    files = dict.fromkeys(measurements(profile, cell.run, results) for cell in cells)
-    parts = [path for path in files if path.is_file()]
+    results, summaries = Results(profile, folder), []
+    parts = evaluated(results)
     if not parts:
         raise UsageError(
-            f"nothing has been measured in {results} yet; run snakemake reproduce first"
+            f"nothing has been measured in {folder} yet; run snakemake reproduce first"
         )
-    join_csv(results / "measurements.csv", Measurement._fields, parts)
-    summary = summarise(read_rows(results / "measurements.csv", Measurement._fields))
-    write_rows(results / "summary.csv", SUMMARY_COLUMNS, summary.itertuples(index=False))
-    write_rows(results / "cells.csv", CELL_COLUMNS, _cells(cells, results, summary))
-    theory = [
-        path
-        for name in profile.theory_experiments
-        if (path := results / "theory" / f"{name}.csv").is_file()
-    ]
-    join_csv(results / "theory.csv", THEORY_COLUMNS, theory)
+    joined = folder / "measurements.csv"
+    with atomic_path(joined) as temporary, temporary.open("wb") as file:
+        file.write(",".join(Measurement._fields).encode() + b"\n")
+        for path, runs in parts.items():
+            frame, text = _rows_of(path, runs)
+            summaries.append(summarise(frame))
+            file.write(text)
+    summary = _in_order(pd.concat(summaries, ignore_index=True))
+    write_rows(folder / "summary.csv", SUMMARY_COLUMNS, summary.itertuples(index=False))
+    write_rows(folder / "cells.csv", CELL_COLUMNS, _cells(results, summary))
+    for path in results.theory_files():
+        read_rows(path, THEORY_COLUMNS)
+    join_csv(folder / "theory.csv", THEORY_COLUMNS, results.theory_files())
 
 
-def measurements(profile: Profile, run: Run, results: Path) -> Path:
-    """Where a run's measurements lie: where the profile's job writes them, or by themselves."""
-    folders = (profile.evaluation(run).evaluation_folder, run.evaluation_folder)
-    return measurements_of(*(results / folder for folder in folders))
+def evaluated(results: Results) -> dict[Path, list[Run]]:
+    """The files that have measurements, each with the runs that it is to be read for."""
+    parts: dict[Path, list[Run]] = {}
+    for name in results.profile.experiments:
+        for run in results.profile.runs(name):
+            results.manifest(run)  # made under these settings, or refused
+            path = results.measurement_file(run)
+            if path is not None:
+                parts.setdefault(path, []).append(run)
+    return parts
+
+
+def _rows_of(path: Path, runs: list[Run]) -> tuple[pd.DataFrame, bytes]:
+    """The measurements of some runs, as a table and as the lines of a CSV file."""
+    frame, text = read_rows(path, Measurement._fields), read_bytes(path)
+    if not text.endswith(b"\n"):
+        raise UsageError(
+            f"{path}: its last line is cut; delete the file and run the workflow again"
+        )
+    wanted = {(run.method, run.seed) for run in runs}
+    kept = [key in wanted for key in zip(frame["method"], frame["seed"], strict=True)]
+    if all(kept):
+        return frame, text.partition(b"\n")[2]
+    frame = frame[kept]
+    lines = frame.to_csv(
+        index=False, header=False, float_format="%.7g", na_rep="nan", lineterminator="\n"
+    )
+    return frame, lines.encode()
+
+
+def _in_order(summary: pd.DataFrame) -> pd.DataFrame:
+    """Rows sorted by their keys; names keep the order in which they first appear."""
+    ranks = {
+        key: summary[key] if summary[key].dtype == "int64" else pd.factorize(summary[key])[0]
+        for key in KEYS
+    }
+    return summary.iloc[pd.DataFrame(ranks).sort_values(KEYS, kind="stable").index]
 
 
 def summarise(measurements: pd.DataFrame) -> pd.DataFrame:
     """Mean and standard deviation over test tasks, for every seed, metric and step.
 
-    A task whose value is NaN makes the mean NaN, so a diverged task is seen. The exception is
-    ``first_full``, where NaN means that ASR 100 % was never reached: its mean is over the tasks
-    that reached it, and ``tasks`` counts those.
+    A task whose value is NaN makes the mean NaN, so a diverged task is seen. The exception
+    are metrics whose NaN means that something was never reached (:attr:`lft.metrics.Metric.nan`):
+    their mean is over the tasks that reached it, and ``tasks`` counts those.
     """
     groups = measurements.groupby(KEYS, observed=True, sort=True)["value"]
     frame = groups.agg(mean="mean", std="std", tasks="count", size="size").reset_index()
-    diverged = (frame["tasks"] < frame["size"]) & (frame["metric"] != "first_full")
+    counts = frame["metric"].astype(str).map(_nan_is_divergence).astype(bool)
+    diverged = (frame["tasks"] < frame["size"]) & counts
     frame.loc[diverged, ["mean", "std"]] = float("nan")
     return frame[list(SUMMARY_COLUMNS)]
 
 
-def _cells(cells: list[Cell], results: Path, summary: pd.DataFrame) -> Iterator[tuple[Any, ...]]:
+def _nan_is_divergence(metric: str) -> bool:
+    return metric_of(metric).nan == "diverged"
+
+
+def _cells(results: Results, summary: pd.DataFrame) -> Iterator[tuple[Any, ...]]:
     keys = ["experiment", "trained_on", "tested_on", "method", "order", "seed"]
     measured = set(summary[keys].drop_duplicates().itertuples(index=False, name=None))
-    for run, tested_on, refusal in cells:
+    for run, tested_on, refusal in results.profile.cells():
         key = (run.experiment, run.trained_on, tested_on, run.method, run.order, run.seed)
         if refusal:
             status, reason = "not applicable", refusal
         elif key in measured:
             status, reason = "ok", ""
         else:
-            status, reason = _unmeasured(results / run.folder / "run.json")
+            status, reason = _unmeasured(results.manifest(run))
         yield (*key, status, reason)
 
 
-def _unmeasured(manifest: Path) -> tuple[str, str]:
-    if not manifest.is_file():
+def _unmeasured(manifest: RunManifest | None) -> tuple[str, str]:
+    if manifest is None:
         return "missing", "not meta-trained yet"
-    content = read_json(manifest)
-    if content.get("status") == "diverged":
-        return "diverged", str(content.get("reason", ""))
+    if manifest.status == "diverged":
+        return "diverged", manifest.reason
     return "missing", "not evaluated yet"

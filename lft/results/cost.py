@@ -4,54 +4,23 @@ from __future__ import annotations
 
 import csv
 import math
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
 from rich.markup import escape
 from rich.table import Table
 
-from lft.config import (
-    AttackFamily,
-    ClassificationFamily,
-    FamilySettings,
-    Profile,
-    Run,
-    SineFamily,
-)
+from lft.config import FamilySettings, Profile, Run
 from lft.errors import UsageError
+from lft.results import jobs as planned
+from lft.results.folder import Results
+from lft.results.jobs import ON_DEVICE, Job
 
 UPDATE = 3
 """A meta-training step costs about as much as three steps that are not differentiated."""
-ON_DEVICE = ("victim", "train", "evaluate", "theory")
-"""Rules that compute on the profile's device."""
-REPORT = ("aggregate", "tables", "figures", "page")
-
-
-class Job(NamedTuple):
-    """One job of the workflow.
-
-    Attributes:
-        name: experiment, mixture and so on; with ``rule`` it is the path of the benchmark file.
-        work: what its time is taken to be proportional to, see docs/cluster.md.
-    """
-
-    rule: str
-    name: tuple[str, ...]
-    work: float
-
-    @property
-    def benchmark(self) -> Path:
-        """The file that Snakemake writes, below a result folder."""
-        path = Path("benchmarks", self.rule, *self.name)
-        return path.with_name(f"{path.name}.tsv")
-
-    @property
-    def group(self) -> tuple[str, ...]:
-        """Jobs that differ in their seed alone, which have the same price per work."""
-        return (self.rule, *(self.name[:3] if self.rule == "train" else self.name))
 
 
 class Spent(NamedTuple):
@@ -68,9 +37,10 @@ def measured(profile: Profile, results: Path) -> dict[Job, Spent]:
     """What the jobs of a profile took that have run, from Snakemake's benchmark files.
 
     Raises:
-        UsageError: none has run, or a file is damaged.
+        UsageError: none has run, a file is damaged, or a run was made under other settings.
     """
-    paths = {job: results / job.benchmark for job in jobs(profile)}
+    list(Results(profile, results).manifests())
+    paths = {job: results / job.benchmark for job in _as_run(jobs(profile), results)}
     found = {job: _read(path, job, profile) for job, path in paths.items() if path.is_file()}
     if not found:
         raise UsageError(
@@ -87,11 +57,11 @@ def expected(profile: Profile, base: dict[Job, Spent]) -> tuple[dict[Job, Spent]
     """
     prices: dict[tuple[str, ...], list[tuple[Job, Spent]]] = defaultdict(list)
     for job, spent in base.items():
-        for group in {job.group, _kin(job)}:
+        for group in {_group(job), _kin(job)}:
             prices[group].append((job, spent))
     found, unknown = {}, []
     for job in jobs(profile):
-        like = prices.get(job.group) or prices.get(_kin(job))
+        like = prices.get(_group(job)) or prices.get(_kin(job))
         if not like:
             unknown.append(job)
             continue
@@ -115,7 +85,7 @@ def as_table(title: str, spent: dict[Job, Spent], unknown: list[Job]) -> Table:
     table.add_section()
     table.add_row("all", *_cells(_sum(spent.values())))
     if unknown:
-        names = sorted({" ".join(job.group) for job in unknown})
+        names = sorted({" ".join(_group(job)) for job in unknown})
         table.caption = escape(
             f"Without {len(unknown)} jobs that nothing measured is like: {names}"
         )
@@ -124,38 +94,42 @@ def as_table(title: str, spent: dict[Job, Spent], unknown: list[Job]) -> Table:
 
 def jobs(profile: Profile) -> Iterator[Job]:
     """Every job of a profile that Snakemake would submit, with its work."""
-    attacked = {
-        family.source
-        for experiment in profile.experiments.values()
-        for family in experiment.families.values()
-        if isinstance(family, AttackFamily)
-    }
-    for source in profile.sources:
-        yield Job("data", (source,), 1)
-        if source in attacked:
-            yield Job("victim", (source,), profile.victim.epochs)
-    rows = 0.0
-    for name in profile.experiments:
-        trainings: dict[tuple[str, ...], float] = {}
-        evaluations: dict[tuple[str, ...], float] = {}
-        for run in profile.runs(name):
-            cell = run.evaluation_folder.parts[1:]
-            job = (*cell, f"seed{run.seed}") if profile.seeds_per_job == "one" else cell
-            trainings[job] = trainings.get(job, 0) + training_work(profile, run)
-            if run.seed == profile.seeds[0]:
-                measuring = profile.evaluation(run).evaluation_folder.parts[1:]
-                work = _evaluation_work(profile, run)
-                evaluations[measuring] = evaluations.get(measuring, 0) + work
-            testing = profile.experiment(name).testing
-            rows += testing.tasks * testing.steps * len(profile.tested_families(run))
-        for job, work in trainings.items():
-            yield Job("train", job, work)
-        for cell, work in evaluations.items():
-            yield Job("evaluate", cell, work)
-    for name in profile.theory_experiments:
-        yield Job("theory", (name,), _theory_work(profile, name))
-    for rule in REPORT:
-        yield Job(rule, (), rows if rule == "aggregate" else 1)
+    for job in planned.jobs(profile):
+        yield job._replace(work=_work(profile, job))
+
+
+def _as_run(planned_now: Iterable[Job], results: Path) -> Iterator[Job]:
+    """The jobs as they were run: those of all seeds are one where it has a file and they have not,
+    as before version 0.2."""
+    groups: dict[tuple[str, ...], list[Job]] = defaultdict(list)
+    for job in planned_now:
+        groups[_group(job)].append(job)
+    for (rule, *name), parts in groups.items():
+        together = Job(rule, tuple(name), work=sum(job.work for job in parts))
+        apart = any((results / job.benchmark).is_file() for job in parts)
+        yield from parts if apart or not (results / together.benchmark).is_file() else [together]
+
+
+def _work(profile: Profile, job: Job) -> float:
+    if job.rule == "train":
+        return sum(training_work(profile, run) for run in job.runs)
+    if job.rule == "evaluate":
+        return sum(_evaluation_work(profile, run) for run in job.runs)
+    if job.rule == "theory":
+        return _theory_work(profile, job.name[0])
+    if job.rule == "victim":
+        return profile.victims.epochs
+    return _rows(profile) if job.rule == "aggregate" else 1.0
+
+
+def _rows(profile: Profile) -> float:
+    """In proportion to the rows of all measurements."""
+    found = 0.0
+    for name, experiment in profile.experiments.items():
+        testing = experiment.testing
+        tested = sum(len(profile.tested_families(run)) for run in profile.runs(name))
+        found += testing.tasks * testing.steps * tested
+    return found
 
 
 def training_work(profile: Profile, run: Run) -> float:
@@ -165,9 +139,9 @@ def training_work(profile: Profile, run: Run) -> float:
     validation = training.validation.tasks * training.steps * len(names)
     size = sum(_coordinates(profile, experiment.families[name]) for name in names) / len(names)
     if method.learns == "step_size":
-        grid = getattr(experiment.step_sizes, method.tuner)
+        grid = experiment.step_sizes[method.tuner]
         return size * len(grid) * validation * _directions(profile, run)
-    plan = training if method.learns_finetuner else experiment.maml
+    plan = training if method.learns_finetuner else experiment.descent
     steps = plan.epochs * training.tasks * plan.steps
     return (
         size
@@ -178,10 +152,13 @@ def training_work(profile: Profile, run: Run) -> float:
 
 def _evaluation_work(profile: Profile, run: Run) -> float:
     experiment = profile.experiment(run.experiment).for_method(run.method)
+    tested = [m.split("+") for m in experiment.test_on if profile.why_not(run, m) is None]
     size = sum(
-        _coordinates(profile, experiment.families[name]) for name in profile.tested_families(run)
+        _coordinates(profile, experiment.families[name]) / len(names)
+        for names in tested
+        for name in names
     )
-    steps = len(profile.seeds) * experiment.testing.tasks * experiment.testing.steps
+    steps = experiment.testing.tasks * experiment.testing.steps
     return size * steps * _directions(profile, run)
 
 
@@ -196,7 +173,7 @@ def _theory_work(profile: Profile, name: str) -> float:
         steps += gap.tasks * gap.draws * sum(gap.steps) * sum(gap.sizes)
     if name in vanishing.experiments:
         steps += vanishing.tasks * sum(vanishing.steps)
-    return size * len(profile.seeds) * steps
+    return size * steps
 
 
 def _directions(profile: Profile, run: Run) -> int:
@@ -207,21 +184,14 @@ def _directions(profile: Profile, run: Run) -> int:
 
 
 def _coordinates(profile: Profile, family: FamilySettings) -> int:
-    """Parameters of an optimizee, its output layer aside; 1 for families of plug-ins."""
-    if isinstance(family, SineFamily):
-        return _pairs((1, *family.hidden))
-    if isinstance(family, AttackFamily):
-        return math.prod(profile.sources[family.source].shape)
-    if isinstance(family, ClassificationFamily):
-        channels, *sides = profile.sources[family.source].shape
-        if family.net == "mlp":
-            return _pairs((channels * math.prod(sides), *family.widths))
-        return 9 * _pairs((channels, *family.widths))
-    return 1
+    """Parameters of an optimizee; 1 for each size that only the images tell."""
+    shapes = profile.shapes(family).values()
+    return sum(math.prod(n for n in shape if isinstance(n, int)) for shape in shapes)
 
 
-def _pairs(widths: tuple[int, ...]) -> int:
-    return sum(a * b for a, b in pairwise(widths))
+def _group(job: Job) -> tuple[str, ...]:
+    """Jobs that differ in their seed alone, which have the same price per work."""
+    return (job.rule, *(part for part in job.name if not re.fullmatch(r"seed\d+", part)))
 
 
 def _kin(job: Job) -> tuple[str, ...]:
@@ -250,7 +220,7 @@ def _read(path: Path, job: Job, profile: Profile) -> Spent:
         gigabytes = float(row["max_rss"]) / 1024 if row["max_rss"] != "NA" else 0.0
     except (OSError, StopIteration, KeyError, TypeError, ValueError):
         raise UsageError(
-            f"{path} is no benchmark file of Snakemake; delete it and run the workflow again"
+            f"{path} is no benchmark file of Snakemake; delete it, and its job counts as not run"
         ) from None
     if profile.device.startswith("cuda") and job.rule in ON_DEVICE:
         hours = seconds / 3600

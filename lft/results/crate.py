@@ -12,8 +12,10 @@ import yaml
 from lft.config import Profile
 from lft.errors import UsageError
 from lft.paths import shipped
-from lft.results.records import CELL_COLUMNS, read_json, read_rows
+from lft.results.folder import Results
+from lft.results.schema import CELL_COLUMNS
 from lft.storage.atomic import atomic_path
+from lft.storage.csv import read_rows
 
 if TYPE_CHECKING:
     from rocrate.rocrate import ROCrate
@@ -25,7 +27,15 @@ PROFILES = (
 )
 """Address, name and version of each profile that the crate conforms to."""
 
-REPORT = ("measurements.csv", "summary.csv", "cells.csv", "theory.csv", "claims.csv", "report.html")
+REPORT = (
+    "measurements.csv",
+    "summary.csv",
+    "cells.csv",
+    "theory.csv",
+    "claims.json",
+    "claims.csv",
+    "report.html",
+)
 FOLDERS = ("tables", "figures", "runs", "theory", "victims")
 TYPES = {
     "": "text/plain",
@@ -79,7 +89,8 @@ def write_crate(profile: Profile, results: Path, output: Path) -> None:
         settings = temporary.with_suffix(".yaml")
         try:
             values = profile.model_dump(mode="json")
-            settings.write_text(yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
+            text = yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
+            settings.write_text(text, encoding="utf-8")
             run = crate.add_action(
                 workflow,
                 identifier="#run",
@@ -126,12 +137,9 @@ def _cell(run: Any, tested_on: str) -> tuple[Any, ...]:
 
 def _commits(profile: Profile, results: Path) -> list[str]:
     """The commits that the meta-trainings ran from, each once."""
-    manifests = [
-        read_json(results / run.folder / "run.json")
-        for name in profile.experiments
-        for run in profile.runs(name)
-    ]
-    return sorted({manifest["commit"] or "unknown" for manifest in manifests})
+    folder = Results(profile, results)
+    runs = [run for name in profile.experiments for run in profile.runs(name)]
+    return sorted({folder.trained(run).commit or "unknown" for run in runs})
 
 
 def _add_workflow(crate: ROCrate, version: str) -> Any:
@@ -148,7 +156,7 @@ def _add_workflow(crate: ROCrate, version: str) -> Any:
 
 
 def _add_results(crate: ROCrate, results: Path) -> list[Any]:
-    """Everything that the run left for others; see :mod:`lft.results.records`."""
+    """Everything that the run left for others; see :mod:`lft.results`."""
     files = [results / name for name in REPORT]
     for folder in FOLDERS:
         files += sorted(path for path in (results / folder).rglob("*") if path.is_file())

@@ -8,24 +8,24 @@ import pandas as pd
 
 from lft.config import Profile
 from lft.errors import UsageError
-from lft.results.records import SEARCH_COLUMNS, read_json, write_rows
+from lft.results.folder import Results
+from lft.results.schema import SEARCH_COLUMNS
+from lft.storage.csv import write_rows
 
 
 def write_search(profile: Profile, results: Path) -> None:
     """Write search.csv from the manifests of all variants of a profile.
 
     Raises:
-        UsageError: the profile has no variants, or one of them has not been trained.
+        UsageError: the profile has no variants, or one of them has not been trained, or under
+            other settings.
     """
-    rows = []
+    folder, rows = Results(profile, results), []
     for name, experiment in profile.experiments.items():
         for run in profile.runs(name):
             if run.method not in experiment.variants:
                 continue
-            path = results / run.folder / "run.json"
-            if not path.is_file():
-                raise UsageError(f"{path} is missing; run snakemake search first")
-            manifest = read_json(path)
+            manifest = folder.trained(run)
             rows.append(
                 {
                     "experiment": name,
@@ -33,10 +33,10 @@ def write_search(profile: Profile, results: Path) -> None:
                     "method": experiment.variants[run.method].method,
                     "order": run.order,
                     "settings": experiment.label(run.method),
-                    "score": manifest.get("validation_score"),
+                    "score": manifest.validation_score,
                     "seeds": run.seed,
-                    "diverged": manifest.get("status") == "diverged",
-                    "seconds": manifest.get("seconds"),
+                    "diverged": manifest.status == "diverged",
+                    "seconds": manifest.seconds,
                 }
             )
     if not rows:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
@@ -18,41 +19,68 @@ from lft.errors import UsageError
 log = logging.getLogger(__name__)
 
 
-def use_device(profile: Profile) -> torch.device:
-    """Set the number of threads, flush denormal numbers to zero, return the device to compute on.
+@contextmanager
+def settings(profile: Profile) -> Iterator[torch.device]:
+    """Compute as the profile says until the block ends, then put torch's settings back.
 
-    ``cuda`` is the first GPU that no other job of this user holds; ``cuda:N`` is GPU N. There,
-    float32 is float32, convolutions included, and the same program gives the same bits.
+    Inside, torch has the profile's number of threads and takes numbers below 1e-38 for zero. On a
+    GPU float32 is float32, convolutions included, and the same program gives the same bits.
+
+    Yields:
+        The device: ``cuda`` is the first GPU that no other job of this user holds, ``cuda:N`` is
+        GPU N.
 
     Raises:
-        UsageError: the device is unknown, or CUDA is asked for and cannot be used.
+        UsageError: CUDA is asked for and cannot be used.
     """
+    device = find_device(profile.device)
+    threads, denormal = torch.get_num_threads(), not _flushes_denormal()
+    strict = torch.are_deterministic_algorithms_enabled()
+    warns = torch.is_deterministic_algorithms_warn_only_enabled()
+    fills = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
+    tf32 = torch.backends.cudnn.allow_tf32
     torch.set_num_threads(profile.threads)
-    # Arithmetic on numbers below 1e-38 takes a hundred times as long, and they make no difference.
+    # Arithmetic on such numbers takes a hundred times as long, and they make no difference.
     torch.set_flush_denormal(True)
     try:
-        device = torch.device(profile.device)
-    except RuntimeError:
+        if device.type == "cpu":
+            yield device
+        else:
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # repeatable products
+            torch.use_deterministic_algorithms(True, warn_only=True)
+            # Filling every new tensor first would cost a call for each.
+            torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+            torch.backends.cudnn.allow_tf32 = False
+            with torch.cuda.device(device):
+                yield device
+    finally:
+        torch.set_num_threads(threads)
+        torch.set_flush_denormal(not denormal)
+        torch.use_deterministic_algorithms(strict, warn_only=warns)
+        torch.utils.deterministic.fill_uninitialized_memory = fills  # type: ignore[attr-defined]
+        torch.backends.cudnn.allow_tf32 = tf32
+
+
+def _flushes_denormal() -> bool:
+    return float(torch.tensor([1e-40], dtype=torch.float32, device="cpu") * 1.0) == 0
+
+
+def find_device(name: str) -> torch.device:
+    """The device that a profile names; a GPU is held by this process until it ends.
+
+    Raises:
+        UsageError: CUDA is asked for and absent.
+    """
+    device = torch.device(name)
+    if device.type == "cpu":
+        return device
+    found = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if (device.index or 0) >= found:
         raise UsageError(
-            f"device: unknown device {profile.device!r}; use cpu, cuda or cuda:N"
-        ) from None
-    if device.type == "cuda":
-        found = torch.cuda.device_count() if torch.cuda.is_available() else 0
-        if (device.index or 0) >= found:
-            raise UsageError(
-                f"device: {profile.device!r} was asked for, but this machine has {found} CUDA "
-                f"devices{_why_none() if not found else ''}; set device: cpu in the profile"
-            )
-        if device.index is None:
-            torch.cuda.set_device(_own_gpu(found))
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # repeatable matrix products
-        torch.use_deterministic_algorithms(True, warn_only=True)
-        # Filling every new tensor first would cost a call for each.
-        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-        torch.backends.cudnn.allow_tf32 = False
-    elif device.type != "cpu":
-        raise UsageError(f"device: {profile.device!r} is not supported; use cpu, cuda or cuda:N")
-    return device
+            f"device: {name!r} was asked for, but this machine has {found} CUDA devices"
+            f"{_why_none() if not found else ''}; set device: cpu in the profile"
+        )
+    return torch.device("cuda", _own_gpu(found)) if device.index is None else device
 
 
 def _why_none() -> str:

@@ -46,7 +46,7 @@ class Tracker:
 def track(total: int, done: int, title: str) -> Iterator[Tracker]:
     """Show progress until the block ends."""
     console = Console(stderr=True)
-    if not console.is_terminal:
+    if not console.file.isatty():  # whatever FORCE_COLOR says, a log wants lines
         yield Tracker(total, done, title, None)
         return
     columns = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import glob
 import os
@@ -36,8 +37,8 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
         _claim(handle)
         yield temporary
         with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        temporary.chmod(0o666 & ~_umask())
+            _sync(file.fileno())
+        _set_mode(temporary, 0o666)
         temporary.replace(path)
     except OSError as error:
         raise UsageError(f"cannot write {path}: {error.strerror or error}") from error
@@ -51,11 +52,14 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
 def atomic_folder(path: Path | str) -> Iterator[Path]:
     """A temporary folder beside ``path`` that replaces it when the block ends without an error.
 
+    Where ``path`` is a link, the folder behind it is replaced.
+
     Raises:
         UsageError: the folder cannot be written or the disk is full; the old one stays.
     """
     path = Path(path)
     try:
+        path = path.resolve() if path.is_symlink() else path
         path.parent.mkdir(parents=True, exist_ok=True)
         remove_orphans(path.parent, f".{glob.escape(path.name)}.????????")
         temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
@@ -65,7 +69,7 @@ def atomic_folder(path: Path | str) -> Iterator[Path]:
         raise UsageError(f"cannot write {path}: {error.strerror or error}") from error
     try:
         yield temporary
-        temporary.chmod(0o777 & ~_umask())
+        _set_mode(temporary, 0o777)
         shutil.rmtree(path, ignore_errors=True)
         temporary.rename(path)
     except OSError as error:
@@ -101,6 +105,21 @@ def remove_orphans(folder: Path, pattern: str) -> None:
                     orphan.unlink()
             finally:
                 os.close(handle)
+
+
+def _sync(handle: int) -> None:
+    """Have a file on the disk, on file systems that know how to."""
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
+
+
+def _set_mode(path: Path, mode: int) -> None:
+    """Permissions as they are usual, on file systems that have any."""
+    with suppress(OSError):
+        path.chmod(mode & ~_umask())
 
 
 def _umask() -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -71,21 +72,45 @@ class Checkpoints:
 
 
 class StopSignal:
-    """Whether the job was asked to stop (SIGTERM, as batch systems send it before the limit)."""
+    """Whether the job was asked to stop: by Ctrl-C, or by SIGTERM, which batch systems send before
+    a time limit.
+
+    Attributes:
+        number: the signal that came; 0 until then.
+    """
 
     def __init__(self) -> None:
-        self.received = False
+        self.number = 0
 
-    def _handle(self, number: int, frame: FrameType | None) -> None:
-        self.received = True
+    @property
+    def received(self) -> bool:
+        return self.number != 0
 
 
 @contextmanager
 def watch_for_stop() -> Iterator[StopSignal]:
-    """Turn SIGTERM into a flag for the duration of the block."""
+    """Turn SIGINT and SIGTERM into a flag for the duration of the block.
+
+    The second one does what it does outside of the block: it ends the process. In a thread that is
+    not the main one, where Python has no signals, nothing is changed.
+    """
     stop = StopSignal()
-    previous = signal.signal(signal.SIGTERM, stop._handle)
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def put_back() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler or signal.SIG_DFL)
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        stop.number = number
+        put_back()
+
+    for number in before:
+        signal.signal(number, handle)
     try:
         yield stop
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        put_back()

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
+from typing import Self
 
 import torch
 from torch import Generator, Tensor
 
 from lft.config import AttackFamily, AttackLoss
-from lft.tasks.base import Differentiated, Phase
+from lft.tasks.base import Differentiated, Phase, TaskFamily
 from lft.tasks.pools import Pools
 from lft.tasks.victim import LeNet5
 from lft.types import Batch, Params, TaskBatch
@@ -45,15 +47,16 @@ class Perturbation:
         victim: gives logits (n, classes) for images (n, C, H, W); its weights are constants.
     """
 
-    primary = "asr"
-
     def __init__(self, settings: AttackLoss, victim: Callable[[Tensor], Tensor]) -> None:
         self.settings = settings
         self.victim = victim
 
-    def random(self, shape: tuple[int, ...], generator: Generator) -> Params:
+    def random(
+        self, shape: tuple[int, ...], generator: Generator, dtype: torch.dtype = torch.float32
+    ) -> Params:
         """δ⁽⁰⁾ ~ N(0, init_scale²) of shape (B, C, H, W)."""
-        return {"delta": self.settings.init_scale * torch.randn(shape, generator=generator)}
+        drawn = torch.randn(shape, generator=generator, device=generator.device, dtype=dtype)
+        return {"delta": self.settings.init_scale * drawn}
 
     def attacked(self, params: Params, images: Tensor) -> Tensor:
         """x + δ, clipped to [0, 1] if the settings say so: (B, n, C, H, W)."""
@@ -83,7 +86,7 @@ class Perturbation:
         return {"asr": fooled.where(size.isfinite(), torch.nan), "distortion": size}
 
 
-class Attack(Perturbation, Differentiated):
+class Attack(Perturbation, TaskFamily, Differentiated):
     """Tasks of finding a universal perturbation for a few images of a few classes.
 
     Args:
@@ -110,6 +113,7 @@ class Attack(Perturbation, Differentiated):
             support=self.settings.support,
             query=self.settings.query,
             relabel=False,
+            dtype=self.dtype,
         )
 
     @torch.no_grad()
@@ -138,5 +142,22 @@ class Attack(Perturbation, Differentiated):
     def init(self, n_tasks: int, generator: Generator) -> Params:
         """δ⁽⁰⁾ of B tasks, (B, C, H, W)."""
         images = self.pools.by_phase["train"][0].images
-        start = self.random((n_tasks, *images.shape[1:]), generator)
+        start = self.random((n_tasks, *images.shape[1:]), generator, self.dtype)
         return {name: leaf.to(images.device) for name, leaf in start.items()}
+
+    @torch.no_grad()
+    def pictures(self, tasks: TaskBatch, params: Params) -> dict[str, Tensor]:
+        """See :meth:`lft.tasks.base.TaskFamily.pictures`: the query sets."""
+        images, labels = tasks.query
+        return {
+            "images": (images * 255).round().to(torch.uint8),
+            "perturbation": params["delta"],
+            "labels": labels,
+            "clean": self.logits(images).argmax(-1),
+            "attacked": self.logits(self.attacked(params, images)).argmax(-1),
+        }
+
+    def double(self) -> Self:
+        other = super().double()
+        other.victim = copy.deepcopy(self.victim).double()
+        return other

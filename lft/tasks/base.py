@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol, Self
 
+import torch
 from torch import Generator, Tensor
 
 from lft.types import Batch, Params, TaskBatch
+
+if TYPE_CHECKING:
+    from lft.config import FamilySettings
 
 Phase = Literal["train", "validation", "test"]
 
@@ -19,23 +24,57 @@ class Objective(Protocol):
         """f(θ; D) of every task, (B,)."""
 
 
-class TaskFamily(Objective, Protocol):
+class TaskFamily(ABC):
     """Tasks that share the shape of their parameters; incongruous training mixes families.
 
     Attributes:
-        primary: the metric by which the family is judged.
+        settings: what the family is; they built it.
+        dtype: of inputs and parameters.
     """
 
-    primary: str
+    settings: FamilySettings
+    dtype: torch.dtype = torch.float32
 
+    @abstractmethod
     def sample(self, n_tasks: int, generator: Generator, phase: Phase) -> TaskBatch:
         """Draw B = ``n_tasks`` tasks; the phases draw from disjoint examples."""
 
+    @abstractmethod
     def init(self, n_tasks: int, generator: Generator) -> Params:
         """Random θ⁽⁰⁾ for B tasks, each (B, …)."""
 
+    @abstractmethod
+    def loss(self, params: Params, batch: Batch) -> Tensor:
+        """f(θ; D) of every task, (B,)."""
+
+    @abstractmethod
     def metrics(self, params: Params, batch: Batch) -> dict[str, Tensor]:
-        """What is reported for every task, each (B,)."""
+        """The metrics of the settings that belong to a single θ, for every task, each (B,)."""
+
+    def score(self, params: Params, batch: Batch) -> Tensor:
+        """What model selection minimises, (B,): the loss, if the family knows nothing better."""
+        return self.loss(params, batch)
+
+    def pictures(self, tasks: TaskBatch, params: Params) -> dict[str, Tensor]:
+        """What fine-tuning made of tasks, as the report's pictures show it, every tensor (B, …).
+
+        Called where the settings say ``pictures``: ``images`` (B, m, C, H, W) uint8, ``labels``
+        (B, m), ``perturbation`` (B, C, H, W), and the classes seen without and with it, ``clean``
+        and ``attacked`` (B, m).
+        """
+        raise NotImplementedError
+
+    def resized(self, *, support: int, query: int) -> Self:
+        """The same tasks with other sets; see :meth:`lft.config.FamilySettings.resized`."""
+        other = copy.copy(self)
+        other.settings = self.settings.resized(support=support, query=query)
+        return other
+
+    def double(self) -> Self:
+        """The same tasks, everything in float64."""
+        other = copy.copy(self)
+        other.dtype = torch.float64
+        return other
 
 
 class Differentiated(ABC):

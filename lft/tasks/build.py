@@ -2,112 +2,183 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from copy import copy
 from dataclasses import replace
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
-from lft.config import AttackFamily, ClassificationFamily, Experiment, Profile, SineFamily
+from lft.config import Experiment, FamilySettings, Profile
 from lft.data import ImageSet, load
 from lft.errors import UsageError
-from lft.kernels.build import Kernel
+from lft.kernels.build import Kernel, used
 from lft.paths import data_path, victim_path
-from lft.plugins import load_object
-from lft.results.records import manifest, write_json
-from lft.runtime.device import use_device
+from lft.results.manifest import manifest
+from lft.runtime import device as runtime
+from lft.storage.json import write_json
 from lft.storage.tensors import load_tensors, save_tensors
-from lft.tasks.attack import Attack
 from lft.tasks.base import TaskFamily
-from lft.tasks.classification import Classification
 from lft.tasks.pools import Pools
-from lft.tasks.sine import Sine
 from lft.tasks.victim import LeNet5, correct, train_victim
 
 
+class Context:
+    """What task families are built from: a device, and the files prepared in a result folder.
+
+    Args:
+        profile: its kernel and its division of images between phases.
+        results: the result folder.
+        device: where everything goes.
+        seed: whose victims are attacked, where every seed has victims of its own.
+    """
+
+    def __init__(
+        self, profile: Profile, results: Path, device: torch.device, seed: int | None = None
+    ) -> None:
+        self.profile = profile
+        self.results = results
+        self.device = device
+        self.seed = seed
+        self.kernel: Kernel = profile.kernel
+        self._images: dict[str, ImageSet] = {}
+        self._victims: dict[tuple[str, int | None], LeNet5] = {}
+
+    def of_seed(self, seed: int | None) -> Context:
+        """The same for another seed; files that were read serve both."""
+        other = copy(self)
+        other.seed = seed
+        return other
+
+    def images(self, source: str) -> ImageSet:
+        """The images of a source.
+
+        Raises:
+            UsageError: they are missing or damaged.
+        """
+        if source not in self._images:
+            self._images[source] = load_images(self.results, source, self.device)
+        return self._images[source]
+
+    def pools(self, source: str, keep: tuple[Tensor, Tensor] | None = None) -> Pools:
+        """The images that each phase draws from; ``keep`` as in :class:`lft.tasks.pools.Pools`."""
+        shared = self.profile
+        return Pools(self.images(source), shared.partition, shared.validation_share, keep)
+
+    def victim(self, source: str) -> LeNet5:
+        """The network that tasks on a source attack.
+
+        Raises:
+            UsageError: its weights are missing, damaged, or those of a network for other images.
+        """
+        key = source, None if self.seed is None else self.profile.victim_seed(self.seed)
+        if key not in self._victims:
+            path = victim_path(self.results, *key)
+            found = load_victim(path, source, self.images(source), self.kernel)
+            self._victims[key] = found.to(self.device)
+        return self._victims[key]
+
+    def correct(self, source: str) -> tuple[Tensor, Tensor]:
+        """Which training and test images of a source its victim classifies correctly."""
+        images, victim = self.images(source), self.victim(source)
+        return (
+            correct(victim, images.train_images, images.train_labels),
+            correct(victim, images.test_images, images.test_labels),
+        )
+
+
+class Families:
+    """The task families of several runs, each built once.
+
+    Args:
+        context: whatever its seed is.
+    """
+
+    def __init__(self, context: Context) -> None:
+        self.context = context
+        self._built: dict[tuple[str, int | None], TaskFamily] = {}
+
+    def of(
+        self, experiment: Experiment, names: Iterable[str], seed: int | None
+    ) -> dict[str, TaskFamily]:
+        """Task families by name, as they are for a seed.
+
+        Raises:
+            UsageError: prepared files are missing or damaged, or a class has too few images.
+        """
+        return {name: self._of(experiment.families[name], seed) for name in names}
+
+    def _of(self, family: FamilySettings, seed: int | None) -> TaskFamily:
+        attacks = family.victim_source is not None and seed is not None
+        whose = self.context.profile.victim_seed(seed) if attacks and seed is not None else None
+        key = family.model_dump_json(), whose
+        if key not in self._built:
+            self._built[key] = family.build(self.context.of_seed(whose))
+        return self._built[key]
+
+
 def build_families(
-    profile: Profile, experiment: Experiment, names: list[str], results: Path
+    profile: Profile,
+    experiment: Experiment,
+    names: Iterable[str],
+    results: Path,
+    device: torch.device | None = None,
+    seed: int | None = None,
 ) -> dict[str, TaskFamily]:
-    """Task families by name, on the profile's device.
+    """Task families by name.
+
+    Args:
+        device: where they compute; the profile's by default.
+        seed: whose victims are attacked; needed where every seed has victims of its own.
 
     Raises:
         UsageError: prepared files are missing or damaged, or a class has too few images.
     """
-    device = use_device(profile)
-    return {name: _build(profile, experiment, name, results, device) for name in names}
+    context = Context(profile, results, device or torch.device(profile.device))
+    return Families(context).of(experiment, names, seed)
 
 
-def _build(
-    profile: Profile, experiment: Experiment, name: str, results: Path, device: torch.device
-) -> TaskFamily:
-    family = experiment.families[name]
-    if isinstance(family, SineFamily):
-        return Sine(family, device, profile.kernel)
-    source = family.image_source
-    if source is None:
-        made: TaskFamily = load_object(family.tasks)(family, device)
-        return made
-    images = on_device(load(data_path(results, source)), device)
-    if not isinstance(family, AttackFamily):
-        pools = Pools(images, profile.partition, profile.validation_share)
-        if isinstance(family, ClassificationFamily):
-            return Classification(family, images, pools, profile.kernel)
-        made = load_object(family.tasks)(family, images, pools)
-        return made
-    victim = load_victim(results, family.source, images, profile.kernel).to(device)
-    keep = None
-    if family.only_correct:
-        keep = (
-            correct(victim, images.train_images, images.train_labels),
-            correct(victim, images.test_images, images.test_labels),
-        )
-    pools = Pools(images, profile.partition, profile.validation_share, keep)
-    return Attack(family, victim, pools)
+def make_victim(profile: Profile, source: str, results: Path, seed: int | None = None) -> None:
+    """Train the victim of an image source; write its weights and its clean accuracy.
 
-
-def make_victim(profile: Profile, source: str, results: Path) -> None:
-    """Train the victim of an image source; write its weights and its clean accuracy."""
-    device = use_device(profile)
-    images = on_device(load(data_path(results, source)), device)
-    victim = train_victim(images, profile.victim, source, device)
-    accuracy = {
-        split: float(correct(victim, pixels, labels).double().mean())
-        for split, pixels, labels in (
-            ("train", images.train_images, images.train_labels),
-            ("test", images.test_images, images.test_labels),
-        )
-    }
-    path = victim_path(results, source)
+    Args:
+        seed: whose victim it is; None for one that serves all seeds.
+    """
+    path = victim_path(results, source, seed)
+    with runtime.settings(profile) as device:
+        images = load_images(results, source, device)
+        victim = train_victim(images, profile.victims, path.stem, device)
+        accuracy = {
+            split: float(correct(victim, pixels, labels).double().mean())
+            for split, pixels, labels in (
+                ("train", images.train_images, images.train_labels),
+                ("test", images.test_images, images.test_labels),
+            )
+        }
     save_tensors(path, dict(victim.state_dict()), {"source": source})
     write_json(
         path.with_suffix(".json"),
         manifest(
             profile.victim_inputs(source),
             source=source,
+            seed=seed,
             label=images.label,
+            device=profile.device,
+            kernel=used(profile.kernel, profile.device),
             accuracy_train=accuracy["train"],
             accuracy_test=accuracy["test"],
         ),
     )
 
 
-def load_victim(results: Path, source: str, images: ImageSet, kernel: Kernel = "auto") -> LeNet5:
-    """A trained victim for images of this shape; its weights are constants.
+def load_images(results: Path, source: str, device: torch.device) -> ImageSet:
+    """The prepared images of a source, on a device.
 
     Raises:
-        UsageError: the weights are missing, damaged, or those of a network for other images.
+        UsageError: they are missing or damaged.
     """
-    path = victim_path(results, source)
-    tensors, _ = load_tensors(path)
-    channels, height, width = images.train_images.shape[1:]
-    victim = LeNet5((channels, height, width), len(images.classes), kernel)
-    try:
-        victim.load_state_dict(tensors)
-    except RuntimeError:
-        raise UsageError(
-            f"{path} holds a network for other images than those of {source!r}; delete it and run "
-            "the workflow again"
-        ) from None
-    return victim.requires_grad_(False).eval()
+    return on_device(load(data_path(results, source)), device)
 
 
 def on_device(images: ImageSet, device: torch.device) -> ImageSet:
@@ -119,3 +190,22 @@ def on_device(images: ImageSet, device: torch.device) -> ImageSet:
         test_images=images.test_images.to(device),
         test_labels=images.test_labels.to(device),
     )
+
+
+def load_victim(path: Path, source: str, images: ImageSet, kernel: Kernel = "auto") -> LeNet5:
+    """A trained victim for a source's images; its weights are constants.
+
+    Raises:
+        UsageError: the weights are missing, damaged, or those of a network for other images.
+    """
+    tensors, _ = load_tensors(path)
+    channels, height, width = images.train_images.shape[1:]
+    victim = LeNet5((channels, height, width), len(images.classes), kernel)
+    try:
+        victim.load_state_dict(tensors)
+    except RuntimeError:
+        raise UsageError(
+            f"{path} holds a network for other images than those of {source!r}; delete it and run "
+            "the workflow again"
+        ) from None
+    return victim.requires_grad_(False).eval()

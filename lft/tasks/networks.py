@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from itertools import pairwise
-from typing import Protocol
+from abc import ABC, abstractmethod
 
 import torch
 from torch import Generator, Tensor
@@ -14,28 +13,94 @@ from lft.kernels import build as native
 from lft.kernels import cnn as fused_cnn
 from lft.kernels import mlp as fused_mlp
 from lft.kernels.build import Kernel
+from lft.shapes import Shapes, cnn, mlp
+from lft.tasks.base import Differentiated, TaskFamily
 from lft.types import Batch, Params, TaskBatch
 
 
-class Network(Protocol):
-    """A function of per-task parameters and per-task inputs."""
+class Network(ABC):
+    """A function of per-task parameters and per-task inputs.
 
-    def init(self, n_tasks: int, generator: Generator) -> Params:
-        """Random parameters of B networks, each (B, …)."""
+    Args:
+        shapes: of the parameters, without their task axis.
+        layers: number of layers, the output layer of a CNN aside.
+        kernel: ``torch`` is the plain path, else the native kernels where they apply.
+    """
 
+    def __init__(self, shapes: Shapes, layers: int, kernel: Kernel) -> None:
+        self.shapes = shapes
+        self.layers = layers
+        self.kernel = kernel
+
+    def init(
+        self, n_tasks: int, generator: Generator, dtype: torch.dtype = torch.float32
+    ) -> Params:
+        """Random parameters of B networks, each (B, …): biases 0, weights uniform in ±1/√fan_in,
+        as ``torch.nn.Linear`` and ``Conv2d`` start.
+
+        Weights of linear layers are (inputs, outputs), those of convolutions (outputs, inputs, …).
+        """
+        params, where = {}, generator.device
+        for name, shape in self.shapes.items():
+            full = (n_tasks, *map(int, shape))
+            if name.startswith("b") or name.endswith("bias"):
+                params[name] = torch.zeros(full, dtype=dtype, device=where)
+            else:
+                fan_in = math.prod(full[2:]) if len(shape) > 2 else full[1]
+                drawn = torch.rand(full, generator=generator, device=where, dtype=dtype)
+                params[name] = (2 * drawn - 1) / math.sqrt(fan_in)
+        return params
+
+    @abstractmethod
     def __call__(self, params: Params, x: Tensor) -> Tensor:
         """Outputs (B, n, outputs) for inputs (B, n, …)."""
 
+    @abstractmethod
     def cross_entropy(self, params: Params, x: Tensor, y: Tensor) -> Tensor:
         """Mean cross-entropy of each task (B,)."""
 
+    @abstractmethod
     def loss_and_gradients(self, params: Params, batch: Batch) -> tuple[Tensor, Params] | None:
-        """See :func:`lft.kernels.build.loss_and_gradients`; None where no kernel applies."""
+        """See :mod:`lft.kernels.autograd`; None where no kernel applies."""
+
+    @abstractmethod
+    def descend(
+        self, params: Params, tasks: TaskBatch, steps: int, step_size: float
+    ) -> tuple[Tensor, Params, Params] | None:
+        """See :mod:`lft.kernels.autograd`; None where no kernel applies."""
+
+    def _in_order(self, params: Params) -> Params:
+        """As ``init`` orders them; parameters from a file come in alphabetical order."""
+        return {name: params[name] for name in self.shapes}
+
+    def _use_fused(self, x: Tensor) -> bool:
+        return native.chosen(self.kernel, x.device, x.dtype)
+
+
+class NetworkFamily(TaskFamily, Differentiated):
+    """Tasks whose parameters are those of a network.
+
+    Attributes:
+        network: the network.
+        device: where tasks and parameters are.
+    """
+
+    network: Network
+    device: torch.device | str
+
+    def init(self, n_tasks: int, generator: Generator) -> Params:
+        params = self.network.init(n_tasks, generator, self.dtype)
+        return {name: leaf.to(self.device) for name, leaf in params.items()}
+
+    def loss_and_gradients(self, params: Params, batch: Batch) -> tuple[Tensor, Params] | None:
+        """See :class:`lft.tasks.base.Differentiated`."""
+        return self.network.loss_and_gradients(params, batch)
 
     def descend(
         self, params: Params, tasks: TaskBatch, steps: int, step_size: float
     ) -> tuple[Tensor, Params, Params] | None:
-        """See :func:`lft.kernels.build.descend`; None where no kernel applies."""
+        """See :class:`lft.tasks.base.Differentiated`."""
+        return self.network.descend(params, tasks, steps, step_size)
 
 
 def cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
@@ -44,12 +109,7 @@ def cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
     return losses.view(y.shape).mean(1)
 
 
-def _uniform(shape: tuple[int, ...], fan_in: int, generator: Generator) -> Tensor:
-    """Uniform in ±1/√fan_in, as ``torch.nn.Linear`` and ``Conv2d`` start."""
-    return (2 * torch.rand(shape, generator=generator) - 1) / math.sqrt(fan_in)
-
-
-class MLP:
+class MLP(Network):
     """Fully connected ReLU network; all tasks go through one batched matrix product a layer.
 
     Args:
@@ -58,22 +118,13 @@ class MLP:
     """
 
     def __init__(self, widths: tuple[int, ...], kernel: Kernel = "auto") -> None:
-        self.widths = widths
-        self.kernel = kernel
-
-    def init(self, n_tasks: int, generator: Generator) -> Params:
-        params = {}
-        for layer, (inputs, outputs) in enumerate(pairwise(self.widths)):
-            params[f"w{layer}"] = _uniform((n_tasks, inputs, outputs), inputs, generator)
-            params[f"b{layer}"] = torch.zeros(n_tasks, 1, outputs)
-        return params
+        super().__init__(mlp(widths), len(widths) - 1, kernel)
 
     def __call__(self, params: Params, x: Tensor) -> Tensor:
         x = x.flatten(2)
-        last = len(self.widths) - 2
-        for layer in range(last + 1):
+        for layer in range(self.layers):
             x = torch.baddbmm(params[f"b{layer}"], x, params[f"w{layer}"])
-            if layer < last:
+            if layer < self.layers - 1:
                 x = x.relu()
         return x
 
@@ -111,14 +162,6 @@ class MLP:
         flat = TaskBatch(*(Batch(part.x.flatten(2), part.y) for part in tasks))
         return fused_mlp.descend(self._in_order(params), flat, steps, step_size)
 
-    def _in_order(self, params: Params) -> Params:
-        """As ``init`` orders them; parameters from a file come in alphabetical order."""
-        layers = range(len(self.widths) - 1)
-        return {name: params[name] for layer in layers for name in (f"w{layer}", f"b{layer}")}
-
-    def _use_fused(self, x: Tensor) -> bool:
-        return native.chosen(self.kernel, x.device, x.dtype)
-
 
 def grouped_convolution(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """3×3 convolution of stride 2 with other weights for each task, a group of channels each.
@@ -149,7 +192,7 @@ def unfolded_convolution(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return y.view(*y.shape[:2], n_images, height, width).movedim(2, 0)
 
 
-class CNN:
+class CNN(Network):
     """3×3 convolutions of stride 2 with ReLU, then a linear layer.
 
     Args:
@@ -166,24 +209,7 @@ class CNN:
         outputs: int,
         kernel: Kernel = "auto",
     ) -> None:
-        self.kernel = kernel
-        self.channels = (shape[0], *channels)
-        self.outputs = outputs
-        height, width = shape[1:]
-        for _ in channels:
-            height, width = (height + 1) // 2, (width + 1) // 2
-        self.features = channels[-1] * height * width
-
-    def init(self, n_tasks: int, generator: Generator) -> Params:
-        params = {}
-        for layer, (inputs, outputs) in enumerate(pairwise(self.channels)):
-            shape = (n_tasks, outputs, inputs, 3, 3)
-            params[f"conv{layer}"] = _uniform(shape, 9 * inputs, generator)
-            params[f"bias{layer}"] = torch.zeros(n_tasks, outputs)
-        head = (n_tasks, self.features, self.outputs)
-        params["head"] = _uniform(head, self.features, generator)
-        params["head_bias"] = torch.zeros(n_tasks, 1, self.outputs)
-        return params
+        super().__init__(cnn(shape, channels, outputs), len(channels), kernel)
 
     def __call__(self, params: Params, x: Tensor) -> Tensor:
         if self._use_fused(x) and not torch.is_grad_enabled():
@@ -212,19 +238,10 @@ class CNN:
             return None
         return fused_cnn.descend(self._in_order(params), tasks, steps, step_size)
 
-    def _in_order(self, params: Params) -> Params:
-        """As ``init`` orders them; parameters from a file come in alphabetical order."""
-        layers = range(len(self.channels) - 1)
-        names = [f"{kind}{layer}" for layer in layers for kind in ("conv", "bias")]
-        return {name: params[name] for name in (*names, "head", "head_bias")}
-
-    def _use_fused(self, x: Tensor) -> bool:
-        return native.chosen(self.kernel, x.device, x.dtype)
-
     def _plain(self, params: Params, x: Tensor) -> Tensor:
         convolve = grouped_convolution if x.device.type == "cpu" else unfolded_convolution
         x = x.transpose(0, 1)
-        for layer in range(len(self.channels) - 1):
+        for layer in range(self.layers):
             x = convolve(x, params[f"conv{layer}"], params[f"bias{layer}"]).relu()
         x = x.flatten(2).transpose(0, 1)
         return torch.baddbmm(params["head_bias"], x, params["head"])

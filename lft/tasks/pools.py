@@ -23,9 +23,9 @@ class Pool(NamedTuple):
     images: Tensor  # uint8 (n, C, H, W)
     members: tuple[Tensor, ...]
 
-    def take(self, indices: Tensor) -> Tensor:
+    def take(self, indices: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
         """Images in [0, 1], ``(*indices.shape, C, H, W)``."""
-        return self.images[indices].to(torch.get_default_dtype()) / 255
+        return self.images[indices].to(dtype) / 255
 
 
 class Pools:
@@ -113,34 +113,41 @@ class Pools:
         support: int,
         query: int,
         relabel: bool,
+        dtype: torch.dtype = torch.float32,
     ) -> TaskBatch:
         """Draw tasks of ``ways`` classes.
 
         Args:
             support: images per class in the support set; ``query`` likewise.
             relabel: labels count the ways of the task instead of naming the source's classes.
+            dtype: of the images.
 
         Returns:
             Images (B, ways · k, C, H, W) in [0, 1] and labels (B, ways · k), class by class.
+
+        Raises:
+            UsageError: there are too few classes, or a class has too few images.
         """
+        self.check(ways, support, query, (phase,))
         first, second = self.by_phase[phase]
         rows: list[tuple[Tensor, Tensor]] = []
         labels: list[Tensor] = []
         for _ in range(n_tasks):
-            chosen = torch.randperm(len(self.classes), generator=generator)[:ways]
-            labels.append(torch.arange(ways) if relabel else chosen)
+            chosen = _order(len(self.classes), generator)[:ways]
+            labels.append(torch.arange(ways, device="cpu") if relabel else chosen)
             drawn = [
                 _draw(first, second, int(label), support, query, generator) for label in chosen
             ]
             rows.append((torch.cat([s for s, _ in drawn]), torch.cat([q for _, q in drawn])))
         label = torch.stack(labels).to(first.images.device)
+
+        def examples(pool: Pool, drawn: list[Tensor], per_class: int) -> Batch:
+            images = pool.take(torch.stack(drawn), dtype)
+            return Batch(images, label.repeat_interleave(per_class, 1))
+
         return TaskBatch(
-            Batch(
-                first.take(torch.stack([s for s, _ in rows])), label.repeat_interleave(support, 1)
-            ),
-            Batch(
-                second.take(torch.stack([q for _, q in rows])), label.repeat_interleave(query, 1)
-            ),
+            examples(first, [s for s, _ in rows], support),
+            examples(second, [q for _, q in rows], query),
         )
 
 
@@ -151,7 +158,7 @@ def _members(labels: Tensor, n_classes: int, keep: Tensor | None) -> tuple[Tenso
 
 def _divide(indices: Tensor, share: float, label: int) -> tuple[Tensor, Tensor]:
     """A fixed random division of one class, the same in every run; (1 − share, share)."""
-    order = torch.randperm(len(indices), generator=seeded("partition", label))
+    order = _order(len(indices), seeded("partition", label))
     smaller = round(share * len(indices))
     return indices[order[smaller:]], indices[order[:smaller]]
 
@@ -161,9 +168,14 @@ def _draw(
 ) -> tuple[Tensor, Tensor]:
     """Indices of support and query images of one class; disjoint where both share a pool."""
     members = first.members[label]
-    order = torch.randperm(len(members), generator=generator)
+    order = _order(len(members), generator)
     if first is second:
         return members[order[:support]], members[order[support : support + query]]
     others = second.members[label]
-    other_order = torch.randperm(len(others), generator=generator)
+    other_order = _order(len(others), generator)
     return members[order[:support]], others[other_order[:query]]
+
+
+def _order(n: int, generator: Generator) -> Tensor:
+    """A random order of n things, int64 (n,), on the CPU."""
+    return torch.randperm(n, generator=generator, device=generator.device).cpu()

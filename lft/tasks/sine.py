@@ -7,15 +7,16 @@ from torch import Generator, Tensor
 
 from lft.config import SineFamily
 from lft.kernels.build import Kernel
-from lft.tasks.base import Differentiated, Phase
-from lft.tasks.networks import MLP
+from lft.tasks.base import Phase
+from lft.tasks.networks import MLP, NetworkFamily
 from lft.types import Batch, Params, TaskBatch
 
 
-class Sine(Differentiated):
+class Sine(NetworkFamily):
     """y = a sin(x + b), x uniform in [−5, 5]; amplitude a and phase b vary from task to task."""
 
-    primary = "mse"
+    settings: SineFamily
+    network: MLP
 
     def __init__(
         self,
@@ -33,35 +34,23 @@ class Sine(Differentiated):
         shift = self._between(self.settings.phase, n_tasks, generator)
 
         def points(n: int) -> Batch:
-            x = 10 * torch.rand(n_tasks, n, 1, generator=generator) - 5
+            x = 10 * self._uniform((n_tasks, n, 1), generator) - 5
             y = amplitude * torch.sin(x + shift)
             return Batch(x.to(self.device), y.to(self.device))
 
         return TaskBatch(points(self.settings.support), points(self.settings.query))
 
-    def init(self, n_tasks: int, generator: Generator) -> Params:
-        params = self.network.init(n_tasks, generator)
-        return {name: leaf.to(self.device) for name, leaf in params.items()}
-
     def loss(self, params: Params, batch: Batch) -> Tensor:
         """Mean squared error of each task, (B,)."""
         return self.network.squared_error(params, batch.x, batch.y)
-
-    def loss_and_gradients(self, params: Params, batch: Batch) -> tuple[Tensor, Params] | None:
-        """See :class:`lft.tasks.base.Differentiated`."""
-        return self.network.loss_and_gradients(params, batch)
-
-    def descend(
-        self, params: Params, tasks: TaskBatch, steps: int, step_size: float
-    ) -> tuple[Tensor, Params, Params] | None:
-        """See :class:`lft.tasks.base.Differentiated`."""
-        return self.network.descend(params, tasks, steps, step_size)
 
     def metrics(self, params: Params, batch: Batch) -> dict[str, Tensor]:
         """``mse``: the mean squared error."""
         return {"mse": self.loss(params, batch)}
 
-    @staticmethod
-    def _between(bounds: tuple[float, float], n_tasks: int, generator: Generator) -> Tensor:
+    def _between(self, bounds: tuple[float, float], n_tasks: int, generator: Generator) -> Tensor:
         low, high = bounds
-        return low + (high - low) * torch.rand(n_tasks, 1, 1, generator=generator)
+        return low + (high - low) * self._uniform((n_tasks, 1, 1), generator)
+
+    def _uniform(self, shape: tuple[int, ...], generator: Generator) -> Tensor:
+        return torch.rand(shape, generator=generator, device=generator.device, dtype=self.dtype)

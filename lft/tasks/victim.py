@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.utils import skip_init
 
-from lft.config import VictimSettings
+from lft.config import LENET_SIDES, VictimSettings
 from lft.data import ImageSet
 from lft.errors import UsageError
 from lft.kernels import build as native
@@ -47,6 +49,8 @@ class LeNet5(nn.Module):
         kernel: ``torch`` is the plain path, else :mod:`lft.kernels.lenet` where it applies,
             which is where the convolutions' weights are constants.
 
+    Weights are random, the same for each network of these sizes; see :meth:`initialise`.
+
     Raises:
         UsageError: images of another size.
     """
@@ -57,16 +61,18 @@ class LeNet5(nn.Module):
         super().__init__()
         self.kernel = kernel
         channels, height, width = shape
-        if height != width or height not in (28, 32):
+        if height != width or height not in LENET_SIDES:
             raise UsageError(
                 f"LeNet-5 takes images of 28x28 or 32x32 pixels, not {height}x{width}; "
                 f"resize the images"
             )
-        self.conv1 = nn.Conv2d(channels, 6, 5, padding=(32 - height) // 2)
-        self.conv2 = nn.Conv2d(6, 16, 5)
-        self.fc1 = nn.Linear(16 * 5 * 5, 120)
-        self.fc2 = nn.Linear(120, 84)
-        self.fc3 = nn.Linear(84, n_classes)
+        padding = (32 - height) // 2
+        self.conv1 = _blank(nn.Conv2d, channels, 6, 5, padding=padding)
+        self.conv2 = _blank(nn.Conv2d, 6, 16, 5)
+        self.fc1 = _blank(nn.Linear, 16 * 5 * 5, 120)
+        self.fc2 = _blank(nn.Linear, 120, 84)
+        self.fc3 = _blank(nn.Linear, 84, n_classes)
+        self.initialise(0)
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (n, classes) for images (n, C, H, W)."""
@@ -116,12 +122,17 @@ class LeNet5(nn.Module):
 
     def initialise(self, seed: int) -> None:
         """Weights uniform in ±1/√fan_in, as torch's default, from a generator of its own."""
-        random = torch.Generator().manual_seed(seed)
+        random = torch.Generator("cpu").manual_seed(seed)
         with torch.no_grad():
             for layer in (self.conv1, self.conv2, self.fc1, self.fc2, self.fc3):
                 bound = 1 / math.sqrt(layer.weight[0].numel())
                 for parameter in layer.parameters():
                     parameter.uniform_(-bound, bound, generator=random)
+
+
+def _blank(layer: type[nn.Module], *sizes: int, **options: Any) -> Any:
+    """A layer whose weights are not set yet, so that none is drawn from the global generator."""
+    return skip_init(layer, *sizes, device="cpu", dtype=torch.float32, **options)
 
 
 def train_victim(
@@ -141,7 +152,8 @@ def train_victim(
     n_batches = math.ceil(len(labels) / settings.batch)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, settings.epochs * n_batches)
     for epoch in range(settings.epochs):
-        order = torch.randperm(len(labels), generator=generator("victim", name, epoch)).to(device)
+        random = generator("victim", name, epoch)
+        order = torch.randperm(len(labels), generator=random, device=random.device).to(device)
         for indices in order.split(settings.batch):
             optimizer.zero_grad()
             logits = victim(pixels[indices].float() / 255)

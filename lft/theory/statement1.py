@@ -12,10 +12,9 @@ This checks the production path; it is no way to train.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Generator, Tensor
@@ -28,8 +27,7 @@ from lft.meta.learner import Learner
 from lft.meta.metagradient import meta_gradient, step_weights
 from lft.methods import get_method
 from lft.seeding import generator
-from lft.tasks.attack import Attack
-from lft.tasks.base import TaskFamily
+from lft.tasks.base import Phase, TaskFamily
 from lft.tasks.build import build_families
 from lft.types import Batch, Params, TaskBatch, flatten, unflatten
 
@@ -123,65 +121,139 @@ def _jacobian_times(g: Tensor, theta: Tensor, matrix: Tensor) -> Tensor:
     return torch.stack(columns, dim=1)
 
 
-def measure(profile: Profile, experiment: str, results: Path) -> Iterator[tuple[Any, ...]]:
-    """Relative difference between recursion and autograd in float64, on small instances.
+def measure(
+    profile: Profile, experiment: str, seed: int, results: Path
+) -> Iterator[tuple[Any, ...]]:
+    """Rows of THEORY_COLUMNS in float64, on small instances: one task of the experiment's first
+    family under a random φ of hidden size 3, with second-order terms kept and dropped.
 
-    An instance is one task of the experiment's first family under a random φ of hidden size 3; with
-    second-order terms kept and dropped.
+    ``statement1_error`` is the relative difference between recursion and autograd,
+    ``derivative_order`` the highest derivative of f that the meta-gradient takes.
     """
     settings = profile.experiment(experiment)
     name = profile.theory_families(experiment)[0]
-    family = in_double(build_families(profile, settings, [name], results)[name])
+    family = build_families(profile, settings, [name], results, seed=seed)[name].double()
     steps = 3
     for order in settings.orders:
         for second_order in ("exact", "dropped"):
             training = settings.training.model_copy(
                 update={"steps": steps, "segment": steps, "second_order": second_order}
             )
-            finetuner = settings.finetuner.model_copy(update={"hidden": 3})
+            finetuner = settings.tuner(get_method("lft")).model_copy(update={"hidden": 3})
             small = settings.model_copy(update={"training": training, "finetuner": finetuner})
             learner = Learner(get_method("lft"), small, order, "torch")
-            seed = profile.seeds[0]
-            error = relative_error(learner, family, experiment, seed)
+            instance = Instance.draw(learner, family, generator("statement 1", experiment, seed))
+            values = {
+                "statement1_error": instance.relative_error(),
+                "derivative_order": instance.derivative_order(),
+            }
             method = f"lft {order} {second_order}"
-            yield (
-                experiment, "initial", "statement1_error", method, seed,
-                steps, 0, 0, name, error,
-            )  # fmt: skip
+            for quantity, value in values.items():
+                yield (experiment, "initial", quantity, method, seed, steps, 0, 0, name, value)
 
 
-def relative_error(learner: Learner, family: TaskFamily, experiment: str, seed: int) -> float:
-    """‖recursion − autograd‖ / ‖autograd‖ for one task, in float64."""
-    random = generator("statement 1", experiment, seed)
-    meta = {k: v.double() for k, v in learner.initial(family, random).items()}
-    tasks = double(family.sample(1, random, "train"))
-    start = {k: v.double() for k, v in family.init(1, random).items()}
-    again = random.clone_state()
-    point = Point(start, learner.tuner(meta).start(start))
-    grads = meta_gradient(learner, meta, family, tasks, point, random).grads
-    expected = torch.cat([leaf.flatten() for leaf in grads.values()])
-    plan = learner.plan
-    weights = step_weights(learner.experiment.training.step_weights, plan.segment)
-    exact = plan.second_order == "exact"
-    found = recursion(learner, meta, family, tasks, start, again, weights, second_order=exact)
-    return float((found - expected).norm() / expected.norm())
+class Instance(NamedTuple):
+    """One task with its start, under a random φ, in float64; ``random`` draws directions."""
+
+    learner: Learner
+    family: TaskFamily
+    meta: Params
+    tasks: TaskBatch
+    start: Params
+    random: Generator
+
+    @classmethod
+    def draw(cls, learner: Learner, family: TaskFamily, random: Generator) -> Instance:
+        """Draw φ, then the task, then its start."""
+        meta = {k: v.double() for k, v in learner.initial(family, random).items()}
+        tasks = family.sample(1, random, "train")
+        start = family.init(1, random)
+        return cls(learner, family, meta, tasks, start, random)
+
+    def by_autograd(self, family: TaskFamily) -> Tensor:
+        """The meta-gradient as meta-training takes it, (|φ|,)."""
+        point = Point(self.start, self.learner.tuner(self.meta).start(self.start))
+        random = self.random.clone_state()
+        grads = meta_gradient(self.learner, self.meta, family, self.tasks, point, random).grads
+        return torch.cat([grads[name].flatten() for name in self.meta])
+
+    def relative_error(self) -> float:
+        """‖recursion − autograd‖ / ‖autograd‖."""
+        plan = self.learner.plan
+        weights = step_weights(self.learner.experiment.training.step_weights, plan.segment)
+        found = recursion(
+            *(self.learner, self.meta, self.family, self.tasks, self.start),
+            *(self.random.clone_state(), weights),
+            second_order=plan.second_order == "exact",
+        )
+        expected = self.by_autograd(self.family)
+        return float((found - expected).norm() / expected.norm())
+
+    def derivative_order(self) -> int:
+        """1 if the meta-gradient is there although the loss refuses second derivatives, else 2."""
+        try:
+            self.by_autograd(DifferentiableOnce(self.family))
+        except _SecondDerivative:
+            return 2
+        return 1
 
 
-def in_double(family: TaskFamily) -> TaskFamily:
-    """The family with its constants, such as a victim's weights, in float64."""
-    if isinstance(family, Attack):
-        family = copy.copy(family)
-        family.victim = copy.deepcopy(family.victim).double()
-    return family
+class DifferentiableOnce(TaskFamily):
+    """A family whose loss refuses to be differentiated twice."""
+
+    def __init__(self, family: TaskFamily) -> None:
+        self.family = family
+        self.settings, self.dtype = family.settings, family.dtype
+
+    def sample(self, n_tasks: int, generator: Generator, phase: Phase) -> TaskBatch:
+        """Those of the family."""
+        return self.family.sample(n_tasks, generator, phase)
+
+    def init(self, n_tasks: int, generator: Generator) -> Params:
+        """Those of the family."""
+        return self.family.init(n_tasks, generator)
+
+    def metrics(self, params: Params, batch: Batch) -> dict[str, Tensor]:
+        """Those of the family."""
+        return self.family.metrics(params, batch)
+
+    def loss(self, params: Params, batch: Batch) -> Tensor:
+        """f(θ; D) of every task, (B,)."""
+        losses: Tensor = _Loss.apply(self.family, batch, tuple(params), *params.values())
+        return losses
 
 
-def double(tasks: TaskBatch) -> TaskBatch:
-    """Inputs in float64; labels stay integers."""
+class _SecondDerivative(Exception):
+    """One was asked for."""
 
-    def cast(batch: Batch) -> Batch:
-        return Batch(*(t.double() if t.is_floating_point() else t for t in batch))
 
-    return TaskBatch(*(cast(batch) for batch in tasks))
+class _Loss(torch.autograd.Function):
+    """The losses (B,) of B tasks; their gradients are taken along with them."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, family: TaskFamily, batch: Batch, names: tuple[str, ...], *leaves: Tensor
+    ) -> Tensor:
+        losses, grads = value_and_grad(family, dict(zip(names, leaves, strict=True)), batch)
+        ctx.save_for_backward(*leaves, *(grads[name] for name in names))
+        return losses
+
+    @staticmethod
+    def backward(ctx: Any, *slopes: Tensor) -> tuple[Tensor | None, ...]:
+        return None, None, None, *_Slopes.apply(*slopes, *ctx.saved_tensors)
+
+
+class _Slopes(torch.autograd.Function):
+    """Slopes of the losses times their gradients, which depend on the leaves but do not say how."""
+
+    @staticmethod
+    def forward(ctx: Any, slope: Tensor, *leaves_and_grads: Tensor) -> tuple[Tensor, ...]:
+        grads = leaves_and_grads[len(leaves_and_grads) // 2 :]
+        return tuple(slope.view(-1, *[1] * (g.dim() - 1)) * g for g in grads)
+
+    @staticmethod
+    def backward(ctx: Any, *_: Tensor) -> None:
+        raise _SecondDerivative
 
 
 def _split(phi: Tensor, meta: Params) -> Params:

@@ -22,9 +22,9 @@ from matplotlib.figure import Figure
 from lft.config import load_profile
 from lft.meta.learner import Learner
 from lft.meta.metagradient import meta_gradient
-from lft.results.records import write_rows
 from lft.runtime.memory import MemoryMeter
 from lft.seeding import generator
+from lft.storage.csv import write_rows
 from lft.tasks.sine import Sine
 
 BASE = {"tasks": 10, "width": 40, "steps": 20, "hidden": 10}

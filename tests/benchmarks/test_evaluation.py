@@ -34,7 +34,7 @@ SUPPORT = FAMILY.sample(TASKS, generator("tasks")).support
 
 
 def side_by_side(steps: int) -> Tensor:
-    """This package: all tasks in one program, the fused LSTM."""
+    """This package: all tasks in one program, the native LSTM."""
     tuner = CoordinateLSTM(WEIGHTS, LSTMSettings(hidden=HIDDEN))
     with torch.no_grad():
         for point in adapt(FAMILY, tuner, START, SUPPORT, steps=steps, gradient=FirstOrder()):

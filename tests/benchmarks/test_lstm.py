@@ -23,7 +23,7 @@ from torch import Generator, Tensor
 from lft.config import LSTMSettings
 from lft.finetuners.lstm import init_weights, preprocess
 from lft.kernels import build as native
-from lft.kernels import lstm as fused
+from lft.kernels import lstm
 
 STEPS, P, SCALE = 20, 10.0, 0.1
 SIZES = (784, 7_840, 30_000, 100_000)
@@ -47,14 +47,14 @@ def problem(n: int, hidden: int) -> Problem:
     return Problem(weights, inputs * 1e-2, cotangents)
 
 
-def fused_kernel(case: Problem) -> Result:
-    """The fused kernel of this package."""
+def native_kernel(case: Problem) -> Result:
+    """The native kernel of this package."""
     hidden, n = len(case.weights["out.w"]), case.inputs.shape[1]
     start = torch.zeros(2, 1, hidden, n)
     state = start.clone()
-    updates = [fused.step_(case.weights, state, g, p=P, scale=SCALE) for g in case.inputs]
+    updates = [lstm.step_(case.weights, state, g, p=P, scale=SCALE) for g in case.inputs]
     loss = torch.dot(case.cotangents.flatten(), torch.cat(updates)).item()
-    return loss, fused.segment_vjp(
+    return loss, lstm.segment_vjp(
         case.weights, start, case.inputs, case.cotangents, p=P, scale=SCALE
     )
 
@@ -158,7 +158,7 @@ def one_core() -> None:
 
 
 @pytest.mark.parametrize(
-    "competitor", [fused_kernel, lstm_cell, transposed, jax_scan, jax_scan_transposed]
+    "competitor", [native_kernel, lstm_cell, transposed, jax_scan, jax_scan_transposed]
 )
 @pytest.mark.parametrize("n", SIZES)
 @pytest.mark.parametrize("hidden", HIDDEN)
@@ -217,8 +217,8 @@ def peak_megabytes(competitor: str, n: int) -> float:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads the peak from /proc")
 def test_peak_memory(benchmark: BenchmarkFixture) -> None:
-    names = ("lstm_cell", "transposed", "fused_kernel")
+    names = ("lstm_cell", "transposed", "native_kernel")
     peaks = benchmark.pedantic(lambda: {name: peak_megabytes(name, 100_000) for name in names})
     benchmark.extra_info["peak MB"] = peaks
     print("peak memory of a segment:", {name: f"{peak:.0f} MB" for name, peak in peaks.items()})
-    assert peaks["fused_kernel"] < peaks["lstm_cell"] / 5
+    assert peaks["native_kernel"] < peaks["lstm_cell"] / 5

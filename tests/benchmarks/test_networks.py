@@ -218,7 +218,7 @@ def _check_agreement(result: Result, expected: Result, of_gradients: float = 1e-
         assert (one - other).norm() <= of_gradients * other.norm()
 
 
-def fused_victim(network: LeNet5, images: Tensor) -> Tensor:
+def native_victim(network: LeNet5, images: Tensor) -> Tensor:
     """Logits with the native convolutions."""
     network.kernel = "auto"
     return network(images)
@@ -246,7 +246,7 @@ def image_gradient(
     return logits.detach(), torch.autograd.grad(logits[:, 0].sum(), leaf)[0]
 
 
-@pytest.mark.parametrize("victim", [fused_victim, blocks_victim, textbook_victim])
+@pytest.mark.parametrize("victim", [native_victim, blocks_victim, textbook_victim])
 @pytest.mark.parametrize("shape", [(1, 28, 28), (3, 32, 32)])
 def test_victim(
     benchmark: BenchmarkFixture,

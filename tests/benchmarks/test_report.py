@@ -15,7 +15,7 @@ from lft.report.page import write_page
 from lft.report.tables import write_tables
 from lft.results.aggregate import aggregate
 
-sys.path.append(str(Path(__file__).parents[1] / "report"))
+sys.path.append(str(Path(__file__).parents[1]))
 from synthetic import report_profile, write_results
 
 STEPS = [aggregate, write_tables, write_claims, write_alternatives, draw_figures, write_page]

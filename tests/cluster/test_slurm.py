@@ -226,7 +226,7 @@ def process_of(name: str) -> int:
             words = (folder / "cmdline").read_text().split("\0")
         except OSError:  # it has ended
             continue
-        if words[2:6] == ["train", "sine", "sine", name]:
+        if words[1:7] == ["-m", "lft", "train", "sine", "sine", name]:
             return int(folder.name)
     raise AssertionError(f"no process trains {name}")
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import gzip
 import io
 import struct
@@ -8,11 +9,12 @@ import zlib
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from torchvision.datasets import MNIST, ImageFolder
 
+from lft.config import Source
 from lft.data import archive, folder, idx, load, prepare
 from lft.errors import UsageError
 
@@ -109,6 +111,110 @@ def test_lossy_images_decode_close_to_their_pixels(tmp_path, prepared):
     files = {name: encoded(np.full((4, 6, 3), 77, np.uint8), "JPEG") for name in COLOUR}
     write_folder(tmp_path / "data", files)
     assert (prepared().train_images.int() - 77).abs().max() <= 1
+
+
+NAMES = st.sampled_from(["1.png", "2.png", "10.png", "a-b.png", "A.png", "é.png"])
+FOLDERS = st.lists(st.sampled_from(["more", "m-2", "z", "10"]), max_size=2).map("/".join)
+
+
+@settings(max_examples=20, deadline=None)
+@given(places=st.sets(st.tuples(FOLDERS, NAMES), min_size=1, max_size=5))
+def test_folders_and_tars_hold_the_same_images_as_for_torchvision(places, tmp_path_factory):
+    """One rule for both: folders below a class belong to it, in ImageFolder's order."""
+    tmp_path = tmp_path_factory.mktemp("layout")
+    pixels = iter(RNG.integers(0, 256, (40, 4, 6, 3), np.uint8))
+    files = {
+        "/".join(filter(None, (split, label, *place))): encoded(next(pixels))
+        for split in ("train", "test")
+        for label in ("cat", "dog")
+        for place in sorted(places)
+    }
+    hidden = {"train/cat/.cache/1.png": b"x", "test/dog/more/.DS_Store": b"x", "notes.txt": b"x"}
+    write_folder(tmp_path / "data", files)
+    write_tar(tmp_path / "data.tar", dict(reversed(files.items())) | hidden)
+    for path in ("data", "data.tar"):
+        settings = Source(kind="folder", name="x", label="x", shape=(3, 4, 6), path=tmp_path / path)
+        prepare(settings, tmp_path / "x.safetensors")
+        same_as_image_folder(load(tmp_path / "x.safetensors"), tmp_path / "data")
+
+
+def test_a_link_to_a_folder_around_it_is_refused_and_its_removal_helps(
+    tmp_path, prepared, pictures
+):
+    write_folder(tmp_path / "data", pictures)
+    link = tmp_path / "data/train/cat/again"
+    link.symlink_to("..")
+    with pytest.raises(UsageError, match="again is a link to a folder that it lies in; remove it"):
+        prepared()
+    link.unlink()
+    same_as_image_folder(prepared(), tmp_path / "data")
+
+
+def test_a_compressed_archive_is_named_and_its_unpacking_helps(tmp_path, prepared, pictures):
+    write_tar(tmp_path / "plain.tar", pictures)
+    (tmp_path / "data").mkdir()
+    for split in ("train", "test"):
+        packed = tmp_path / "data" / f"{split}.tar.gz"
+        part = {name: data for name, data in pictures.items() if name.startswith(split)}
+        write_tar(tmp_path / "part.tar", part)
+        packed.write_bytes(gzip.compress((tmp_path / "part.tar").read_bytes()))
+    with pytest.raises(UsageError, match=r"unpack train\.tar\.gz, or make an uncompressed tar"):
+        prepared()
+    for split in ("train", "test"):
+        packed = tmp_path / "data" / f"{split}.tar.gz"
+        (tmp_path / "data" / f"{split}.tar").write_bytes(gzip.decompress(packed.read_bytes()))
+    assert len(prepared().train_images) == 6
+
+
+def test_home_is_found(tmp_path, pictures, monkeypatch, source):
+    write_folder(tmp_path / "leaves", pictures)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    settings = source("folder", path="~/leaves", shape=(3, 4, 6))
+    prepare(settings, tmp_path / "x.safetensors")
+    assert str(settings.path) == "~/leaves"  # as written, in records too
+    with pytest.raises(UsageError, match=r"there is no ~nobody-here/leaves; correct"):
+        prepare(source("folder", path="~nobody-here/leaves"), tmp_path / "y.safetensors")
+
+
+@pytest.mark.parametrize(
+    "where", ["train/cat/1.png", "train-images-idx3-ubyte", "train-labels-idx1-ubyte.gz", "tar"]
+)
+def test_an_error_of_the_disk_names_the_file(
+    tmp_path, prepared, pictures, digits, monkeypatch, where
+):
+    """Reading fails as on a bad disk, where the system's error names no file."""
+    broken = {"tar": "data.tar"}.get(where, where)
+    if where == "tar":
+        write_tar(tmp_path / "data.tar", pictures)
+    elif "ubyte" in where:
+        packed = where.endswith(".gz")
+        files = {
+            f"{n}.gz" if packed else n: gzip.compress(c) if packed else c for n, c in digits.items()
+        }
+        write_folder(tmp_path / "data", files)
+    else:
+        write_folder(tmp_path / "data", pictures)
+    real = io.open
+
+    class Bad(io.FileIO):
+        def readinto(self, buffer):
+            raise OSError(errno.EIO, "Input/output error")
+
+        def readall(self):
+            raise OSError(errno.EIO, "Input/output error")
+
+    def opening(path, mode="r", *rest, **more):
+        if str(path).endswith(broken) and "r" in mode:
+            return io.BufferedReader(Bad(path))
+        return real(path, mode, *rest, **more)
+
+    monkeypatch.setattr(io, "open", opening)
+    monkeypatch.setattr("builtins.open", opening)
+    with pytest.raises(UsageError, match=f"cannot read .*{broken}: Input/output error"):
+        prepared(
+            "data.tar" if where == "tar" else "data",
+            shape=(1, 28, 28) if "ubyte" in where else (3, 4, 6),
+        )
 
 
 @pytest.mark.parametrize("drop", ["train", "test"])
@@ -238,11 +344,8 @@ def test_a_damaged_archive_never_ends_in_a_traceback(data, tmp_path_factory):
     for _ in range(data.draw(st.integers(1, 20))):
         content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
     path.write_bytes(content)
-    from lft.config import Source
-
-    settings = Source(kind="folder", name="x", label="x", shape=(3, 4, 6), path=path)
     try:
-        folder.read(settings)
+        folder.read(Source(kind="folder", name="x", label="x", shape=(3, 4, 6), path=path))
     except UsageError as error:
         assert "\n" not in str(error)
 
@@ -269,6 +372,30 @@ def digits():
             strict=True,
         )
     }
+
+
+SPELLINGS = {
+    "MNIST": "{0}",
+    "7-Zip": "{1}",
+    "Kaggle": "{0}/{0}",
+    "Kaggle, too": "{0}/{1}",
+    "both": "{1}/{0}",
+}
+
+
+@pytest.mark.parametrize("spelling", SPELLINGS)
+def test_idx_files_are_found_by_the_names_that_tools_give_them(
+    tmp_path, prepared, digits, spelling
+):
+    files = {
+        SPELLINGS[spelling].format(name, name.replace("-idx", ".idx")): content
+        for name, content in digits.items()
+    }
+    write_folder(tmp_path / "data", files)
+    assert len(prepared(shape=(1, 28, 28)).train_images) == 20
+    write_folder(tmp_path / "data", dict.fromkeys(files, b""))
+    with pytest.raises(UsageError, match=r"train-images.* is damaged \(it ends within its header"):
+        prepared(shape=(1, 28, 28))
 
 
 @pytest.mark.parametrize("zipped", [False, True])

@@ -25,7 +25,11 @@ def file_bytes(tmp_path_factory):
     from lft.config import Source
 
     path = tmp_path_factory.mktemp("images") / "x.safetensors"
-    save(GOOD, Source(kind="embedded", name="x", label="pets", shape=(1, 2, 3), note="n"), path)
+    save(
+        GOOD,
+        Source(kind="folder", name="x", label="pets", shape=(1, 2, 3), path="x", note="n"),
+        path,
+    )
     return path, path.read_bytes()
 
 
@@ -52,7 +56,7 @@ def test_what_was_saved_is_loaded(file_bytes):
 )
 def test_arrays_that_are_not_as_declared_are_refused(tmp_path, source, arrays, words):
     with pytest.raises(UsageError, match=words):
-        save(arrays, source("embedded", shape=(1, 2, 3)), tmp_path / "x")
+        save(arrays, source("folder", shape=(1, 2, 3), path="x"), tmp_path / "x")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -80,5 +84,5 @@ def test_a_missing_file_and_a_file_of_something_else(tmp_path):
 
 def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path, source, largest_file):
     with largest_file(100), pytest.raises(UsageError, match="cannot write"):
-        save(GOOD, source("embedded", shape=(1, 2, 3)), tmp_path / "x")
+        save(GOOD, source("folder", shape=(1, 2, 3), path="x"), tmp_path / "x")
     assert list(tmp_path.iterdir()) == []

@@ -6,7 +6,11 @@ import gzip
 import hashlib
 import io
 import logging
+import re
+import shutil
+import ssl
 import struct
+import subprocess
 import tarfile
 import threading
 from dataclasses import replace
@@ -103,7 +107,7 @@ FAILURES = {
     "missing": "HTTP status 404",
     "silent": "silent for 0.3 s",
     "stalled": "silent for 0.3 s",
-    "broken": "no connection",
+    "broken": "transfer broke off",
 }
 
 
@@ -137,6 +141,50 @@ def test_no_network_is_one_line(tmp_path, monkeypatch):
         address = closed["good"]
     with pytest.raises(UsageError, match=r"data.gz \(no connection\); get it by hand"):
         published.fetch("data.gz", "0" * 32, tmp_path, (address,), TIMEOUT)
+
+
+@pytest.fixture
+def untrusted(tmp_path, mirrors):
+    """Address of a server with a certificate that nobody signed."""
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    command = "openssl req -x509 -newkey rsa:2048 -nodes -days 1 -subj /CN=localhost -keyout"
+    subprocess.run([*command.split(), key, "-out", certificate], check=True, capture_output=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    with Mirrors() as server:
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        yield server["good"].replace("http:", "https:")
+        server.shutdown()
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="makes a certificate")
+def test_a_certificate_that_is_not_trusted_is_called_that(untrusted, tmp_path):
+    words = r"\(certificate not trusted: self.signed certificate\)"
+    with pytest.raises(UsageError, match=words):
+        published.fetch("data.gz", "0" * 32, tmp_path / "cache", (untrusted,), 5.0)
+
+
+def test_other_troubles_of_the_network_are_told_apart(mirrors, tmp_path, monkeypatch):
+    def reason(address, timeout=5.0):
+        with pytest.raises(UsageError) as error:
+            published.fetch("data.gz", "0" * 32, tmp_path / "cache", (address,), timeout)
+        return re.findall(r"gz \((.*?)\); get", str(error.value))[0]
+
+    misspelt = "its address, or that of a proxy, is misspelt"
+    assert reason(mirrors["good"].replace("http:", "https:")) == "no TLS at that address"
+    for address in ("htp://localhost/", "localhost/", "http://[bad/"):
+        assert reason(address) == misspelt
+    monkeypatch.setenv("NO_PROXY", "")
+    with Mirrors() as closed:
+        nowhere = closed["good"]
+    for proxy, expected in (
+        (nowhere, "the proxy refuses or cannot be reached"),
+        (mirrors["missing"], "the proxy refuses or cannot be reached"),
+        ("not an address", misspelt),
+    ):
+        monkeypatch.setenv("HTTPS_PROXY", proxy)
+        assert reason("https://data.invalid/") == expected
 
 
 def test_a_cached_file_is_not_asked_for_again(mirrors, fetch):

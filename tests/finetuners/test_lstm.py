@@ -25,7 +25,8 @@ def settings(layers: int = 1, hidden: int = 5) -> LSTMSettings:
 
 def tuner(layers: int = 1, hidden: int = 5) -> CoordinateLSTM:
     chosen = settings(layers, hidden)
-    weights = init_weights(chosen, generator("phi", layers, hidden))
+    drawn = init_weights(chosen, generator("phi", layers, hidden))
+    weights = {name: leaf.double() for name, leaf in drawn.items()}
     weights["out.b"] = torch.tensor(0.4)  # starts at 0, which would hide a forgotten bias
     return CoordinateLSTM(weights, chosen, "torch")
 

@@ -41,7 +41,7 @@ from lft.kernels.build import Kernel
 from lft.meta.adapt import adapt
 from lft.meta.learner import Learner
 from lft.meta.metagradient import meta_gradient
-from lft.runtime.device import use_device
+from lft.runtime.device import settings
 from lft.seeding import generator
 from lft.tasks.attack import Attack
 from lft.tasks.base import Objective, TaskFamily
@@ -372,9 +372,9 @@ def main() -> None:
     parser.add_argument("--sizes", nargs="+", type=int, default=list(SIZES))
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     options = parser.parse_args()
-    use_device(tiny_profile(device=options.device, threads=options.threads))
-    for row in rows(options.problems, options.sizes, options.device, options.modes):
-        print(json.dumps(row), flush=True)
+    with settings(tiny_profile(device=options.device, threads=options.threads)):
+        for row in rows(options.problems, options.sizes, options.device, options.modes):
+            print(json.dumps(row), flush=True)
 
 
 if __name__ == "__main__":

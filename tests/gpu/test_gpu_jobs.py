@@ -18,7 +18,7 @@ from tiny import profile_values, tiny_profile
 
 from lft.cli import main
 from lft.config import load_profile
-from lft.results.records import read_json
+from lft.storage.json import read_json
 from lft.storage.tensors import load_tensors
 
 RUN = ("train", "sine", "sine", "lft")

@@ -25,7 +25,7 @@ from lft.config import Profile, Run, load_profile
 from lft.meta.train import train
 from lft.methods import METHODS
 from lft.results.cost import training_work
-from lft.results.records import read_json
+from lft.storage.json import read_json
 
 
 def trained(profile: Profile, run: Run, results: Path) -> dict[str, Any]:

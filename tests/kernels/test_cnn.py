@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 
 import pytest
 import torch
@@ -11,8 +10,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from torch import Generator, Tensor
 
-from lft.kernels import build as native
-from lft.kernels import cnn as fused_cnn
+from lft.kernels import cnn
 from lft.meta.gradients import value_and_grad
 from lft.tasks.networks import CNN
 from lft.types import Batch, Params, TaskBatch
@@ -25,11 +23,7 @@ from tests.descent import (
     natively,
 )
 
-
-@pytest.fixture(autouse=True)
-def compiler() -> None:
-    if not native.available(torch.device("cpu"), torch.float32):
-        pytest.skip("no compiler")
+pytestmark = pytest.mark.usefixtures("compiler")
 
 
 class Loss:
@@ -192,13 +186,6 @@ def test_what_is_not_finite_stays_in_its_task(broken: float) -> None:
     assert all(leaf[1].isfinite().all() for leaf in grads.values())
 
 
-@pytest.fixture
-def threads() -> Iterator[None]:
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.mark.usefixtures("threads")
 def test_results_do_not_depend_on_threads() -> None:
     case = Case((3, 16, 16), (8, 8), n_tasks=5)
@@ -228,17 +215,17 @@ def test_arguments_that_do_not_fit_are_refused() -> None:
     plain = case.plain.loss
     x, y = case.batch
     with pytest.raises(RuntimeError, match="labels must be in"):
-        fused_cnn.cross_entropy(case.params, x, y + 3, plain)
+        cnn.cross_entropy(case.params, x, y + 3, plain)
     with pytest.raises(RuntimeError, match="labels must be in"):
-        fused_cnn.descend(case.params, TaskBatch(case.batch, Batch(x, y - 1)), STEPS, STEP_SIZE)
+        cnn.descend(case.params, TaskBatch(case.batch, Batch(x, y - 1)), STEPS, STEP_SIZE)
     with pytest.raises(RuntimeError, match="labels must be contiguous"):
-        fused_cnn.cross_entropy(case.params, x, y[:, 1:], plain)
+        cnn.cross_entropy(case.params, x, y[:, 1:], plain)
     with pytest.raises(RuntimeError, match="images must be"):
-        fused_cnn.logits(case.params, x.double())
+        cnn.logits(case.params, x.double())
     with pytest.raises(RuntimeError, match="head must be"):
-        fused_cnn.logits(case.params, x[..., :4])
+        cnn.logits(case.params, x[..., :4])
     with pytest.raises(RuntimeError, match="are needed"):
-        fused_cnn.logits(case.params, x[0])
+        cnn.logits(case.params, x[0])
     case.params["bias1"] = torch.zeros(2, 5)
     with pytest.raises(RuntimeError, match="bias must be"):
-        fused_cnn.logits(case.params, x)
+        cnn.logits(case.params, x)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterator
 
 import pytest
 import torch
@@ -12,18 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Generator, Tensor
 
-from lft.kernels import build as native
-from lft.kernels import lenet as fused_lenet
+from lft.kernels import lenet
 from lft.tasks.victim import LeNet5
+
+pytestmark = pytest.mark.usefixtures("compiler")
 
 # float32 sums of at most 150 products.
 TOLERANCE = 1e-5
-
-
-@pytest.fixture(autouse=True)
-def compiler() -> None:
-    if not native.available(torch.device("cpu"), torch.float32):
-        pytest.skip("no compiler")
 
 
 def victim(channels: int, side: int) -> LeNet5:
@@ -112,13 +106,6 @@ def test_nan_is_seen_in_the_features_of_its_image() -> None:
     assert features[1].isfinite().all()
 
 
-@pytest.fixture
-def threads() -> Iterator[None]:
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.mark.usefixtures("threads")
 def test_results_do_not_depend_on_threads_or_on_where_tensors_lie() -> None:
     network, images = victim(3, 32), pixels(7, 3, 32)
@@ -137,10 +124,10 @@ def test_arguments_that_do_not_fit_are_refused() -> None:
     network, images = victim(1, 28), pixels(2, 1, 28)
     weights = [*network.conv1.parameters(), *network.conv2.parameters()]
     with pytest.raises(RuntimeError, match="images must be contiguous"):
-        fused_lenet.features(weights, images.double(), network.features)
+        lenet.features(weights, images.double(), network.features)
     with pytest.raises(RuntimeError, match=r"images must be \(n, C, S, S\)"):
-        fused_lenet.features(weights, images[0], network.features)
+        lenet.features(weights, images[0], network.features)
     with pytest.raises(RuntimeError, match="28x28 or 32x32"):
-        fused_lenet.features(weights, images[..., :20], network.features)
+        lenet.features(weights, images[..., :20], network.features)
     with pytest.raises(RuntimeError, match=r"conv2\.bias must be"):
-        fused_lenet.features([*weights[:3], torch.zeros(3)], images, network.features)
+        lenet.features([*weights[:3], torch.zeros(3)], images, network.features)

@@ -1,9 +1,8 @@
-"""The fused LSTM against torch.nn.LSTMCell and autograd in float64."""
+"""The native LSTM against torch.nn.LSTMCell and autograd in float64."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 
 import pytest
 import torch
@@ -11,25 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Generator, Tensor
 
-from lft.kernels import build as native
-from lft.kernels import lstm as fused
+from lft.kernels import lstm
+
+pytestmark = pytest.mark.usefixtures("compiler")
 
 P, SCALE = 10.0, 0.1
 # The kernel's exp and tanh are good to 3e-7 relative and sums are taken in float32.
 TOLERANCE = 1e-5
-
-
-@pytest.fixture
-def kernel() -> None:
-    if not native.available(torch.device("cpu"), torch.float32):
-        pytest.skip("no compiler")
-
-
-@pytest.fixture
-def threads() -> Iterator[None]:
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
 
 
 class Case:
@@ -55,8 +42,8 @@ class Case:
         """State after the segment, updates (K, N), weight gradients."""
         state, updates = self.start.clone(), []
         for gradient in self.inputs:
-            updates.append(fused.step_(self.weights, state, gradient, p=P, scale=SCALE))
-        gradients = fused.segment_vjp(
+            updates.append(lstm.step_(self.weights, state, gradient, p=P, scale=SCALE))
+        gradients = lstm.segment_vjp(
             self.weights, self.start, self.inputs, self.cotangents, p=P, scale=SCALE
         )
         return state, torch.stack(updates), gradients
@@ -110,7 +97,6 @@ def assert_close(actual: Tensor, expected: Tensor) -> None:
     assert error < TOLERANCE, f"relative error {error:.1e}"
 
 
-@pytest.mark.usefixtures("kernel")
 @settings(max_examples=40, deadline=None, derandomize=True)
 @given(
     layers=st.integers(1, 2),
@@ -130,14 +116,12 @@ def test_agrees_with_float64(layers: int, hidden: int, n: int, steps: int, seed:
         assert_close(gradient, expected_gradients[name])
 
 
-@pytest.mark.usefixtures("kernel")
 def test_many_tiles_in_one_chunk_of_partial_sums() -> None:
     case = Case(layers=1, hidden=3, n=9000, steps=2)
     for name, expected in case.reference()[2].items():
         assert_close(case.fused()[2][name], expected)
 
 
-@pytest.mark.usefixtures("kernel")
 def test_gradients_at_the_edges_of_the_preprocessing() -> None:
     edge = math.exp(-P)
     values = [0.0, edge, edge * 0.999, edge * 1.001, 1e-42, 1e-38, 1.0, 1.5, 3e38]
@@ -147,7 +131,6 @@ def test_gradients_at_the_edges_of_the_preprocessing() -> None:
     torch.testing.assert_close(actual.double(), expected, rtol=TOLERANCE, atol=1e-6)
 
 
-@pytest.mark.usefixtures("kernel")
 def test_saturated_gates_stay_finite() -> None:
     case = Case(layers=1, hidden=3, n=20, steps=3)
     for name in ("layer0.w_ih", "layer0.b"):
@@ -159,7 +142,6 @@ def test_saturated_gates_stay_finite() -> None:
     assert all(gradient.isfinite().all() for gradient in gradients.values())
 
 
-@pytest.mark.usefixtures("kernel")
 def test_nan_stays_in_its_coordinate_and_reaches_the_weights() -> None:
     case = Case(layers=2, hidden=3, n=70, steps=3)
     clean = case.fused()[1]
@@ -171,7 +153,6 @@ def test_nan_stays_in_its_coordinate_and_reaches_the_weights() -> None:
     assert all(gradient.isnan().any() for name, gradient in gradients.items() if name != "out.b")
 
 
-@pytest.mark.usefixtures("kernel")
 @pytest.mark.parametrize("infinity", [math.inf, -math.inf])
 def test_infinite_gradient_acts_as_in_plain_pytorch(infinity: float) -> None:
     case = Case(layers=1, hidden=3, n=2, steps=2)
@@ -181,7 +162,7 @@ def test_infinite_gradient_acts_as_in_plain_pytorch(infinity: float) -> None:
     torch.testing.assert_close(updates.double(), expected, rtol=TOLERANCE, atol=1e-6)
 
 
-@pytest.mark.usefixtures("kernel", "threads")
+@pytest.mark.usefixtures("threads")
 @pytest.mark.parametrize("n", [200, 9000])
 def test_bits_do_not_depend_on_the_run_or_the_threads(n: int) -> None:
     case = Case(layers=1, hidden=10, n=n, steps=5)
@@ -195,7 +176,6 @@ def test_bits_do_not_depend_on_the_run_or_the_threads(n: int) -> None:
         assert all(torch.equal(gradients[name], results[0][2][name]) for name in gradients)
 
 
-@pytest.mark.usefixtures("kernel")
 def test_arguments_are_left_alone_and_no_graph_is_recorded() -> None:
     case = Case(layers=1, hidden=3, n=9, steps=2)
     case.weights = {name: leaf.requires_grad_() for name, leaf in case.weights.items()}
@@ -206,7 +186,6 @@ def test_arguments_are_left_alone_and_no_graph_is_recorded() -> None:
         assert torch.equal(tensor, copy)
 
 
-@pytest.mark.usefixtures("kernel")
 def test_strided_arguments() -> None:
     case = Case(layers=1, hidden=3, n=9, steps=4)
     expected = case.fused()
@@ -218,30 +197,28 @@ def test_strided_arguments() -> None:
     assert torch.equal(actual[2]["layer0.w_hh"], expected[2]["layer0.w_hh"])
 
 
-@pytest.mark.usefixtures("kernel")
 def test_nothing_to_do() -> None:
     for n, steps in ((0, 3), (5, 0)):
         case = Case(layers=1, hidden=3, n=n, steps=steps)
-        gradients = fused.segment_vjp(
+        gradients = lstm.segment_vjp(
             case.weights, case.start, case.inputs, case.cotangents, p=P, scale=SCALE
         )
         assert all((gradient == 0).all() for gradient in gradients.values())
-    update = fused.step_(case.weights, torch.zeros(2, 1, 3, 0), torch.zeros(0), p=P, scale=SCALE)
+    update = lstm.step_(case.weights, torch.zeros(2, 1, 3, 0), torch.zeros(0), p=P, scale=SCALE)
     assert update.shape == (0,)
 
 
-@pytest.mark.usefixtures("kernel")
 def test_arguments_that_do_not_fit_are_refused() -> None:
     case = Case(layers=1, hidden=3, n=9, steps=2)
     gradient = case.inputs[0]
     with pytest.raises(RuntimeError, match="gradient must be"):
-        fused.step_(case.weights, case.start, gradient[:8], p=P, scale=SCALE)
+        lstm.step_(case.weights, case.start, gradient[:8], p=P, scale=SCALE)
     with pytest.raises(RuntimeError, match="state must be"):
-        fused.step_(case.weights, case.start.double(), gradient, p=P, scale=SCALE)
+        lstm.step_(case.weights, case.start.double(), gradient, p=P, scale=SCALE)
     with pytest.raises(RuntimeError, match="cotangents must be"):
-        fused.segment_vjp(case.weights, case.start, case.inputs, gradient, p=P, scale=SCALE)
+        lstm.segment_vjp(case.weights, case.start, case.inputs, gradient, p=P, scale=SCALE)
     with pytest.raises(RuntimeError, match="p must"):
-        fused.step_(case.weights, case.start, gradient, p=100.0, scale=SCALE)
+        lstm.step_(case.weights, case.start, gradient, p=100.0, scale=SCALE)
     case.weights["layer0.b"] = torch.zeros(5)
     with pytest.raises(RuntimeError, match="b must be"):
-        fused.step_(case.weights, case.start, gradient, p=P, scale=SCALE)
+        lstm.step_(case.weights, case.start, gradient, p=P, scale=SCALE)

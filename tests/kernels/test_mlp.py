@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -12,8 +11,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from torch import Generator, Tensor
 
-from lft.kernels import build as native
-from lft.kernels import mlp as fused_mlp
+from lft.kernels import mlp
 from lft.meta.gradients import value_and_grad
 from lft.tasks.networks import MLP
 from lft.types import Batch, Params, TaskBatch
@@ -29,13 +27,9 @@ from tests.descent import (
     natively,
 )
 
+pytestmark = pytest.mark.usefixtures("compiler")
+
 LOSSES = st.sampled_from(["squared error", "cross-entropy"])
-
-
-@pytest.fixture(autouse=True)
-def compiler() -> None:
-    if not native.available(torch.device("cpu"), torch.float32):
-        pytest.skip("no compiler")
 
 
 class Loss:
@@ -160,13 +154,6 @@ def test_what_is_not_finite_stays_in_its_task(broken: float) -> None:
     assert all(leaf[1].isfinite().all() for leaf in grads.values())
 
 
-@pytest.fixture
-def threads() -> Iterator[None]:
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.mark.usefixtures("threads")
 def test_results_do_not_depend_on_threads() -> None:
     case, results = Case((3, 16, 16, 2), n_tasks=5), []
@@ -199,6 +186,6 @@ def test_what_does_not_fit_is_refused(change: dict[str, Any], message: str) -> N
     case = Case((3, 4, 2), "cross-entropy")
     batch = case.tasks.support._replace(**change)
     with pytest.raises(RuntimeError, match=message):
-        fused_mlp.loss(case.params, *batch, lambda leaves: torch.zeros(2))
+        mlp.loss(case.params, *batch, lambda leaves: torch.zeros(2))
     with pytest.raises(RuntimeError, match=message):
-        fused_mlp.descend(case.params, TaskBatch(batch, batch), STEPS, STEP_SIZE)
+        mlp.descend(case.params, TaskBatch(batch, batch), STEPS, STEP_SIZE)

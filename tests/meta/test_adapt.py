@@ -131,7 +131,7 @@ IMAGES = tiny_images(1, 28)
 def image_tasks(kind: str, classes: int, support: int) -> Classification | Attack:
     pools = Pools(IMAGES, "disjoint", 0.2)
     if kind == "attack":
-        victim = LeNet5((1, 28, 28), 3).requires_grad_(False)
+        victim = LeNet5((1, 28, 28), 3).double().requires_grad_(False)
         settings = AttackFamily(source="x", classes=classes, support=support, query=1)
         return Attack(settings, victim, pools)
     net: Literal["mlp", "cnn"] = "cnn" if kind == "cnn" else "mlp"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import shutil
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,12 +18,15 @@ from tiny import profile_values, tiny_profile, write_images
 from lft import cli
 from lft.config import Profile, Run
 from lft.errors import UsageError
-from lft.meta.evaluate import evaluate, first_full
+from lft.meta.evaluate import evaluate, evaluate_runs, first_full
 from lft.meta.learner import Learner
 from lft.meta.train import train
 from lft.paths import data_path, victim_path
-from lft.results.records import Measurement, read_json, read_rows, write_json
+from lft.results.jobs import EVALUATED, TRAINED
+from lft.results.schema import Measurement
 from lft.seeding import generator
+from lft.storage.csv import read_rows
+from lft.storage.json import read_json, write_json
 from lft.storage.tensors import below, load_tensors, save_tensors
 from lft.tasks.build import build_families, make_victim
 
@@ -42,21 +46,29 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     for run in (ATTACK, SINE):
         for seed in profile.seeds:
             train(profile, run._replace(seed=seed), folder)
-        evaluate(profile, run, folder)
+        measure(profile, run, folder)
     yield folder
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(False)
 
 
+def measure(profile: Profile, run: Run, results: Path) -> None:
+    """Evaluate the runs of all seeds."""
+    evaluate_runs(profile, [run._replace(seed=seed) for seed in profile.seeds], results)
+
+
 def rows(results: Path, run: Run) -> Any:
-    return read_rows(results / run.evaluation_folder / "measurements.csv", Measurement._fields)
+    """The measurements of all seeds."""
+    paths = sorted((results / run.evaluation_folder).glob("seed*/measurements.csv"))
+    frames = [read_rows(path, Measurement._fields) for path in paths]
+    return pd.concat([frame for frame in frames if len(frame)], ignore_index=True)
 
 
 def written(results: Path, run: Run) -> dict[str, bytes]:
     return {
-        path.name: path.read_bytes()
-        for path in (results / run.evaluation_folder).iterdir()
-        if path.is_file()
+        f"{path.parent.name}/{path.name}": path.read_bytes()
+        for name in EVALUATED
+        for path in sorted((results / run.evaluation_folder).glob(f"seed*/{name}"))
     }
 
 
@@ -65,8 +77,8 @@ def copied(results: Path, run: Run, target: Path, profile: Profile) -> None:
     for seed in profile.seeds:
         folder = run._replace(seed=seed).folder
         (target / folder).mkdir(parents=True)
-        for path in (results / folder).iterdir():
-            (target / folder / path.name).write_bytes(path.read_bytes())
+        for name in TRAINED:
+            (target / folder / name).write_bytes((results / folder / name).read_bytes())
 
 
 def test_sine_rows_are_those_of_a_plain_loop(results: Path) -> None:
@@ -108,11 +120,28 @@ def test_attack_rows_cover_mixtures_metrics_and_steps(results: Path) -> None:
     assert len(sizes) == 3 * 2 * 3 * 4  # mixtures, seeds, metrics, steps
     assert set(frame.metric) == {"asr", "asr_support", "distortion", "first_full"}
     assert set(frame.method) == {"lft"}
-    # A mixture takes an equal share of the tasks that its families are tested on alone.
-    alone = frame[frame.tested_on != "grey+colour"].drop(columns="tested_on")
-    mixed = frame[frame.tested_on == "grey+colour"].drop(columns="tested_on")
+    mixed = frame[frame.tested_on == "grey+colour"]
     assert set(mixed.task) == {"grey-0", "grey-1", "colour-0", "colour-1"}
-    assert len(mixed.merge(alone)) == len(mixed)
+
+
+def test_a_mixture_has_an_equal_share_of_tasks_of_its_own(results: Path) -> None:
+    """Distortions of random starts are real numbers: no two tasks have the same."""
+    frame = rows(results, ATTACK)
+    start = frame[(frame.metric == "distortion") & (frame.step == 0)]
+    mixed = start[start.tested_on == "grey+colour"]
+    assert mixed.groupby("seed").size().tolist() == [4, 4]
+    assert start.value.nunique() == len(start)
+
+
+def test_a_seed_is_measured_by_itself(results: Path, tmp_path: Path) -> None:
+    profile = tiny_profile()
+    for name in ("data", "victims"):
+        (tmp_path / name).symlink_to(results / name)
+    copied(results, ATTACK, tmp_path, profile)
+    evaluate(profile, ATTACK._replace(seed=1), tmp_path)
+    found = written(tmp_path, ATTACK)
+    assert list(found) == ["seed1/measurements.csv", "seed1/examples.safetensors"]
+    assert found == {key: written(results, ATTACK)[key] for key in found}
 
 
 def test_the_first_step_of_full_success_is_that_of_the_rows(results: Path) -> None:
@@ -137,14 +166,14 @@ def test_first_full_by_hand() -> None:
 def test_rows_at_strides_are_those_of_every_step(results: Path, run: Run, tmp_path: Path) -> None:
     shutil.copytree(results, tmp_path, dirs_exist_ok=True)
     strided = tiny_profile(**{f"experiments__{run.experiment}__testing__every": 3})
-    evaluate(strided, run, tmp_path)
+    measure(strided, run, tmp_path)
     expected = rows(results, run)
     expected = expected[expected["step"].isin([0, 3])].reset_index(drop=True)
     pd.testing.assert_frame_equal(rows(tmp_path, run), expected)
 
 
 def test_pictures_fit_the_rows(results: Path) -> None:
-    flat, _ = load_tensors(results / ATTACK.evaluation_folder / "examples.safetensors")
+    flat, _ = load_tensors(results / ATTACK.folder / "examples.safetensors")
     frame = rows(results, ATTACK)
     last = frame[(frame.seed == 0) & (frame.step == 3)]
     for name, channels, side in (("grey", 1, 28), ("colour", 3, 32)):
@@ -159,49 +188,63 @@ def test_pictures_fit_the_rows(results: Path) -> None:
             assert values["asr"] == pytest.approx(attacked)
             size = float(kept["perturbation"][task].abs().mean())
             assert values["distortion"] == pytest.approx(size, rel=1e-6)
-    empty, _ = load_tensors(results / SINE.evaluation_folder / "examples.safetensors")
+    empty, _ = load_tensors(results / SINE.folder / "examples.safetensors")
     assert empty == {}
 
 
-def test_all_methods_of_a_mixture_are_measured_as_one_by_one(tmp_path: Path) -> None:
-    methods = ("sgd", "l2o", "lft")
-    profile = tiny_profile(experiments__attack__methods=methods, methods_per_job="all")
-    write_images(tmp_path)
-    make_victim(profile, "grey", tmp_path)
-    make_victim(profile, "colour", tmp_path)
-    runs = [ATTACK._replace(method=method) for method in methods]
+def test_runs_of_one_job_are_measured_as_one_by_one(results: Path, tmp_path: Path) -> None:
+    profile = tiny_profile(experiments__attack__methods=("sgd", "lft"))
+    for name in ("data", "victims"):
+        (tmp_path / name).symlink_to(results / name)
+    runs = [ATTACK._replace(method=method) for method in ("sgd", "lft")]
+    copied(results, ATTACK, tmp_path, profile)
+    for seed in profile.seeds:
+        train(profile, runs[0]._replace(seed=seed), tmp_path)
     for run in runs:
-        for seed in profile.seeds:
-            train(profile, run._replace(seed=seed), tmp_path)
-        evaluate(profile, run, tmp_path)
-    together = profile.evaluation(runs[0])
-    assert {profile.evaluation(run) for run in runs} == {together}
-    evaluate(profile, together, tmp_path)
-    alone = pd.concat([rows(tmp_path, run) for run in runs], ignore_index=True)
-    found = rows(tmp_path, together)
-    pd.testing.assert_frame_equal(found.astype(alone.dtypes), alone)
-    pictures = [tmp_path / run.evaluation_folder / "examples.safetensors" for run in runs]
-    expected = {key: leaf for path in pictures for key, leaf in load_tensors(path)[0].items()}
-    flat, _ = load_tensors(tmp_path / together.evaluation_folder / "examples.safetensors")
-    assert flat.keys() == expected.keys()
-    assert all(torch.equal(flat[key], leaf) for key, leaf in expected.items())
+        measure(profile, run, tmp_path)
+    alone = [written(tmp_path, run) for run in runs]
+    both = [run._replace(seed=seed) for seed in profile.seeds for run in runs]
+    evaluate_runs(profile, both, tmp_path)
+    assert [written(tmp_path, run) for run in runs] == alone
+    assert alone[1] == written(results, ATTACK)
 
 
-@pytest.mark.parametrize("together", [False, True])
-def test_without_a_method_the_command_measures_all_as_the_profile_says(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, together: bool
+def test_the_command_measures_all_methods_and_seeds_or_those_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    profile = tiny_profile(
-        experiments__sine__methods=("sgd", "adam"), methods_per_job="all" if together else "one"
-    )
+    profile = tiny_profile(experiments__sine__methods=("sgd", "adam"))
     for run in profile.runs("sine"):
         train(profile, run, tmp_path)
     monkeypatch.setattr("lft.cli._load", lambda profile_file, results: (profile, tmp_path))
+
+    def found() -> set[str]:
+        paths = tmp_path.glob("runs/*/*/*/*/measurements.csv")
+        return {"/".join(path.parts[-3:-1]) for path in paths}
+
+    cli.evaluate("sine", "sine", "sgd", seed=[1])
+    assert found() == {"sgd-first/seed1"}
     cli.evaluate("sine", "sine")
-    found = {path.parent.name for path in tmp_path.glob("runs/*/*/*/measurements.csv")}
-    assert found == ({"all-first"} if together else {"sgd-first", "adam-first"})
-    cli.evaluate("sine", "sine", "sgd")
-    assert (tmp_path / "runs/sine/sine/sgd-first/measurements.csv").is_file()
+    assert found() == {f"{m}-first/seed{n}" for m in ("sgd", "adam") for n in (0, 1)}
+
+
+def test_every_seed_attacks_its_own_victim_where_it_has_one(tmp_path: Path) -> None:
+    values = profile_values()
+    values["victim"]["per_seed"] = True
+    values["experiments"]["attack"] |= {"train_on": ["grey"], "test_on": ["grey"]}
+    profile, run = Profile.model_validate(values), ATTACK._replace(trained_on="grey", method="sgd")
+    write_images(tmp_path)
+    for seed in (0, 1):
+        make_victim(profile, "grey", tmp_path, seed)
+        train(profile, run._replace(seed=seed), tmp_path)
+    victims = [load_tensors(victim_path(tmp_path, "grey", seed))[0] for seed in (0, 1)]
+    assert not torch.equal(victims[0]["conv1.weight"], victims[1]["conv1.weight"])
+    measure(profile, run, tmp_path)
+    before = written(tmp_path, run)
+    shutil.copy(victim_path(tmp_path, "grey", 0), victim_path(tmp_path, "grey", 1))
+    measure(profile, run, tmp_path)
+    after = written(tmp_path, run)
+    changed = {key for key in before if before[key] != after[key]}
+    assert changed == {"seed1/measurements.csv", "seed1/examples.safetensors"}
 
 
 def test_all_methods_meet_the_same_tasks_and_starts(results: Path, tmp_path: Path) -> None:
@@ -212,7 +255,7 @@ def test_all_methods_meet_the_same_tasks_and_starts(results: Path, tmp_path: Pat
             run = Run("sine", "sine", method, order, 0)
             for seed in profile.seeds:
                 train(profile, run._replace(seed=seed), tmp_path)
-            evaluate(profile, run, tmp_path)
+            measure(profile, run, tmp_path)
             frame = rows(tmp_path, run)
             at_start.append(frame[frame.step == 0].drop(columns=["method", "order"]))
     assert all(frame.equals(at_start[0]) for frame in at_start)
@@ -224,9 +267,9 @@ def test_evaluation_repeats_bit_by_bit_whatever_the_global_generator_says(
 ) -> None:
     before = written(results, run)
     torch.manual_seed(1234)
-    evaluate(tiny_profile(), run, results)
+    measure(tiny_profile(), run, results)
     assert written(results, run) == before
-    assert sorted(before) == ["examples.safetensors", "measurements.csv"]
+    assert len(before) == 4
 
 
 @pytest.mark.parametrize("run", [ATTACK, SINE], ids=["attack", "sine"])
@@ -238,7 +281,7 @@ def test_tasks_one_by_one_give_the_same_rows(
         (tmp_path / name).symlink_to(results / name)
     copied(results, run, tmp_path, profile)
     monkeypatch.setattr("lft.meta.adapt.SIDE_BY_SIDE", 1)
-    evaluate(profile, run, tmp_path)
+    measure(profile, run, tmp_path)
     frame = rows(tmp_path, run)
     keys = list(Measurement._fields[:-1])
     assert frame[keys].equals(expected[keys])
@@ -260,11 +303,12 @@ def test_a_diverged_seed_is_left_out_and_the_others_go_on(
     path = tmp_path / SINE._replace(seed=0).folder / "run.json"
     write_json(path, {**read_json(path), "status": "diverged"})
     with caplog.at_level(logging.WARNING):
-        evaluate(profile, SINE, tmp_path)
+        measure(profile, SINE, tmp_path)
     frame = rows(tmp_path, SINE)
     assert set(frame.seed) == {1}
     expected = rows(results, SINE)
-    assert frame.equals(expected[expected.seed == 1].reset_index(drop=True))
+    expected = expected[expected.seed == 1].reset_index(drop=True)
+    assert frame.astype(str).equals(expected.astype(str))
     assert f"{path.parent} diverged and is left out" in caplog.text
 
 
@@ -275,7 +319,7 @@ def test_a_test_task_that_explodes_is_measured_as_nan(tmp_path: Path) -> None:
         train(profile, run._replace(seed=seed), tmp_path)
         path = tmp_path / run._replace(seed=seed).folder / "weights.safetensors"
         save_tensors(path, {"best/step_size": torch.tensor(1e30, dtype=torch.float64)}, {})
-    evaluate(profile, run, tmp_path)
+    measure(profile, run, tmp_path)
     last = rows(tmp_path, run).query("step == 3")["value"]
     assert len(last) == 2 * 2 * 4
     assert last.isna().all()
@@ -284,19 +328,50 @@ def test_a_test_task_that_explodes_is_measured_as_nan(tmp_path: Path) -> None:
 def test_absent_and_damaged_weights_are_one_line(results: Path, tmp_path: Path) -> None:
     profile = tiny_profile()
     with pytest.raises(UsageError, match=r"run\.json"):
-        evaluate(profile, SINE, tmp_path)
+        measure(profile, SINE, tmp_path)
     copied(results, SINE, tmp_path, profile)
     weights = tmp_path / SINE._replace(seed=1).folder / "weights.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1])
     with pytest.raises(UsageError, match=r"weights\.safetensors is damaged"):
-        evaluate(profile, SINE, tmp_path)
+        measure(profile, SINE, tmp_path)
     weights.unlink()
     with pytest.raises(UsageError, match=r"weights\.safetensors is missing"):
-        evaluate(profile, SINE, tmp_path)
+        measure(profile, SINE, tmp_path)
     weights.with_name("run.json").write_text("{}")
-    with pytest.raises(UsageError, match=r"run\.json: 'status' is missing"):
-        evaluate(profile, SINE, tmp_path)
-    assert not (tmp_path / SINE.evaluation_folder / "measurements.csv").exists()
+    with pytest.raises(UsageError, match=r"run\.json: 'commit' is missing"):
+        measure(profile, SINE, tmp_path)
+    assert not (tmp_path / SINE._replace(seed=1).folder / "measurements.csv").exists()
+
+
+def test_a_thread_trains_and_measures_and_leaves_torch_as_it_was(tmp_path: Path) -> None:
+    profile, run = tiny_profile(threads=1), Run("sine", "sine", "lft", "first", 0)
+    torch.set_num_threads(2)
+
+    def work() -> None:
+        train(profile, run, tmp_path)
+        evaluate(profile, run, tmp_path)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert (tmp_path / run.folder / "measurements.csv").exists()
+    train(profile, run._replace(seed=1), tmp_path)
+    assert torch.get_num_threads() == 2
+    # A number below 1e-38 is one, and no zero.
+    assert (torch.tensor([1e-40]) * 1.0).item() > 0
+
+
+def test_a_run_trained_under_other_settings_is_refused(results: Path, tmp_path: Path) -> None:
+    """Else the rows would be those of a fine-tuner that nobody trained."""
+    copied(results, ATTACK, tmp_path, tiny_profile())
+    edited = tiny_profile(experiments__attack__finetuner__output_scale=1.0)
+    expected = (
+        r"seed0/run\.json was trained with finetuner\.output_scale 0\.1, the profile says 1\.0; "
+        "restore it, or train again"
+    )
+    with pytest.raises(UsageError, match=expected):
+        evaluate(edited, ATTACK, tmp_path)
+    assert not (tmp_path / ATTACK.folder / "measurements.csv").exists()
 
 
 def test_a_method_is_tested_where_it_applies(results: Path) -> None:
@@ -304,7 +379,7 @@ def test_a_method_is_tested_where_it_applies(results: Path) -> None:
     run = Run("attack", "grey", "maml", "first", 0)
     for seed in profile.seeds:
         train(profile, run._replace(seed=seed), results)
-    evaluate(profile, run, results)
+    measure(profile, run, results)
     assert set(rows(results, run).tested_on) == {"grey"}
 
 
@@ -325,7 +400,7 @@ def test_a_source_that_nothing_was_trained_on_is_attacked_on_its_own_victim(
         train(profile, run._replace(seed=seed), tmp_path)  # neither its images nor its victim exist
     shutil.copy(data_path(results, "colour"), data_path(tmp_path, "unseen"))
     make_victim(profile, "unseen", tmp_path)
-    evaluate(profile, run, tmp_path)
+    measure(profile, run, tmp_path)
     found = rows(tmp_path, run)
     assert set(found["tested_on"]) == {"grey", "unseen"}
     unseen = found[found["tested_on"] == "unseen"]
@@ -339,7 +414,7 @@ def test_a_variant_is_measured_under_its_own_settings(tmp_path: Path) -> None:
     run = Run("sine", "sine", "wide", "first", 0)
     for seed in profile.seeds:
         train(profile, run._replace(seed=seed), tmp_path)
-    evaluate(profile, run, tmp_path)
+    measure(profile, run, tmp_path)
     settings = Learner.of(profile, run).experiment
     family = build_families(profile, settings, ["sine"], tmp_path)["sine"]
     random = generator("test", "sine", "sine", 1)

@@ -25,10 +25,11 @@ from lft.config import Profile, Run
 from lft.errors import Interrupted, UsageError
 from lft.meta.learner import Learner
 from lft.meta.metagradient import meta_gradient
-from lft.meta.train import TrainingState, score, train, train_seeds, validation_score
+from lft.meta.train import TrainingState, train, train_seeds, validation_score
 from lft.methods import METHODS
-from lft.results.records import HISTORY_COLUMNS, read_json
+from lft.results.schema import HISTORY_COLUMNS
 from lft.seeding import generator
+from lft.storage.json import read_json
 from lft.storage.tensors import below, load_tensors
 from lft.tasks.build import build_families, make_victim
 from lft.tasks.pools import Pools
@@ -547,10 +548,10 @@ def test_classifiers_are_selected_by_their_errors_and_other_tasks_by_their_loss(
     family = grey["grey"]
     params, tasks = family.init(2, generator("a")), family.sample(2, generator("b"), "test")
     wrong = (family.network(params, tasks.query.x).argmax(-1) != tasks.query.y).float().mean(1)
-    torch.testing.assert_close(score(family, params, tasks.query), wrong)
+    torch.testing.assert_close(family.score(params, tasks.query), wrong)
     sine = Sine(profile.experiments["sine"].families["sine"])
     params, tasks = sine.init(2, generator("a")), sine.sample(2, generator("b"), "test")
-    assert torch.equal(score(sine, params, tasks.query), sine.loss(params, tasks.query))
+    assert torch.equal(sine.score(params, tasks.query), sine.loss(params, tasks.query))
 
 
 def test_tensorboard_shows_the_history_once_also_after_a_stop(

@@ -1,14 +1,12 @@
-"""Result folders without training."""
+"""Result folders with a report, without training."""
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
-from synthetic import report_profile, write_results
+from result_folders import make, profile, results, sine
 
 from lft.config import Profile
 from lft.report.alternatives import write_alternatives
@@ -16,28 +14,8 @@ from lft.report.claims import write_claims
 from lft.report.figures import draw_figures
 from lft.report.page import write_page
 from lft.report.tables import write_tables
-from lft.results.aggregate import aggregate
 
-
-@pytest.fixture(scope="session")
-def profile() -> Profile:
-    """Three seeds."""
-    return report_profile()
-
-
-@pytest.fixture(scope="session")
-def sine() -> Profile:
-    """Three seeds, sine regression only."""
-    return report_profile((0, 1, 2), "sine")
-
-
-@pytest.fixture(scope="session")
-def results(profile: Profile, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Complete and aggregated; the paper's orderings hold. Do not change it."""
-    folder = tmp_path_factory.mktemp("results")
-    write_results(profile, folder)
-    aggregate(profile, folder)
-    return folder
+__all__ = ["make", "profile", "report", "results", "sine"]
 
 
 @pytest.fixture(scope="session")
@@ -48,15 +26,3 @@ def report(profile: Profile, results: Path, tmp_path_factory: pytest.TempPathFac
     for write in (write_tables, write_claims, write_alternatives, draw_figures, write_page):
         write(profile, folder)
     return folder
-
-
-@pytest.fixture
-def make(profile: Profile, tmp_path: Path) -> Callable[..., Path]:
-    """Write and aggregate another result folder; keywords as of ``write_results``."""
-
-    def write(planned: Profile = profile, **changes: Any) -> Path:
-        write_results(planned, tmp_path, **changes)
-        aggregate(planned, tmp_path)
-        return tmp_path
-
-    return write

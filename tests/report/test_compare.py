@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,7 +20,7 @@ from synthetic import paper_level, report_profile, write_results
 from lft.cli import main
 from lft.config import Profile, Run
 from lft.errors import UsageError
-from lft.report.compare import KEYS, as_table, compare
+from lft.report.compare import KEYS, as_table, compare, sources_note
 from lft.results.aggregate import aggregate
 
 Make = Callable[..., Path]
@@ -49,7 +52,7 @@ def worse_lft(by: float) -> Callable[[Run, str], float]:
 def test_the_same_folder_is_identical(first: Path) -> None:
     frame = compare(first, first)
     assert set(frame["verdict"]) == {"identical"}
-    assert (frame["difference"] == 0).all()
+    assert set(frame["difference"]) <= {0, 1}  # of points, and of ratios
     assert not frame.duplicated(KEYS).any()
 
 
@@ -70,23 +73,72 @@ def test_numbers_are_those_of_scipy(first: Path, tmp_path: Path) -> None:
         rows = pd.read_csv(folder / "measurements.csv")
         where = {"method": "l2o", "order": "first", "metric": "mse", "step": 10}
         rows = rows.loc[(rows[list(where)] == pd.Series(where)).all(axis=1)]
-        seeds.append(rows.groupby("seed")["value"].mean())
+        seeds.append(np.log(rows.groupby("seed")["value"].mean()))
     oracle = stats.ttest_ind(*seeds, equal_var=False)
-    # Means of about 0.5 are written with seven digits, so differences are good to 1e-7.
-    assert found["difference"] == pytest.approx(seeds[0].mean() - seeds[1].mean(), abs=1e-6)
-    assert (found["low"], found["high"]) == pytest.approx(oracle.confidence_interval(), abs=1e-6)
+    # Means are written with seven digits.
+    assert found["unit"] == "ratio"
+    assert np.log(found["difference"]) == pytest.approx(seeds[0].mean() - seeds[1].mean(), abs=1e-6)
+    assert np.log([found["low"], found["high"]]) == pytest.approx(
+        oracle.confidence_interval(), abs=1e-6
+    )
     assert found["p"] >= oracle.pvalue
     assert found["interval"] == "95 % Welch interval over 3 and 3 seeds"
 
 
-def test_a_difference_that_may_be_chance_among_many_is_said_to_be(
-    first: Path, tmp_path: Path
+def test_what_is_not_shown_to_agree_is_not_said_to(first: Path, tmp_path: Path) -> None:
+    noisy = written(report_profile((3, 4, 5), "sine"), tmp_path, noise=0.6)
+    assert "agree" not in set(compare(first, noisy)["verdict"])
+
+
+def test_first_steps_are_compared_by_the_mean_curve(
+    profile: Profile, results: Path, tmp_path: Path
 ) -> None:
-    frame = compare(first, written(report_profile((3, 4), "sine"), tmp_path, level=worse_lft(0.03)))
-    apart = (frame["low"] > 0) | (frame["high"] < 0)
-    assert set(frame.loc[apart & (frame["p"] >= 0.05), "verdict"]) <= {"may differ"}
-    assert set(frame.loc[~apart, "verdict"]) == {"agree"}
-    assert (frame["verdict"] == "may differ").any()
+    found = row(compare(results, results), "lft", "first_full")
+    assert found["a"] == 11  # no synthetic attack succeeds on all of 10 steps' tasks
+    assert found["verdict"] == "identical"
+
+
+def test_other_images_are_not_compared(profile: Profile, results: Path, tmp_path: Path) -> None:
+    """Both folders call them cifar10."""
+    copies = []
+    for name, source in (("a", "CIFAR10"), ("b", "photos")):
+        copy = tmp_path / name
+        (copy / "runs").mkdir(parents=True)
+        shutil.copy(results / "summary.csv", copy)
+        for path in results.glob("runs/classification/cifar10/*/seed*/run.json"):
+            content = json.loads(path.read_text())
+            images = {"kind": "embedded", "name": source, "shape": [3, 32, 32]}
+            content["settings"] = {"families": {"cifar10": {"images": images}}}
+            target = copy / path.relative_to(results)
+            target.parent.mkdir(parents=True)
+            target.write_text(json.dumps(content))
+        copies.append(copy)
+    frame = compare(*copies)
+    other = frame["verdict"] == "other data"
+    touched = (frame["experiment"] == "classification") & (
+        frame["trained_on"].str.contains("cifar10") | frame["tested_on"].str.contains("cifar10")
+    )
+    assert (other == touched).all()
+    assert other.any()
+    assert frame.loc[other, "p"].isna().all()
+    assert sources_note(frame) == (
+        "classification, cifar10: embedded CIFAR10 in A, embedded photos in B"
+    )
+
+
+def test_a_pipe_gets_the_whole_table(
+    first: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    second = written(report_profile((3, 4), "sine"), tmp_path)
+    monkeypatch.setattr(sys, "argv", ["lft", "compare", str(first), str(second)])
+    monkeypatch.setenv("COLUMNS", "60")
+    with warnings.catch_warnings(), pytest.raises(SystemExit):
+        warnings.simplefilter("error")
+        main()
+    shown = capsys.readouterr().out
+    assert "…" not in shown
+    assert "sine: lft, first order, sine to sine" in shown
+    assert "Welch" not in shown
 
 
 def test_one_seed_is_inconclusive(first: Path, tmp_path: Path) -> None:
@@ -108,7 +160,6 @@ def test_shorter_runs_are_compared_at_their_last_step(first: Path, tmp_path: Pat
     values["experiments"]["sine"]["testing"]["steps"] = 5
     frame = compare(first, written(Profile.model_validate(values), tmp_path))
     assert set(frame["step"]) == {5}
-    assert not frame["verdict"].eq("inconclusive").any()
 
 
 def test_runs_of_other_strides_are_compared_at_their_last_common_step(

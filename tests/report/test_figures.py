@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
+import re
 import statistics
 import xml.etree.ElementTree as ET
 from collections import defaultdict
@@ -20,9 +21,10 @@ from lft.config import Profile
 from lft.errors import UsageError
 from lft.report import figures
 from lft.report.figures import Drawing, build_figures, draw_figures
-from lft.report.figures.base import curves
+from lft.report.figures.base import Measured, curves
 from lft.report.figures.finetuning import success_rate
 from lft.report.figures.pictures import perturbations
+from lft.report.figures.theory import vanishing
 from lft.report.style import Style
 
 # measurements.csv and the sums over it keep seven significant digits.
@@ -57,6 +59,9 @@ def test_the_figures_of_the_paper_and_the_theory_are_drawn(drawings: dict[str, D
         "figure-a1",
         "figure-3",
         "figure-4",
+        "figure-effects-sine",
+        "figure-effects-attack",
+        "figure-effects-classification",
         "figure-perturbations-mnist",
         "figure-perturbations-mnist-cifar10",
         "figure-gap",
@@ -160,12 +165,15 @@ def test_gaps_are_means_over_tasks_and_seeds(drawings: dict[str, Drawing], resul
     with (results / "theory.csv").open(newline="") as file:
         for row in csv.DictReader(file):
             if row["quantity"] == "gap":
-                key = (row["experiment"], row["stage"], row["support"], row["query"], row["steps"])
+                place = ("experiment", "stage", "method", "support", "query", "steps")
+                key = tuple(row[name] for name in place)
                 values[key].append(float(row["value"]))
     data = drawings["figure-gap"].data
+    data = data[data["method"] == "lft"]
     assert len(data) == len(values)
     for row in data.itertuples():
-        key = (row.experiment, row.stage, str(row.support), str(row.query), str(row.steps))
+        sizes = str(row.support), str(row.query), str(row.steps)
+        key = (row.experiment, row.stage, row.method, *sizes)
         assert row.gap == pytest.approx(statistics.mean(values[key]), rel=CSV)
 
 
@@ -173,8 +181,33 @@ def test_vanishing_is_relative_to_the_smallest_k(drawings: dict[str, Drawing]) -
     """The synthetic norms are K^-1 for MAML and K^-0.1 for LFT, with 1 % noise."""
     data = drawings["figure-vanishing"].data
     for row in data.itertuples():
-        power = {"maml": -1.0, "lft": -0.1}[row.method]
-        assert row.relative == pytest.approx((row.steps / data["steps"].min()) ** power, rel=0.05)
+        power = {"maml": -1.0, "lft": 0.1}[row.method]
+        expected = (row.steps / data["steps"].min()) ** power
+        assert row.median == pytest.approx(expected, rel=0.05)
+        assert row.low <= row.median <= row.high
+        assert (row.n, row.left_out) == (2 * 3, 0)  # tasks of every seed
+
+
+def test_norms_that_are_not_finite_are_counted(profile: Profile, make: Callable[..., Path]) -> None:
+    results = make(profile)
+    text = (results / "theory.csv").read_text().splitlines()
+    place = next(i for i, line in enumerate(text) if "sine,best,meta_gradient_norm,lft,0,2" in line)
+    text[place] = text[place].rpartition(",")[0] + ",inf"
+    (results / "theory.csv").write_text("\n".join(text) + "\n")
+    (drawing,) = vanishing(Measured(profile, results))
+    found = drawing.data.query("stage == 'best' and method == 'lft' and steps == 2")
+    assert (found["n"].item(), found["left_out"].item()) == (5, 1)
+    assert np.isfinite(drawing.data["high"]).all()
+    assert "1 tasks left out" in drawing.alt
+
+
+def test_the_exponents_are_drawn_with_the_bound_s(drawings: dict[str, Drawing]) -> None:
+    """The synthetic gap falls as the bound does, in both series."""
+    said = r"(-\d\.\d\d) \((-\d\.\d\d)\)"
+    found = re.findall(said, drawings["figure-gap"].alt)
+    assert len(found) == 2 * 3  # series, and which of the sizes varies
+    for ours, bound in found:
+        assert float(ours) == pytest.approx(float(bound), abs=0.03)
 
 
 def test_perturbations_show_the_first_task(drawings: dict[str, Drawing]) -> None:

@@ -13,12 +13,13 @@ from synthetic import report_profile, write_results
 
 from lft.config import Profile
 from lft.report.alternatives import effects, found_alternatives, write_alternatives
-from lft.report.claims import write_claims
+from lft.report.claims import read_verdicts, write_claims
 from lft.report.figures import Drawing, build_figures, draw_figures
 from lft.report.page import write_page
 from lft.report.tables import build_tables, write_tables
 from lft.results.aggregate import aggregate
-from lft.results.records import ALTERNATIVE_COLUMNS, CLAIM_COLUMNS, read_rows
+from lft.results.schema import ALTERNATIVE_COLUMNS
+from lft.storage.csv import read_rows
 
 CSV = 1e-5
 """summary.csv keeps seven significant digits."""
@@ -166,8 +167,8 @@ def test_the_page_leaves_out_claims_on_what_the_profile_does_not_hold(
     for write in (write_tables, write_claims, draw_figures, write_page):
         write(supplement, results)
     page = (results / "report.html").read_text(encoding="utf-8")
-    claims = read_rows(results / "claims.csv", CLAIM_COLUMNS)
-    absent = claims["reason"].astype(str).str.endswith("is not in this profile").sum()
+    claims = read_verdicts(results).claims
+    absent = sum(row.status == "not in this profile" for row in claims)
     assert 0 < absent < len(claims)  # sine's are there, the attacks' are not
     assert f"{absent} of the paper's claims speak of what is not in this profile" in page
     assert "LFT attacks more images than L2O" not in page

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from html.parser import HTMLParser
@@ -56,7 +57,8 @@ def test_table_1_has_the_papers_layout(profile: Profile, results: Path) -> None:
     assert found.rows[:4] == ["mnist, MAML", "mnist, L2O", "mnist, LFT", "mnist, SGD"]
     assert found.rows[4:6] == ["mnist + cifar10, MAML", "mnist + cifar10, L2O"]
     assert found.columns[1] == "mnist: mean |δ|"
-    assert len(found.columns) == 9
+    assert len(found.columns) == 11
+    assert found.columns[-2:] == ["seeds diverged", "seeds untrained"]
     # Test tasks of the tiny profile make ten steps; the paper's tables have 100.
     assert "after 10 fine-tuning steps (of 10), means over 12 test tasks" in found.caption
     assert "95 % t interval over seeds" in found.caption
@@ -141,9 +143,22 @@ def test_full_asr_that_is_never_reached(make: Make) -> None:
     attack = report_profile((0, 1), "sine", "attack")
     results = make(attack, level=lambda run, _: 0.2 if run.method == "lft" else 0.7)
     found = cell(table(attack, results, "table-1"), *LFT, "first_full")
-    assert (found.ours, found.note) == ("never", "n = 2, reached in 0% of tasks")
+    # The mean curve ends at 0.2 and 0.7; L2O's tasks have ASR 100 % once, at step 4 or 5 of 10.
+    assert found.ours == "never"
+    assert found.note == "n = 2, 0% of tasks get there, restricted mean 10 steps"
     other = cell(table(attack, results, "table-1"), *LFT[:3], "l2o", "first", "first_full")
-    assert other.note == "n = 2, reached in 100% of tasks"
+    assert other.ours == "never"
+    assert re.fullmatch(r"n = 2, 100% of tasks get there, restricted mean [45] steps", other.note)
+
+
+def test_failed_seeds_have_columns_of_their_own(sine: Profile, make: Make) -> None:
+    results = make(sine, diverged=sine_runs(sine, "lft")[:1])
+    path = results / sine_runs(sine, "l2o")[0].folder / "run.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"trained": False}))
+    found = table(sine, results, "table-sine")
+    rows = dict(zip(found.rows, found.cells, strict=True))
+    assert [cell.ours for cell in rows["sine, LFT, first order"][-2:]] == ["1 of 3", "–"]
+    assert [cell.ours for cell in rows["sine, L2O, first order"][-2:]] == ["0 of 3", "1 of 1"]
 
 
 def test_ablations_stand_beside_their_method_with_their_cost(
@@ -230,10 +245,11 @@ class _Tags(HTMLParser):
 def test_files_are_typed_escaped_and_accessible(profile: Profile, results: Path) -> None:
     write_tables(profile, results)
     names = ("table-1", "table-2", "table-sine", "table-ablations-sine")
+    names += ("table-baselines-attack", "table-baselines-classification")
     folder = results / "tables"
     assert {path.name for path in folder.iterdir()} == {
         f"{name}.{suffix}" for name in names for suffix in ("csv", "tex", "html")
-    }
+    } | {"agreement.csv", "unexplained.csv"}
     numbers = pd.read_csv(folder / "table-2.csv")
     assert numbers["mean"].dtype == numbers["paper"].dtype == np.float64
     assert numbers["paper"].notna().sum() == 13
@@ -252,9 +268,9 @@ def test_files_are_typed_escaped_and_accessible(profile: Profile, results: Path)
     assert r"\toprule" in latex
     body = latex[latex.index(r"\midrule") : latex.index(r"\bottomrule")]
     for row in body.splitlines()[1:-1]:
-        # An unescaped & starts a column; there is one number per row.
-        assert len(re.findall(r"(?<!\\)&", row)) == 1
-    assert (folder / "table-1.tex").read_text().isascii()
+        # An unescaped & starts a column; a row has one number and two counts of failed seeds.
+        assert len(re.findall(r"(?<!\\)&", row)) == 3
+    assert all(path.read_text().isascii() for path in folder.glob("*.tex"))
     assert r"mean $|\delta|$" in (folder / "table-1.tex").read_text()
 
 

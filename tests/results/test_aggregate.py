@@ -14,14 +14,8 @@ from synthetic import write_results
 from lft.config import Profile, Run
 from lft.errors import UsageError
 from lft.results.aggregate import aggregate, summarise
-from lft.results.records import (
-    CELL_COLUMNS,
-    SUMMARY_COLUMNS,
-    THEORY_COLUMNS,
-    Measurement,
-    join_csv,
-    read_rows,
-)
+from lft.results.schema import CELL_COLUMNS, SUMMARY_COLUMNS, THEORY_COLUMNS, Measurement
+from lft.storage.csv import join_csv, read_rows
 
 Make = Callable[..., Path]
 
@@ -43,7 +37,8 @@ def test_every_row_of_every_run_is_joined(profile: Profile, results: Path) -> No
     assert joined[0] == ",".join(Measurement._fields)
     assert sorted(joined[1:]) == sorted(line for part in parts for line in part[1:])
     theory = [path.read_text().splitlines() for path in results.glob("theory/*.csv")]
-    assert len(read_rows(results / "theory.csv", THEORY_COLUMNS)) == sum(map(len, theory)) - 1
+    rows = sum(map(len, theory)) - len(theory)
+    assert len(read_rows(results / "theory.csv", THEORY_COLUMNS)) == rows
 
 
 def test_the_summary_is_pandas_own(results: Path) -> None:
@@ -110,27 +105,45 @@ def test_a_partial_result_folder(sine: Profile, make: Make) -> None:
 def test_a_trained_run_without_measurements_is_named(sine: Profile, make: Make) -> None:
     results = make(sine)
     shutil.rmtree(results / "theory")
-    (results / run("lft", 0).evaluation_folder / "measurements.csv").unlink()
+    (results / run("lft", 0).folder / "measurements.csv").unlink()
     aggregate(sine, results)
     assert status(results, run("lft", 0)) == [("missing", "not evaluated yet")]
     assert len(read_rows(results / "theory.csv", THEORY_COLUMNS)) == 0
 
 
-def test_methods_may_have_been_measured_together(sine: Profile, make: Make) -> None:
-    results, folder = make(sine), run("lft", 0).evaluation_folder
-    alone = read_rows(results / "measurements.csv", Measurement._fields)
-    together = sine.model_copy(update={"methods_per_job": "all"})
-    aggregate(together, results)  # as they were measured by themselves
-    assert alone.equals(read_rows(results / "measurements.csv", Measurement._fields))
-    runs = results / folder.parent
-    joined = runs / "all-first" / "measurements.csv"
-    parts = [path for path in runs.glob("*/measurements.csv") if "-first" in path.parent.name]
-    join_csv(joined, Measurement._fields, sorted(parts))
-    aggregate(together, results)
+@pytest.mark.parametrize("method", ["lft", "all"])
+def test_files_of_all_seeds_are_read_where_a_run_has_none(
+    sine: Profile, make: Make, method: str
+) -> None:
+    """As versions before 0.2 wrote them, for a method or for all of them."""
+    results = make(sine)
+    before = read_rows(results / "measurements.csv", Measurement._fields)
+    runs = results / "runs/sine/sine"
+    parts = sorted(runs.glob(f"{'*' if method == 'all' else method}-first/seed*/measurements.csv"))
+    assert len(parts) >= 3
+    join_csv(runs / f"{method}-first/measurements.csv", Measurement._fields, parts)
+    for path in parts[1:]:  # the first run was measured again, and has a file of its own
+        path.unlink()
+    aggregate(sine, results)
     found = read_rows(results / "measurements.csv", Measurement._fields)
     keys = list(Measurement._fields[:-1])
-    expected = alone.astype(str).sort_values(keys, ignore_index=True)
+    expected = before.astype(str).sort_values(keys, ignore_index=True)
     assert found.astype(str).sort_values(keys, ignore_index=True).equals(expected)
+
+
+def test_a_run_made_under_other_settings_is_refused(sine: Profile, make: Make) -> None:
+    results = make(sine)
+    values = sine.model_dump(mode="json")
+    values["experiments"]["sine"]["training"]["learning_rate"] = 0.5
+    with pytest.raises(UsageError, match=r"training\.learning_rate 0\.01, the profile says 0\.5"):
+        aggregate(Profile.model_validate(values), results)
+
+
+def test_weights_of_which_nobody_knows_how_they_were_made(sine: Profile, make: Make) -> None:
+    results = make(sine)
+    (results / run("lft", 0).folder / "run.json").unlink()
+    with pytest.raises(UsageError, match=r"lft-first/seed0/run\.json is missing, so nobody knows"):
+        aggregate(sine, results)
 
 
 def test_runs_that_all_diverged_are_a_result(sine: Profile, make: Make) -> None:
@@ -148,19 +161,19 @@ def test_nothing_measured_is_one_line(profile: Profile, tmp_path: Path) -> None:
 
 def test_a_damaged_row_is_named(sine: Profile, make: Make) -> None:
     results = make(sine)
-    path = results / run("lft", 0).evaluation_folder / "measurements.csv"
+    path = results / run("lft", 0).folder / "measurements.csv"
     lines = path.read_text().splitlines(keepends=True)
     lines[2] = lines[2].replace(",first,0,", ",first,zero,")
     path.write_text("".join(lines))
-    with pytest.raises(UsageError, match=r"measurements.csv line \d+: seed is 'zero'"):
+    with pytest.raises(UsageError, match=r"seed0/measurements.csv line 3: seed is 'zero'"):
         aggregate(sine, results)
 
 
 def test_a_truncated_part_is_named(sine: Profile, make: Make) -> None:
     results = make(sine)
-    path = results / run("lft", 0).evaluation_folder / "measurements.csv"
+    path = results / run("lft", 0).folder / "measurements.csv"
     path.write_bytes(path.read_bytes()[:-5])
-    with pytest.raises(UsageError, match=r"lft-first/measurements.csv: expected .* complete last"):
+    with pytest.raises(UsageError, match=r"lft-first/seed0/measurements.csv: its last line is cut"):
         aggregate(sine, results)
 
 

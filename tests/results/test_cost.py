@@ -45,8 +45,8 @@ def test_files_are_found_where_the_rules_put_them() -> None:
     paths = {str(job.benchmark) for job in jobs(tiny_profile())}
     assert "benchmarks/data/grey.tsv" in paths
     assert "benchmarks/train/sine/sine/lft-zeroth/seed1.tsv" in paths
-    assert "benchmarks/evaluate/attack/grey+colour/lft-first.tsv" in paths
-    assert "benchmarks/theory/sine.tsv" in paths
+    assert "benchmarks/evaluate/attack/grey+colour/lft-first/seed0.tsv" in paths
+    assert "benchmarks/theory/sine/seed1.tsv" in paths
     assert "benchmarks/aggregate.tsv" in paths
 
 
@@ -80,12 +80,13 @@ def test_a_profile_is_expected_to_take_what_it_took(base: dict[Job, Spent]) -> N
         assert hours(found, rule) == pytest.approx(hours(base, rule))
 
 
-def test_seeds_multiply_trainings_and_lengthen_evaluations(base: dict[Job, Spent]) -> None:
+def test_seeds_are_more_jobs_of_the_same_length(base: dict[Job, Spent]) -> None:
     found, _ = expected(tiny_profile(seeds=[0, 1, 2, 3, 4, 5]), base)
     for rule in ("train", "evaluate", "theory"):
         assert hours(found, rule) == pytest.approx(3 * hours(base, rule))
-    number = {rule: sum(job.rule == rule for job in found) for rule in ("train", "evaluate")}
-    assert number["train"] == 6 * number["evaluate"]
+        number = sum(job.rule == rule for job in found)
+        assert number == 3 * sum(job.rule == rule for job in base)
+        assert max(s.longest for job, s in found.items() if job.rule == rule) == pytest.approx(0.5)
     assert hours(found, "victim") == pytest.approx(hours(base, "victim"))
 
 
@@ -116,13 +117,13 @@ def test_test_tasks_lengthen_evaluations_and_nothing_else(base: dict[Job, Spent]
 
 
 def test_the_work_of_a_training_by_hand() -> None:
-    """sine: an MLP 1-4-1, of whose weights 4 count; 12 tasks, 3 validation rounds of 3 tasks."""
+    """sine: an MLP 1-4-1 with 13 weights and biases; 12 tasks, 3 validation rounds of 3 tasks."""
     work = {job.name[2]: job.work for job in of(tiny_profile(), "train", "sine")}
     validation = 3 * 3 * 4  # rounds, tasks, steps
-    assert work["lft-first"] == 4 * (3 * 12 * 4 + validation)
+    assert work["lft-first"] == 13 * (3 * 12 * 4 + validation)
     assert work["lft-zeroth"] == 3 * work["lft-first"]  # directions
-    assert work["maml-first"] == 4 * (3 * 12 * 2 + validation)
-    assert work["sgd-first"] == 4 * 2 * 3 * 4  # two step sizes, tasks, steps
+    assert work["maml-first"] == 13 * (3 * 12 * 2 + validation)
+    assert work["sgd-first"] == 13 * 2 * 3 * 4  # two step sizes, tasks, steps
 
 
 def test_the_longest_job_is_that_of_one_core(base: dict[Job, Spent]) -> None:

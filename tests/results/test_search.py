@@ -12,8 +12,9 @@ from tiny import tiny_profile
 
 from lft.config import Profile, load_profile
 from lft.errors import UsageError
-from lft.results.records import write_json
+from lft.results.manifest import manifest
 from lft.results.search import write_search
+from lft.storage.json import write_json
 
 ROOT = Path(__file__).resolve().parents[2]
 GRID = {"training.learning_rate": [0.1, 0.2], "finetuner.output_scale": [1.0, 2.0]}
@@ -30,12 +31,14 @@ def searching(**changes: Any) -> Profile:
 def record(profile: Profile, results: Path, scores: dict[tuple[str, int], float | None]) -> None:
     for run in profile.runs("attack"):
         score = scores[run.method, run.seed]
-        manifest = {
+        facts = {
+            "run": run._asdict(),
             "status": "diverged" if score is None else "ok",
             "validation_score": score,
             "seconds": 2.0,
         }
-        write_json(results / run.folder / "run.json", manifest)
+        content = manifest(profile.training_inputs(run), **facts)
+        write_json(results / run.folder / "run.json", content)
 
 
 def test_a_search_tries_every_combination_and_nothing_else() -> None:

@@ -13,8 +13,9 @@ import pytest
 import torch
 from tiny import tiny_profile
 
+from lft.errors import UsageError
 from lft.runtime import device
-from lft.runtime.device import claim, use_device
+from lft.runtime.device import claim, find_device, settings
 
 NAMES = ["0", "1", "2"]
 HOLD = """
@@ -52,16 +53,24 @@ def test_each_job_takes_the_first_free_device(tmp_path: Path) -> None:
 def pretended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     """A machine with two GPUs; the devices that were made current."""
     current: list[int] = []
+
+    class Current:
+        def __init__(self, found: torch.device) -> None:
+            current.append(found.index)
+
+        def __enter__(self) -> None: ...
+
+        def __exit__(self, *_: object) -> None: ...
+
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    monkeypatch.setattr(torch.cuda, "set_device", current.append)
+    monkeypatch.setattr(torch.cuda, "device", Current)
     monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path))
     monkeypatch.setattr(device, "_held", [])
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     device._own_gpu.cache_clear()
     yield current
     device._own_gpu.cache_clear()
-    torch.use_deterministic_algorithms(False)
 
 
 def locks(folder: Path) -> Path:
@@ -71,7 +80,10 @@ def locks(folder: Path) -> Path:
 def test_cuda_is_a_free_gpu_and_stays_the_same(tmp_path: Path, pretended: list[int]) -> None:
     with job(locks(tmp_path), "0"):
         for _ in range(2):
-            assert use_device(tiny_profile(device="cuda")) == torch.device("cuda")
+            with settings(tiny_profile(device="cuda")) as found:
+                assert found == torch.device("cuda:1")
+                assert torch.are_deterministic_algorithms_enabled()
+            assert not torch.are_deterministic_algorithms_enabled()
     assert pretended == [1, 1]
 
 
@@ -79,14 +91,12 @@ def test_jobs_share_the_first_gpu_when_all_are_held(
     tmp_path: Path, pretended: list[int], caplog: pytest.LogCaptureFixture
 ) -> None:
     with job(locks(tmp_path), "0"), job(locks(tmp_path), "0", "1"):
-        use_device(tiny_profile(device="cuda"))
-    assert pretended == [0]
+        assert find_device("cuda") == torch.device("cuda:0")
     assert "all 2 GPUs are held by other jobs; sharing the first" in caplog.text
 
 
 def test_a_numbered_gpu_is_taken_as_it_is(tmp_path: Path, pretended: list[int]) -> None:
-    assert use_device(tiny_profile(device="cuda:1")) == torch.device("cuda:1")
-    assert not pretended
+    assert find_device("cuda:1") == torch.device("cuda:1")
     assert not locks(tmp_path).exists()
 
 
@@ -95,8 +105,7 @@ def test_gpus_that_a_scheduler_hands_out_go_by_its_names(
 ) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "6,7")
     with job(locks(tmp_path), "0"), job(locks(tmp_path), "6"):
-        use_device(tiny_profile(device="cuda"))
-    assert pretended == [1]
+        assert find_device("cuda") == torch.device("cuda:1")
 
 
 def test_a_claim_ends_with_its_process(tmp_path: Path) -> None:
@@ -104,3 +113,32 @@ def test_a_claim_ends_with_its_process(tmp_path: Path) -> None:
         assert held == "0"
         assert claim(["0"], tmp_path) is None
     assert claim(["0"], tmp_path) == 0
+
+
+def test_cuda_that_is_absent_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(UsageError, match="'cuda' was asked for, but this machine has 0 CUDA"):
+        find_device("cuda")
+
+
+def test_settings_of_torch_are_put_back() -> None:
+    """Also where the block fails, and whatever the caller had set."""
+    small = torch.full((100,), 1e-30)
+    before = torch.get_num_threads()
+    try:
+        for threads, flush in ((2, True), (1, False)):
+            torch.set_num_threads(threads)
+            torch.set_flush_denormal(flush)
+            with (
+                pytest.raises(ZeroDivisionError),
+                settings(tiny_profile(threads=3 - threads)) as found,
+            ):
+                assert found.type == "cpu"
+                assert torch.get_num_threads() == 3 - threads
+                assert not (small * 1e-10).any()
+                raise ZeroDivisionError
+            assert torch.get_num_threads() == threads
+            assert bool((small * 1e-10).all()) is not flush
+    finally:
+        torch.set_num_threads(before)
+        torch.set_flush_denormal(False)

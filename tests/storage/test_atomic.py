@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import subprocess
@@ -136,3 +137,49 @@ def test_files_get_the_usual_permissions(tmp_path: Path) -> None:
     finally:
         os.umask(before)
     assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == 0o640
+
+
+def test_a_file_system_without_modes_costs_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """exFAT, FAT, CIFS."""
+
+    def refuse(self: Path, mode: int) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(Path, "chmod", refuse)
+    write_text(tmp_path / "file", "x")
+    with atomic_folder(tmp_path / "folder") as folder:
+        (folder / "inside").write_text("y")
+    assert sorted(names(tmp_path)) == ["file", "folder"]
+
+
+@pytest.mark.parametrize(
+    ("number", "written"),
+    [(errno.EINVAL, True), (errno.ENOTSUP, True), (errno.EIO, False), (errno.ENOSPC, False)],
+)
+def test_only_an_fsync_that_is_unknown_is_passed_over(
+    number: int, written: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(handle: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("lft.storage.atomic.os.fsync", fail)
+    if written:
+        write_text(tmp_path / "file", "x")
+    else:
+        with pytest.raises(UsageError, match="cannot write"):
+            write_text(tmp_path / "file", "x")
+    assert names(tmp_path) == ["file"] * written
+
+
+def test_the_folder_behind_a_link_is_replaced(tmp_path: Path) -> None:
+    behind, link = tmp_path / "disk" / "tables", tmp_path / "tables"
+    behind.mkdir(parents=True)
+    (behind / "old").touch()
+    link.symlink_to(behind)
+    with atomic_folder(link) as folder:
+        (folder / "new").touch()
+    assert link.is_symlink()
+    assert names(behind) == ["new"]
+    assert names(behind.parent) == ["tables"]

@@ -6,6 +6,7 @@ import logging
 import os
 import pickle
 import signal
+import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -134,10 +135,33 @@ def test_clearing_removes_the_folder(tmp_path: Path) -> None:
     Checkpoints(folder, "hash").clear()
 
 
-def test_sigterm_sets_a_flag_inside_the_block_only() -> None:
-    before = signal.getsignal(signal.SIGTERM)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_sets_a_flag_inside_the_block_only(number: signal.Signals) -> None:
+    before = signal.getsignal(number)
     with watch_for_stop() as stop:
         assert not stop.received
-        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), number)
         assert stop.received
-    assert signal.getsignal(signal.SIGTERM) is before
+        assert stop.number == number
+    assert signal.getsignal(number) is before
+
+
+def test_the_second_ctrl_c_ends_at_once() -> None:
+    with pytest.raises(KeyboardInterrupt), watch_for_stop() as stop:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert stop.received
+        os.kill(os.getpid(), signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_thread_has_no_signals() -> None:
+    received = []
+
+    def work() -> None:
+        with watch_for_stop() as stop:
+            received.append(stop.received)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert received == [False]

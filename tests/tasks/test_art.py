@@ -98,6 +98,80 @@ def test_a_fine_tuner_is_an_attack_of_art(victim: LeNet5) -> None:
     np.testing.assert_array_equal(unlabelled, attack.generate(x.numpy(), np.eye(3)[y.numpy()]))
 
 
+@pytest.fixture
+def small() -> torch.nn.Module:
+    """A network of 8x8 pixels and three classes."""
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 3))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(torch.linspace(-9, 9, parameter.numel()).sin().view_as(parameter))
+    return model
+
+
+PIXELS = torch.linspace(0, 1, 6 * 64).remainder(0.61).view(6, 1, 8, 8).numpy()
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int32", "float16", "float32", "float64"])
+def test_images_of_any_type_come_back_as_that_type(small: torch.nn.Module, dtype: str) -> None:
+    """Integers are rounded, not cut off; what is reported is that of the images returned."""
+    from art.estimators.classification import PyTorchClassifier
+
+    from lft.art import LearnedUniversalPerturbation
+
+    classifier = PyTorchClassifier(
+        small, torch.nn.CrossEntropyLoss(), (1, 8, 8), 3,
+        clip_values=(0.0, 255.0), preprocessing=(0.0, 255.0),
+    )  # fmt: skip
+    x = (PIXELS * 255).astype(dtype)
+    y = classifier.predict(x.astype("f4")).argmax(1)
+    attack = LearnedUniversalPerturbation(classifier, steps=15)
+    adversarial = attack.generate(x, y)
+    assert adversarial.dtype == dtype
+    predicted = classifier.predict(adversarial.astype("f4")).argmax(1)
+    assert attack.fooling_rate == (predicted != y).mean()
+    exact = np.clip(x.astype("f8") + attack.noise, 0, 255)
+    # Half a pixel for integers, and no bias; float16 has a step of 1/8 near 255.
+    limit = 0.5 if np.dtype(dtype).kind in "iu" else 0.0625
+    assert np.abs(adversarial - exact).max() <= limit + 1e-4
+    assert abs((adversarial - exact).mean()) < 0.05
+
+
+def test_a_range_may_differ_from_pixel_to_pixel(small: torch.nn.Module) -> None:
+    from art.estimators.classification import PyTorchClassifier
+
+    from lft.art import LearnedUniversalPerturbation
+
+    def attacked(low: object, high: object) -> np.ndarray:  # type: ignore[type-arg]
+        classifier = PyTorchClassifier(
+            small, torch.nn.CrossEntropyLoss(), (1, 8, 8), 3, clip_values=(low, high)
+        )
+        return LearnedUniversalPerturbation(classifier, steps=5).generate(PIXELS)  # type: ignore[no-any-return]
+
+    one = np.ones((1, 8, 8), "f4")
+    np.testing.assert_array_equal(attacked(0 * one, one), attacked(0.0, 1.0))
+    top = one.copy()
+    top[0, :4] = 0.7  # PIXELS stay below 0.61
+    assert attacked(0 * one, top)[:, :, :4].max() <= np.float32(0.7)
+    assert attacked(0 * one, top)[:, :, 4:].max() > 0.7
+
+
+def test_what_a_user_of_art_gets_wrong_is_said(small: torch.nn.Module) -> None:
+    from art.estimators.classification import PyTorchClassifier
+
+    from lft.art import LearnedUniversalPerturbation
+    from lft.errors import UsageError
+
+    def attack(**settings: object) -> LearnedUniversalPerturbation:
+        classifier = PyTorchClassifier(small, torch.nn.CrossEntropyLoss(), (1, 8, 8), 3, **settings)
+        return LearnedUniversalPerturbation(classifier, steps=1)
+
+    with pytest.raises(UsageError, match="clip_values; make it with those of x"):
+        attack().generate(255 * PIXELS)
+    attack(clip_values=(0.0, 255.0)).generate(255 * PIXELS)
+    with pytest.raises(UsageError, match="labels outside of the classifier's 3 classes"):
+        attack().generate(PIXELS, np.full(6, 3))
+
+
 def test_art_refuses_other_classifiers(victim: LeNet5) -> None:
     from art.estimators.classification import BlackBoxClassifier
     from art.exceptions import EstimatorError

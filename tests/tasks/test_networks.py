@@ -15,7 +15,7 @@ pytestmark = pytest.mark.usefixtures("float64")
 
 def test_mlp_matches_linear_layers() -> None:
     network = MLP((6, 5, 4, 3))
-    params = network.init(2, generator("start"))
+    params = network.init(2, generator("start"), torch.float64)
     params = {name: leaf + 0.1 for name, leaf in params.items()}  # biases start at 0
     x = torch.randn(2, 7, 1, 2, 3, generator=generator("x"))
     result = network(params, x)
@@ -36,7 +36,7 @@ def test_mlp_matches_linear_layers() -> None:
 @pytest.mark.parametrize(("shape", "features"), [((3, 8, 8), 5 * 2 * 2), ((1, 7, 5), 5 * 2 * 2)])
 def test_cnn_matches_convolutions(shape: tuple[int, int, int], features: int) -> None:
     network = CNN(shape, (4, 5), 3)
-    params = network.init(2, generator("start"))
+    params = network.init(2, generator("start"), torch.float64)
     params = {name: leaf + 0.05 for name, leaf in params.items()}
     x = torch.randn(2, 6, *shape, generator=generator("x"))
     result = network(params, x)

@@ -34,7 +34,7 @@ from lft.tasks.classification import Classification
 from lft.tasks.pools import Pools
 from lft.tasks.sine import Sine
 from lft.tasks.victim import LeNet5
-from lft.theory.statement1 import recursion
+from lft.theory.statement1 import DifferentiableOnce, Instance, recursion
 from lft.types import Batch, Params
 
 Weights = Literal["uniform", "linear", "final"]
@@ -69,7 +69,7 @@ def family(name: str) -> TaskFamily:
         settings = ClassificationFamily(source="x", net="mlp", support=2, query=3, widths=(4,))
         return Classification(settings, images, Pools(images, "disjoint", 0.2))
     images = tiny_images(1, 28)
-    victim = LeNet5((1, 28, 28), 3).requires_grad_(False)
+    victim = LeNet5((1, 28, 28), 3).double().requires_grad_(False)
     for index, weight in enumerate(victim.parameters()):
         # Large enough for δ to change the scores.
         weight.copy_(0.2 * torch.randn(weight.shape, generator=generator("victim", index)))
@@ -118,7 +118,7 @@ def distance(found: Tensor, expected: Tensor) -> float:
 
 MODES = ("dropped", "exact")
 
-LEAST = [("sine", 0.001), ("classification", 0.01), ("attack on probabilities", 0.01)]
+LEAST = [("sine", 0.001), ("classification", 0.001), ("attack on probabilities", 0.01)]
 
 CASES: list[tuple[str, int, Weights]] = [
     ("sine", 1, "uniform"),
@@ -255,6 +255,20 @@ def test_margins_of_scores_have_no_second_order_terms() -> None:
     for name in ("attack", "attack on logits"):
         dropped, exact = (by_autograd(learner("first", 3, mode), name) for mode in MODES)
         assert distance(dropped, exact) < 1e-9  # the tolerance of equal derivatives above
+
+
+def test_the_order_of_derivatives_is_found() -> None:
+    """Dropped, or with zeroth-order input, the first is enough; else the Hessian is asked for."""
+    for order, mode, expected in (
+        ("first", "exact", 2), ("first", "dropped", 1), ("zeroth", "exact", 1),
+    ):  # fmt: skip
+        rule = learner(order, 3, mode)  # type: ignore[arg-type]
+        instance = Instance.draw(rule, family("sine"), generator("instance"))
+        assert instance.derivative_order() == expected
+        once = instance.by_autograd(DifferentiableOnce(instance.family)) if expected == 1 else None
+        if once is not None:
+            # The same derivatives; the zeroth-order estimate divides rounding by μ = 0.001.
+            assert distance(once, instance.by_autograd(instance.family)) < 1e-9
 
 
 class Loss(torch.autograd.Function):

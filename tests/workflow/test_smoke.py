@@ -10,9 +10,11 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 import textwrap
 import time
 import zipfile
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -24,10 +26,12 @@ from rocrate_validator.models import Severity, ValidationSettings
 from rocrate_validator.services import validate
 from rocrate_validator.utils.http import HttpRequester
 
-from lft.config import Profile, load_profile
+from lft.config import Profile, Run, load_profile
 from lft.errors import UsageError
 from lft.results.cost import jobs, measured
 from lft.results.crate import write_crate
+from lft.results.jobs import EVALUATED, TRAINED
+from lft.results.jobs import planned as planned_settings
 
 RESULTS = Path("results/smoke")
 SMOKE = "workflow/config/smoke.yaml"
@@ -35,7 +39,8 @@ SMOKE = "workflow/config/smoke.yaml"
 
 def snakemake(checkout: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run Snakemake with the smoke profile; its output is in ``stdout``."""
-    command = [str(SNAKEMAKE), "--cores", "2", "--config", "profile=smoke", *arguments]
+    options = ("--cores", "2", "--max-jobs-per-timespan", "100/1s")  # it ends at once
+    command = [str(SNAKEMAKE), *options, "--config", "profile=smoke", *arguments]
     return subprocess.run(
         command,
         cwd=checkout,
@@ -47,11 +52,15 @@ def snakemake(checkout: Path, *arguments: str) -> subprocess.CompletedProcess[st
     )
 
 
-def planned(checkout: Path, *arguments: str) -> dict[str, int]:
-    """Jobs that a dry run would make, by rule."""
+def planned(checkout: Path, *arguments: str) -> Counter[str]:
+    """Jobs that a dry run would make, by rule; those of one mixture each count as one rule."""
     done = snakemake(checkout, "--dry-run", *arguments)
     assert done.returncode == 0, done.stdout
-    return {name: int(n) for name, n in re.findall(r"^(\w+) +(\d+)$", done.stdout, re.M)}
+    found: Counter[str] = Counter()
+    # The table stands there twice.
+    for name, number in dict(re.findall(r"^(\w+) +(\d+)$", done.stdout, re.M)).items():
+        found["evaluate" if name.startswith("evaluate_") else name] += int(number)
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -116,21 +125,78 @@ def test_one_job_trains_all_seeds_if_asked_to(copied: Path) -> None:
     edit(copied, "seeds: [0]", "seeds: [0, 1]\nseeds_per_job: all")
     assert planned(copied, "--", "reproduce")["train"] == before
     cell = RESULTS / "runs/sine/sine/lft-first"
-    done = snakemake(copied, "--", str(cell / "measurements.csv"))
+    targets = [str(cell / f"seed{seed}/measurements.csv") for seed in (0, 1)]
+    done = snakemake(copied, "--", *targets)
     assert done.returncode == 0, done.stdout
-    assert [path.name for path in sorted((copied / cell).glob("seed*/*"))] == 2 * [
-        "history.csv",
-        "run.json",
-        "weights.safetensors",
-    ]
+    assert [path.name for path in sorted((copied / cell).glob("seed*/*"))] == 2 * sorted(
+        (*EVALUATED, *TRAINED)
+    )
     log = (copied / RESULTS / "logs/train/sine/sine/lft-first.log").read_text()
     assert [log.count(f"seed {seed}: 4/4") for seed in (0, 1)] == [1, 1]
     edit(copied, "seeds: [0, 1]", "seeds: [0, 1, 2]")
-    assert planned(copied, "--", str(cell / "measurements.csv"))["train"] == 1
+    assert planned(copied, "--", targets[0])["train"] == 4  # an evaluation holds all methods
     profile = load_profile(copied / SMOKE)
     assert copied / RESULTS / "benchmarks/train/sine/sine/lft-first.tsv" in {
         copied / RESULTS / job.benchmark for job in jobs(profile)
     }
+
+
+def test_an_edit_of_code_computes_again_what_imports_it(copied: Path) -> None:
+    def touched(name: str) -> set[str]:
+        path = copied / "lft" / name
+        content = path.read_bytes()
+        path.write_bytes(content + b"\n")
+        rules = set(planned(copied, "--", "reproduce"))
+        path.write_bytes(content)
+        return rules - {"total", "reproduce"}
+
+    report = {"tables", "figures", "page"}
+    measured = {"train", "evaluate", "theory", "aggregate"} | report
+    assert touched("kernels/csrc/common.h") == measured | {"victim"}
+    assert touched("data/embedded.py") == measured | {"victim", "data"}
+    assert touched("meta/evaluate.py") == {"evaluate", "aggregate"} | report
+    assert touched("report/templates.py") == report - {"figures"}
+    assert touched("cli.py") == set()
+
+
+def test_what_is_gone_is_made_again_and_damage_is_named(copied: Path) -> None:
+    """What the line advises helps: delete the file and run the workflow again."""
+    results, run = copied / RESULTS, "runs/sine/sine/sgd-first/seed0"
+    names = ["cells.csv", "measurements.csv", f"{run}/history.csv", "theory/sine-seed0.json"]
+    before = {name: (results / name).read_bytes() for name in names}
+    for name in names:
+        (results / name).unlink()
+    rows = results / "runs/sine/sine/lft-first/seed0/measurements.csv"
+    good = rows.read_bytes()
+    rows.write_bytes(good + b"damaged\n")
+    done = snakemake(copied, "--", "report")
+    assert done.returncode == 1
+    assert f"{RESULTS / rows.relative_to(results)} line" in done.stdout
+    rows.unlink()
+    done = snakemake(copied, "--", "reproduce", "all")
+    assert done.returncode == 0, done.stdout[-5000:]
+    assert rows.read_bytes() == good
+    for name in names:
+        if name.endswith(".csv"):
+            assert (results / name).read_bytes() == before[name]
+    assert "Nothing to be done" in snakemake(copied, "--dry-run", "--", "reproduce", "all").stdout
+
+
+def test_a_profile_that_is_edited_while_jobs_run_is_refused_by_them(copied: Path) -> None:
+    """The edit comes between planning and training: a job's own settings are others by then."""
+    edit(copied, "seeds: [0]", "seeds: [0, 1]")
+    seeded = str(RESULTS / "runs/sine/sine/sgd-first/seed1/run.json")
+    profile = load_profile(copied / SMOKE)
+    run = Run("sine", "sine", "sgd", "first", 1)
+    digest = planned_settings(profile, "train", runs=[run])
+    edit(copied, "step_sizes: {sgd: [0.001, 0.01], adam: [0.01]}",
+         "step_sizes: {sgd: [0.5], adam: [0.01]}")  # fmt: skip
+    command = [sys.executable, "-m", "lft", "train", "sine", "sine", "sgd", "--seed", "1"]
+    options = ["-p", SMOKE, "-r", str(RESULTS), "--settings", digest]
+    done = subprocess.run([*command, *options], cwd=copied, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "was changed after this job was planned" in done.stderr
+    assert not (copied / seeded).exists()
 
 
 def test_report_never_trains(copied: Path) -> None:
@@ -203,8 +269,9 @@ def test_an_unfinished_run_becomes_no_crate(copied: Path, tmp_path: Path) -> Non
 
 
 def test_report_shows_what_is_missing(copied: Path) -> None:
-    for name in ("lft-first", "all-first"):
-        shutil.rmtree(copied / RESULTS / "runs/attack/mnist" / name)
+    runs = copied / RESULTS / "runs/attack/mnist"
+    shutil.rmtree(runs / "lft-first")
+    (runs / "l2o-first/seed0/measurements.csv").unlink()
     shutil.rmtree(copied / RESULTS / "theory")
     done = snakemake(copied, "--", "report")
     assert done.returncode == 0, done.stdout
@@ -260,7 +327,7 @@ def test_same_numbers_from_another_job_order(finished: Path, tmp_path: Path) -> 
     """Bit-identical CSVs from a second run of the whole workflow with its jobs in another order,
     but for the seconds that claims.csv adds up."""
     checkout = copy_checkout(tmp_path)
-    first = ["results/smoke/runs/sine/sine/all-zeroth/measurements.csv"]
+    first = ["results/smoke/runs/sine/sine/lft-zeroth/seed0/measurements.csv"]
     done = snakemake(checkout, "--scheduler", "greedy", "--prioritize", *first, "--", "reproduce")
     assert done.returncode == 0, done.stdout[-5000:]
 

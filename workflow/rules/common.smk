@@ -1,75 +1,141 @@
-# What the rules share: the jobs of a profile, and the sources and settings that each depends on.
+# What the rules share: how a command is run, what a job depends on, and the files of a profile.
 from lft import plugins
-from lft.config import AttackFamily, Run
-from lft.paths import PACKAGE, kept_alternatives
+from lft.config import Run
+from lft.paths import data_path, kept_alternatives, theory_path, victim_path
+from lft.results import jobs
+from lft.results.sources import Sources
 
-RUNS = [run for name in PROFILE.experiments for run in PROFILE.runs(name)]
-EVALUATIONS = sorted(
-    {
-        f"{RESULTS}/{PROFILE.evaluation(run).evaluation_folder}/measurements.csv"
-        for run in RUNS
-    }
-)
 # Priority of long jobs: evaluations, which are short, fill the cores at the end.
 EARLY = 1
-THEORY = [f"{RESULTS}/theory/{name}.csv" for name in PROFILE.theory_experiments]
+WILD = Run("{experiment}", "{trained_on}", "{method}", "{order}", "{seed}")
+# The seeds of one job, and the end of its name: see `seeds_per_job` in lft/config.
+ONE_SEED = PROFILE.seeds_per_job == "one"
+JOB_SEEDS = ["{seed}"] if ONE_SEED else PROFILE.seeds
+SOURCES = Sources()
+# Snakemake takes braces in this path for wildcards.
+ENVIRONMENT = (
+    str(CHECKOUT / "workflow/envs/lft.yaml").replace("{", "{{").replace("}", "}}")
+)
 
 
 wildcard_constraints:
     source="|".join(PROFILE.sources),
     experiment="|".join(PROFILE.experiments),
-    trained_on=r"[a-z0-9+-]+",
-    method=r"[a-z0-9-]+",
+    trained_on="|".join(
+        sorted(
+            {
+                m.replace("+", r"\+")
+                for e in PROFILE.experiments.values()
+                for m in e.train_on
+            }
+        )
+    ),
+    method="|".join(
+        sorted(
+            {
+                m
+                for e in PROFILE.experiments.values()
+                for m in (*e.methods, *e.variants)
+            }
+        )
+    ),
     order="first|zeroth",
-    seed=r"\d+",
+    seed="|".join(map(str, PROFILE.seeds)),
 
 
-def code(*parts):
-    """Source files that a job's outcome depends on; Snakemake does not see edits in a package."""
-    files = [path for part in parts for path in PACKAGE.glob(part)]
-    return [os.path.relpath(path) for path in sorted(files)]
+class Spelling:
+    """A part of a command that is no setting: another spelling of it makes no job run again."""
+
+    def __init__(self, *words):
+        self.text = shlex.join(map(str, words))
+
+    def __str__(self):
+        return self.text
 
 
-def plugin_code(*groups):
-    """Source files of the plug-ins that the profile names."""
-    references = [name for group in groups for name in getattr(PROFILE.plugins, group)]
+# The command of the Python that runs Snakemake, or of the environment that Snakemake makes.
+LFT = Spelling(
+    *(
+        ["lft"]
+        if workflow.deployment_settings.deployment_method
+        else [sys.executable, "-m", "lft"]
+    )
+)
+OPTIONS = Spelling("--profile", PROFILE_FILE, "--results", RESULTS)
+
+
+def code(command, *groups):
+    """Identifies the sources of a command and of the plug-ins that the profile names."""
+    files = [
+        path
+        for group in groups
+        for reference in getattr(PROFILE.plugins, group)
+        for path in plugins.source_files(reference)
+    ]
+    return SOURCES.digest(command, files)
+
+
+PLUGINS = ("finetuners", "methods", "tasks")
+
+
+def below(names):
+    """Files of the result folder."""
+    return [f"{RESULTS}/{name}" for name in names]
+
+
+def seeds_of(wildcards):
+    """The seeds of a job: that of its wildcards, or all."""
+    return [int(wildcards.seed)] if hasattr(wildcards, "seed") else PROFILE.seeds
+
+
+def runs_of(wildcards, cells=(WILD,)):
+    """The runs of a job: those of some cells, in which wildcards may stand."""
     return [
-        os.path.relpath(path)
-        for name in references
-        for path in plugins.source_files(name)
+        Run(*(str(part).format(**dict(wildcards.items())) for part in cell[:4]), seed)
+        for cell in cells
+        for seed in seeds_of(wildcards)
     ]
 
 
-CODE_DATA = code("data/*.py")
-CODE_VICTIM = code("tasks/victim.py", "tasks/build.py")
-CODE_RUN = code("tasks/*.py", "finetuners/*.py", "kernels/*.py", "kernels/csrc/*") + code(
-    "meta/adapt.py",
-    "runtime/device.py",
-    "meta/gradients.py",
-    "meta/learner.py",
-    "methods.py",
-    "seeding.py",
-    "types.py",
-)
-CODE_RUN += plugin_code("methods", "tasks")
-CODE_TRAIN = CODE_RUN + code("meta/train.py", "meta/metagradient.py")
-
-
-def run_of(wildcards):
-    """The run that a job's wildcards name."""
-    seed = int(getattr(wildcards, "seed", PROFILE.seeds[0]))
-    w = wildcards
-    return Run(w.experiment, w.trained_on, w.method, w.order, seed)
-
-
-def prepared(experiment, names):
+def prepared(experiment, names, seeds):
     """Image files and victims that task families need."""
     families = [PROFILE.experiments[experiment].families[name] for name in names]
-    sources = [family.image_source for family in families if family.image_source]
-    files = [f"{RESULTS}/data/{source}.safetensors" for source in sources]
-    files += [
-        f"{RESULTS}/victims/{family.source}.safetensors"
-        for family in families
-        if isinstance(family, AttackFamily)
-    ]
-    return sorted(set(files))
+    sources = {family.image_source for family in families} - {None}
+    attacked = {family.victim_source for family in families} - {None}
+    whose = {PROFILE.victim_seed(seed) for seed in seeds} if attacked else set()
+    files = {data_path(Path(RESULTS), source) for source in sources}
+    files |= {
+        victim_path(Path(RESULTS), source, seed)
+        for source in attacked
+        for seed in whose
+    }
+    return sorted(map(str, files))
+
+
+EVERY = list(jobs.jobs(PROFILE))
+TRAININGS = below(
+    name
+    for job in EVERY
+    if job.rule == "train"
+    for name in jobs.files(job.runs, jobs.TRAINED)
+)
+EVALUATIONS = below(
+    name
+    for job in EVERY
+    if job.rule == "evaluate"
+    for name in jobs.files(job.runs, jobs.EVALUATED)
+)
+THEORY = [
+    str(theory_path(Path(RESULTS), name, seed).with_suffix(suffix))
+    for name in PROFILE.theory_experiments
+    for seed in PROFILE.seeds
+    for suffix in (".csv", ".json")
+]
+PREPARED = sorted(
+    {
+        path
+        for name, experiment in PROFILE.experiments.items()
+        for mixture in (*experiment.train_on, *experiment.test_on)
+        for path in prepared(name, mixture.split("+"), PROFILE.seeds)
+    }
+)

@@ -1,47 +1,23 @@
 rule data:
-    input:
-        CODE_DATA,
     output:
-        f"{RESULTS}/data/{{source}}.safetensors",
+        str(data_path(Path(RESULTS), "{source}")),
     log:
         f"{RESULTS}/logs/data/{{source}}.log",
     benchmark:
         f"{RESULTS}/benchmarks/data/{{source}}.tsv"
     priority: EARLY
     conda:
-        "../envs/lft.yaml"
+        ENVIRONMENT
     threads: 1
     resources:
         mem_mb=lambda w, attempt: 4000 * attempt,
         runtime=lambda w, attempt: 60 * attempt,
     params:
+        lft=LFT,
         options=OPTIONS,
-        settings=lambda w: digest(PROFILE.sources[w.source].model_dump(mode="json")),
+        job=lambda w: f"data {w.source}",
+        settings=lambda w: jobs.planned(PROFILE, "data", w.source),
+        code=code("data"),
     shell:
-        "lft data {wildcards.source} {params.options} > {log} 2>&1"
-
-
-rule victim:
-    input:
-        CODE_VICTIM,
-        images=f"{RESULTS}/data/{{source}}.safetensors",
-    output:
-        weights=f"{RESULTS}/victims/{{source}}.safetensors",
-        accuracy=f"{RESULTS}/victims/{{source}}.json",
-    log:
-        f"{RESULTS}/logs/victim/{{source}}.log",
-    benchmark:
-        f"{RESULTS}/benchmarks/victim/{{source}}.tsv"
-    priority: EARLY
-    conda:
-        "../envs/lft.yaml"
-    threads: PROFILE.threads
-    resources:
-        mem_mb=lambda w, attempt: 3000 * attempt,
-        runtime=lambda w, attempt: 60 * attempt,
-        gpu=GPU,
-    params:
-        options=OPTIONS,
-        settings=lambda w: digest(PROFILE.victim_inputs(w.source)),
-    shell:
-        "lft victim {wildcards.source} {params.options} > {log} 2>&1"
+        "exec {params.lft} {params.job} {params.options} --settings {params.settings}"
+        " > {log:q} 2>&1"

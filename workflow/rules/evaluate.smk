@@ -1,38 +1,67 @@
-# A method, or `all` methods of a mixture: see `methods_per_job` in lft/config.
-rule evaluate:
-    input:
-        CODE_RUN,
-        code("meta/evaluate.py"),
-        lambda w: [
-            path
-            for run in PROFILE.evaluated(run_of(w))
-            for path in prepared(w.experiment, PROFILE.tested_families(run))
-        ],
-        lambda w: [
-            f"{RESULTS}/{run.evaluation_folder}/seed{seed}/weights.safetensors"
-            for run in PROFILE.evaluated(run_of(w))
-            for seed in PROFILE.seeds
-        ],
-    output:
-        multiext(
-            f"{RESULTS}/runs/{{experiment}}/{{trained_on}}/{{method}}-{{order}}/",
-            measurements="measurements.csv",
-            examples="examples.safetensors",
-        ),
-    log:
-        f"{RESULTS}/logs/evaluate/{{experiment}}/{{trained_on}}/{{method}}-{{order}}.log",
-    benchmark:
-        f"{RESULTS}/benchmarks/evaluate/{{experiment}}/{{trained_on}}/{{method}}-{{order}}.tsv"
-    conda:
-        "../envs/lft.yaml"
-    threads: PROFILE.threads
-    resources:
-        mem_mb=lambda w, attempt: 4000 * attempt,
-        runtime=lambda w, attempt: 120 * attempt * len(PROFILE.evaluated(run_of(w))),
-        gpu=GPU,
-    params:
-        options=OPTIONS,
-        settings=lambda w: digest(PROFILE.evaluation_inputs(run_of(w))),
-    shell:
-        "lft evaluate {wildcards.experiment} {wildcards.trained_on} {wildcards.method}"
-        " --order {wildcards.order} {params.options} > {log} 2>&1"
+# One rule for all cells or, if a job measures all methods of a mixture, a rule for each mixture, as
+# every mixture has methods of its own: see `methods_per_job` in lft/config.
+if PROFILE.methods_per_job == "one":
+    MEASURED = {"evaluate": [WILD]}
+else:
+    MEASURED = {}
+    for job in jobs.evaluations(PROFILE):
+        cells = list(dict.fromkeys(run._replace(seed="{seed}") for run in job.runs))
+        name = re.sub(r"\W", "_", "_".join(["evaluate", *cells[0][:2], cells[0].order]))
+        MEASURED[name] = cells
+
+
+def needed(cells):
+    """What the evaluation of some cells reads."""
+
+    def paths(wildcards):
+        found = []
+        for run in runs_of(wildcards, cells):
+            found += prepared(run.experiment, PROFILE.tested_families(run), [run.seed])
+            found += below(jobs.files([run], ["weights.safetensors"]))
+        return sorted(set(found))
+
+    return paths
+
+
+for name, cells in MEASURED.items():
+    whole = cells[0] if name == "evaluate" else cells[0]._replace(method="all")
+    place = (
+        (whole.folder if ONE_SEED else whole.evaluation_folder)
+        .relative_to("runs")
+        .as_posix()
+    )
+
+    rule:
+        name:
+            name
+        input:
+            needed(cells),
+        output:
+            below(
+                jobs.files(
+                    [cell._replace(seed=seed) for cell in cells for seed in JOB_SEEDS],
+                    jobs.EVALUATED,
+                )
+            ),
+        log:
+            f"{RESULTS}/logs/evaluate/{place}.log",
+        benchmark:
+            f"{RESULTS}/benchmarks/evaluate/{place}.tsv"
+        conda:
+            ENVIRONMENT
+        threads: PROFILE.threads
+        resources:
+            mem_mb=lambda w, attempt: 4000 * attempt,
+            runtime=lambda w, attempt, n=len(cells): 60 * attempt * n * len(JOB_SEEDS),
+            gpu=GPU,
+        params:
+            lft=LFT,
+            options=OPTIONS,
+            job=lambda w, cells=cells: jobs.arguments("evaluate", runs_of(w, cells)),
+            settings=lambda w, cells=cells: jobs.planned(
+                PROFILE, "evaluate", runs=runs_of(w, cells)
+            ),
+            code=code("evaluate", *PLUGINS),
+        shell:
+            "exec {params.lft} {params.job} {params.options} --settings {params.settings}"
+            " > {log:q} 2>&1"

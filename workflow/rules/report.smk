@@ -1,17 +1,10 @@
-REFERENCE = [
-    os.path.relpath(path)
-    for path in sorted(Path(CHECKOUT, "workflow/reference").glob("*"))
-]
-TEMPLATES = [
-    os.path.relpath(path)
-    for path in sorted(Path(CHECKOUT, "report_templates").glob("*"))
-]
-CODE_REPORT = code(
-    "report/*.py", "report/figures/*.py", "results/records.py", "methods.py"
-) + plugin_code("figures")
-SUMMARY = [
-    f"{RESULTS}/{name}.csv" for name in ("measurements", "summary", "cells", "theory")
-]
+REFERENCE, TEMPLATES = (
+    [os.path.relpath(path) for path in sorted(CHECKOUT.joinpath(folder).iterdir())]
+    for folder in ("workflow/reference", "report_templates")
+)
+SUMMARY = below(
+    f"{name}.csv" for name in ("measurements", "summary", "cells", "theory")
+)
 
 # What profiles that were run beside this one found of choices that the paper leaves open.
 KEPT_ALTERNATIVES = [
@@ -21,11 +14,12 @@ KEPT_ALTERNATIVES = [
 ]
 
 
+# The other steps of the report differ in what they name.
 rule aggregate:
     input:
-        code("results/aggregate.py", "results/records.py"),
-        EVALUATIONS,
-        THEORY,
+        [name for name in EVALUATIONS if name.endswith(".csv")],
+        [name for name in TRAININGS if name.endswith("/run.json")],
+        [name for name in THEORY if name.endswith(".csv")],
     output:
         SUMMARY,
     log:
@@ -33,49 +27,47 @@ rule aggregate:
     benchmark:
         f"{RESULTS}/benchmarks/aggregate.tsv"
     conda:
-        "../envs/lft.yaml"
+        ENVIRONMENT
     threads: 1
     resources:
         mem_mb=lambda w, attempt: 4000 * attempt,
         runtime=lambda w, attempt: 15 * attempt,
     params:
+        lft=LFT,
         options=OPTIONS,
-        cells=digest({"cells": [str(cell) for cell in PROFILE.cells()]}),
+        job="aggregate",
+        settings=jobs.planned(PROFILE, "aggregate"),
+        code=code("aggregate"),
     shell:
-        "lft aggregate {params.options} > {log} 2>&1"
+        "exec {params.lft} {params.job} {params.options} --settings {params.settings}"
+        " > {log:q} 2>&1"
 
 
-rule tables:
+use rule aggregate as tables with:
     input:
         SUMMARY,
-        CODE_REPORT,
         REFERENCE,
         TEMPLATES,
     output:
         directory(f"{RESULTS}/tables"),
+        f"{RESULTS}/claims.json",
         f"{RESULTS}/claims.csv",
         f"{RESULTS}/alternatives.csv",
     log:
         f"{RESULTS}/logs/tables.log",
     benchmark:
         f"{RESULTS}/benchmarks/tables.tsv"
-    conda:
-        "../envs/lft.yaml"
-    threads: 1
-    resources:
-        mem_mb=lambda w, attempt: 4000 * attempt,
-        runtime=lambda w, attempt: 15 * attempt,
     params:
+        lft=LFT,
         options=OPTIONS,
-        profile=digest(PROFILE.model_dump(mode="json")),
-    shell:
-        "lft tables {params.options} > {log} 2>&1"
+        job="tables",
+        settings=jobs.planned(PROFILE, "tables"),
+        code=code("tables"),
 
 
-rule figures:
+use rule aggregate as figures with:
     input:
         SUMMARY,
-        CODE_REPORT,
         REFERENCE,
     output:
         directory(f"{RESULTS}/figures"),
@@ -83,47 +75,36 @@ rule figures:
         f"{RESULTS}/logs/figures.log",
     benchmark:
         f"{RESULTS}/benchmarks/figures.tsv"
-    conda:
-        "../envs/lft.yaml"
-    threads: 1
-    resources:
-        mem_mb=lambda w, attempt: 4000 * attempt,
-        runtime=lambda w, attempt: 15 * attempt,
     params:
+        lft=LFT,
         options=OPTIONS,
-        profile=digest(PROFILE.model_dump(mode="json")),
-    shell:
-        "lft figures {params.options} > {log} 2>&1"
+        job="figures",
+        settings=jobs.planned(PROFILE, "figures"),
+        code=code("figures", "figures"),
 
 
-rule page:
+use rule aggregate as page with:
     input:
         SUMMARY,
-        CODE_REPORT,
         REFERENCE,
         TEMPLATES,
-        f"{RESULTS}/tables",
-        f"{RESULTS}/figures",
-        f"{RESULTS}/claims.csv",
-        f"{RESULTS}/alternatives.csv",
+        rules.tables.output,
+        rules.figures.output,
         KEPT_ALTERNATIVES,
     output:
         f"{RESULTS}/report.html",
         f"{RESULTS}/verdicts.md",
+        f"{RESULTS}/numbers.md",
     log:
         f"{RESULTS}/logs/page.log",
     benchmark:
         f"{RESULTS}/benchmarks/page.tsv"
-    conda:
-        "../envs/lft.yaml"
-    threads: 1
-    resources:
-        mem_mb=lambda w, attempt: 4000 * attempt,
-        runtime=lambda w, attempt: 15 * attempt,
     params:
+        lft=LFT,
         options=OPTIONS,
-    shell:
-        "lft page {params.options} > {log} 2>&1"
+        job="page",
+        settings=jobs.planned(PROFILE, "page"),
+        code=code("page"),
 
 
 # Rebuilds the report from what has been measured, without asking for any run: it has no inputs,
@@ -132,9 +113,10 @@ rule report:
     log:
         f"{RESULTS}/logs/report.log",
     conda:
-        "../envs/lft.yaml"
+        ENVIRONMENT
     threads: 1
     params:
+        lft=LFT,
         options=OPTIONS,
     shell:
-        "lft report {params.options} 2>&1 | tee {log}"
+        "{params.lft} report {params.options} 2>&1 | tee {log:q}"

@@ -1,29 +1,43 @@
-rule theory:
+MEASURED_THEORY = [
+    theory_path(Path(RESULTS), "{experiment}", seed) for seed in JOB_SEEDS
+]
+THEORY_JOB = "{experiment}/seed{seed}" if ONE_SEED else "{experiment}"
+
+
+use rule train as theory with:
     input:
-        CODE_TRAIN,
-        code("theory.py", "theory/*.py"),
-        lambda w: prepared(w.experiment, PROFILE.theory_families(w.experiment)),
-        lambda w: [
-            f"{RESULTS}/{run.folder}/weights.safetensors"
-            for run in PROFILE.theory_runs(w.experiment)
-        ],
+        lambda w: prepared(
+            w.experiment, PROFILE.theory_families(w.experiment), seeds_of(w)
+        ),
+        lambda w: below(
+            jobs.files(
+                [
+                    run
+                    for run in PROFILE.theory_runs(w.experiment)
+                    if run.seed in seeds_of(w)
+                ],
+                ["weights.safetensors"],
+            )
+        ),
     output:
-        measurements=f"{RESULTS}/theory/{{experiment}}.csv",
-        manifest=f"{RESULTS}/theory/{{experiment}}.json",
+        [
+            str(path.with_suffix(end))
+            for path in MEASURED_THEORY
+            for end in (".csv", ".json")
+        ],
     log:
-        f"{RESULTS}/logs/theory/{{experiment}}.log",
+        f"{RESULTS}/logs/theory/{THEORY_JOB}.log",
     benchmark:
-        f"{RESULTS}/benchmarks/theory/{{experiment}}.tsv"
-    priority: EARLY
-    conda:
-        "../envs/lft.yaml"
-    threads: PROFILE.threads
+        f"{RESULTS}/benchmarks/theory/{THEORY_JOB}.tsv"
     resources:
         mem_mb=lambda w, attempt: 4000 * attempt,
-        runtime=lambda w, attempt: 120 * attempt,
+        runtime=lambda w, attempt: 60 * attempt * len(JOB_SEEDS),
         gpu=GPU,
     params:
+        lft=LFT,
         options=OPTIONS,
-        settings=lambda w: digest(PROFILE.theory_inputs(w.experiment)),
-    shell:
-        "lft theory {wildcards.experiment} {params.options} > {log} 2>&1"
+        job=lambda w: " ".join(
+            ["theory", w.experiment, *(f"--seed {seed}" for seed in seeds_of(w))]
+        ),
+        settings=lambda w: jobs.planned(PROFILE, "theory", w.experiment),
+        code=code("theory", *PLUGINS),

@@ -1,55 +1,87 @@
 CELL = "{experiment}/{trained_on}/{method}-{order}"
-# The seeds of one job, and its name: see `seeds_per_job` in lft/config.
-if PROFILE.seeds_per_job == "one":
-    JOB_SEEDS, JOB = ["{seed}"], f"{CELL}/seed{{seed}}"
-else:
-    JOB_SEEDS, JOB = PROFILE.seeds, CELL
+JOB = f"{CELL}/seed{{seed}}" if ONE_SEED else CELL
 
 
+# Other jobs that compute on the profile's device differ in what they name.
 rule train:
     input:
-        CODE_TRAIN,
-        lambda w: prepared(w.experiment, w.trained_on.split("+")),
+        lambda w: prepared(w.experiment, w.trained_on.split("+"), seeds_of(w)),
     output:
-        [
-            f"{RESULTS}/runs/{CELL}/seed{seed}/{name}"
-            for seed in JOB_SEEDS
-            for name in ("weights.safetensors", "history.csv", "run.json")
-        ],
+        below(
+            jobs.files([WILD._replace(seed=seed) for seed in JOB_SEEDS], jobs.TRAINED)
+        ),
     log:
         f"{RESULTS}/logs/train/{JOB}.log",
     benchmark:
         f"{RESULTS}/benchmarks/train/{JOB}.tsv"
     priority: EARLY
     conda:
-        "../envs/lft.yaml"
+        ENVIRONMENT
     threads: PROFILE.threads
     resources:
         mem_mb=lambda w, attempt: 3000 * attempt,
         runtime=lambda w, attempt: 240 * attempt * len(JOB_SEEDS),
         gpu=GPU,
     params:
+        lft=LFT,
         options=OPTIONS,
-        seeds=[f"--seed {seed}" for seed in JOB_SEEDS],
-        settings=lambda w: digest(PROFILE.training_inputs(run_of(w))),
+        job=lambda w: jobs.arguments("train", runs_of(w)),
+        settings=lambda w: jobs.planned(PROFILE, "train", runs=runs_of(w)),
+        code=code("train", *PLUGINS),
     shell:
-        "exec lft train {wildcards.experiment} {wildcards.trained_on} {wildcards.method}"
-        " --order {wildcards.order} {params.seeds} {params.options} > {log} 2>&1"
+        "exec {params.lft} {params.job} {params.options} --settings {params.settings}"
+        " > {log:q} 2>&1"
+
+
+# Victims of one seed, or of all: see `victim.per_seed` in lft/config.
+VICTIM_SEED = None if None in PROFILE.victim_seeds else "{seed}"
+VICTIM = victim_path(Path(RESULTS), "{source}", VICTIM_SEED)
+VICTIM_JOB = "{source}/seed{seed}" if VICTIM_SEED else "{source}"
+
+
+use rule train as victim with:
+    input:
+        str(data_path(Path(RESULTS), "{source}")),
+    output:
+        str(VICTIM),
+        str(VICTIM.with_suffix(".json")),
+    log:
+        f"{RESULTS}/logs/victim/{VICTIM_JOB}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/victim/{VICTIM_JOB}.tsv"
+    resources:
+        mem_mb=lambda w, attempt: 3000 * attempt,
+        runtime=lambda w, attempt: 60 * attempt,
+        gpu=GPU,
+    params:
+        lft=LFT,
+        options=OPTIONS,
+        job=lambda w: (
+            f"victim {w.source} --seed {w.seed}"
+            if VICTIM_SEED
+            else f"victim {w.source}"
+        ),
+        settings=lambda w: jobs.planned(PROFILE, "victim", w.source),
+        code=code("victim"),
 
 
 # A search meta-trains every combination and evaluates none: test tasks have no part in it.
-rule search:
+use rule train as search with:
     input:
-        code("results/search.py"),
-        [f"{RESULTS}/{run.folder}/run.json" for run in RUNS],
+        [name for name in TRAININGS if name.endswith("/run.json")],
     output:
         f"{RESULTS}/search.csv",
     log:
         f"{RESULTS}/logs/search.log",
-    conda:
-        "../envs/lft.yaml"
+    benchmark:
+        f"{RESULTS}/benchmarks/search.tsv"
     threads: 1
+    resources:
+        mem_mb=lambda w, attempt: 3000 * attempt,
+        runtime=lambda w, attempt: 15 * attempt,
     params:
+        lft=LFT,
         options=OPTIONS,
-    shell:
-        "lft search {params.options} > {log} 2>&1"
+        job="search",
+        settings=jobs.planned(PROFILE, "search"),
+        code=code("search"),

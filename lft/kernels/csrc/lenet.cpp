@@ -5,136 +5,78 @@
 // lie in the lanes. The second layer has few pixels and many channels, so its channels lie in the
 // lanes, and as pooling lets a quarter of its gradients through at most, each is taken back by itself.
 
-#include <ATen/Parallel.h>
-#include <ATen/core/Tensor.h>
-#include <ATen/ops/empty.h>
-#include <torch/library.h>
-
-#include <algorithm>
 #include <bit>
-#include <cstdint>
-#include <cstring>
-#include <tuple>
-#include <vector>
 
-#include "common.h"
+#include "operators.h"
+#include "vectors.h"
 
 namespace {
 
-using lft::in_blocks, lft::LANES, lft::padded, lft::vec, lft::vec_at;
-
-// Errors name the kernel.
-void check(const at::Tensor& tensor, at::IntArrayRef shape, at::ScalarType type, const char* name) {
-  lft::check(tensor, shape, type, "fused LeNet", name);
-}
+using namespace lft;
 
 constexpr int K = 5;
 // Vectors of a block of sums, of them side by side, output planes of a block at most, and pixels of
 // a block with outputs in the lanes.
-constexpr bool LARGE = lft::REGISTERS == 32;
+constexpr bool LARGE = REGISTERS == 32;
 constexpr int SUMS = LARGE ? 24 : 12, VECTORS = LARGE ? 2 : 1, MAX_OUT = LARGE ? 8 : 6,
               PIXELS = LARGE ? 10 : 5;
 
-typedef int32_t ivec
-    __attribute__((vector_size(LANES * sizeof(int32_t)), may_alias, aligned(4)));
-
 inline ivec& ivec_at(int32_t* p) { return *reinterpret_cast<ivec*>(p); }
+
+// ---- correlations
 
 // Planes of rows of `stride` floats, with room for a vector that begins in the last row.
 struct Planes {
   int64_t count, height, stride;
-  std::vector<float> memory;
+  Floats memory = Floats(count * height * stride + 64);
 
-  Planes(int64_t count, int64_t height, int64_t stride)
-      : count(count), height(height), stride(stride), memory(count * height * stride + 64) {}
   float* row(int64_t plane, int64_t y) { return &memory[(plane * height + y) * stride]; }
   const float* row(int64_t plane, int64_t y) const {
     return &memory[(plane * height + y) * stride];
   }
 };
 
-// Kernels in the order of use, (in, 5, 5, out), and a bias for each output; outputs are filled up
-// with zeros to whole vectors.
+// A layer's kernels in the order of use, and a bias for each output.
 struct Kernels {
-  int64_t in, out, stride;
-  std::vector<float> weights, bias;
+  int64_t in, out;
+  Matrix weights{in * K * K, out}, bias{1, out};  // weights: (in, 5, 5) x out
 
-  Kernels(int64_t in, int64_t out)
-      : in(in), out(out), stride(padded(out)), weights(in * K * K * stride), bias(stride) {}
-  float& at(int64_t c, int64_t i, int64_t j, int64_t o) {
-    return weights[((c * K + i) * K + j) * stride + o];
-  }
-
-  // From a layer's weight (out, in, 5, 5) and bias.
-  static Kernels of(const at::Tensor& weight, const at::Tensor& bias) {
-    Kernels result(weight.size(1), weight.size(0));
-    for_each(weight, [&](int64_t o, int64_t c, int64_t i, int64_t j, float w) {
-      result.at(c, i, j, o) = w;
-    });
-    std::copy_n(bias.const_data_ptr<float>(), result.out, result.bias.begin());
-    return result;
-  }
-
-  // From outputs to inputs.
-  static Kernels transposed(const at::Tensor& weight) {
-    Kernels result(weight.size(0), weight.size(1));
-    for_each(weight, [&](int64_t o, int64_t c, int64_t i, int64_t j, float w) {
-      result.at(o, i, j, c) = w;
-    });
-    return result;
-  }
-
-  // Those that correlate a layer's output, with a margin of 4, to the gradient of its input.
-  static Kernels flipped(const at::Tensor& weight) {
-    Kernels result(weight.size(0), weight.size(1));
-    for_each(weight, [&](int64_t o, int64_t c, int64_t i, int64_t j, float w) {
-      result.at(o, K - 1 - i, K - 1 - j, c) = w;
-    });
-    return result;
-  }
-
- private:
-  template <class F>
-  static void for_each(const at::Tensor& weight, const F& f) {
+  // From a layer's weight (out, in, 5, 5): as they are or, transposed, from outputs to inputs.
+  // Flipped, these correlate the layer's output, with a margin of 4, to the gradient of its input.
+  Kernels(const at::Tensor& weight, bool transposed, bool flipped = false)
+      : in(weight.size(transposed ? 0 : 1)), out(weight.size(transposed ? 1 : 0)) {
     const float* w = weight.const_data_ptr<float>();
     for (int64_t o = 0; o < weight.size(0); ++o)
       for (int64_t c = 0; c < weight.size(1); ++c)
-        for (int64_t i = 0; i < K; ++i)
-          for (int64_t j = 0; j < K; ++j) f(o, c, i, j, *w++);
+        for (int64_t tap = 0; tap < K * K; ++tap) {
+          const int64_t at = flipped ? K * K - 1 - tap : tap;
+          weights.row((transposed ? o : c) * K * K + at)[transposed ? c : o] = *w++;
+        }
   }
 };
 
 // OUT planes, ROWS rows and V vectors of the correlation, from (o, y, x) on.
 template <int OUT, int ROWS, int V>
 void block(const Kernels& kernels, const Planes& in, Planes& out, int64_t o, int64_t y, int64_t x) {
-  vec sum[OUT][ROWS][V];
-  for (int n = 0; n < OUT; ++n)
-    for (int r = 0; r < ROWS; ++r)
-      for (int v = 0; v < V; ++v) sum[n][r][v] = kernels.bias[o + n] - vec{};
-  const float* w = &kernels.weights[o];
+  Sums<OUT, ROWS * V> sums([&](int n, int) { return all(kernels.bias.data[o + n]); });
+  const float* w = kernels.weights.row(0) + o;
   for (int64_t c = 0; c < kernels.in; ++c)
     for (int i = 0; i < K; ++i) {
       const float* from = in.row(c, y + i) + x;
-      for (int j = 0; j < K; ++j, w += kernels.stride) {
-        vec pixels[ROWS][V];
-        for (int r = 0; r < ROWS; ++r)
-          for (int v = 0; v < V; ++v)
-            pixels[r][v] = vec_at(from + r * in.stride + j + v * LANES);
-        for (int n = 0; n < OUT; ++n)  // one weight at a time, so that all sums stay in registers
-          for (int r = 0; r < ROWS; ++r)
-            for (int v = 0; v < V; ++v) sum[n][r][v] += w[n] * pixels[r][v];
-      }
+      for (int j = 0; j < K; ++j, w += kernels.weights.stride)
+        sums.add([&](int n) { return w[n]; },
+                 [&](int k) { return vec_at(from + k / V * in.stride + j + k % V * LANES); });
     }
-  for (int n = 0; n < OUT; ++n)
-    for (int r = 0; r < ROWS; ++r)
-      for (int v = 0; v < V; ++v) vec_at(out.row(o + n, y + r) + x + v * LANES) = sum[n][r][v];
+  sums.put([&](int n, int k, vec sum) {
+    vec_at(out.row(o + n, y + k / V) + x + k % V * LANES) = sum;
+  });
 }
 
 // out(o, y, x) = bias(o) + sum over c, i, j of kernel(o, c, i, j) in(c, y + i, x + j) for the first
 // rows and columns; lanes beyond the last column hold anything.
 void correlate(const Kernels& kernels, const Planes& in, Planes& out, int64_t rows,
                int64_t columns) {
-  const auto planes = [&]<int OUT>(int64_t o) {
+  in_blocks<MAX_OUT>(0, kernels.out, [&]<int OUT>(int64_t o) {
     int64_t x = 0;
     const auto vectors = [&]<int V>() {
       constexpr int ROWS = std::clamp(SUMS / (OUT * V), 1, 8);
@@ -146,49 +88,33 @@ void correlate(const Kernels& kernels, const Planes& in, Planes& out, int64_t ro
     };
     vectors.template operator()<VECTORS>();
     vectors.template operator()<1>();
-  };
-  in_blocks<MAX_OUT>(0, kernels.out, planes);
+  });
 }
 
-// PIXELS neighbouring pixels of the correlation, from (y, x) on, with V vectors of outputs. Inlined
-// it would share the registers of its sums with what surrounds it.
+// PIXELS neighbouring pixels of the correlation, from (y, x) on, with V vectors of outputs from
+// `lane` on. Inlined it would share the registers of its sums with what surrounds it.
 template <int V>
 [[gnu::noinline]] void cells(const Kernels& kernels, const Planes& in, int64_t y, int64_t x,
-                             const float* w, const float* bias, float* out) {
-  vec sum[PIXELS][V];
-  for (int p = 0; p < PIXELS; ++p)
-    for (int v = 0; v < V; ++v) sum[p][v] = vec_at(bias + v * LANES);
+                             int64_t lane, float* out) {
+  const int64_t stride = kernels.weights.stride;
+  Sums<PIXELS, V> sums([&](int, int v) { return vec_at(&kernels.bias.data[lane + v * LANES]); });
+  const float* w = kernels.weights.row(0) + lane;
   for (int64_t c = 0; c < kernels.in; ++c)
-    for (int i = 0; i < K; ++i) {
-      const float* from = in.row(c, y + i) + x;
-      for (int j = 0; j < K; ++j, w += kernels.stride) {
-        vec weights[V];
-        for (int v = 0; v < V; ++v) weights[v] = vec_at(w + v * LANES);
-        for (int p = 0; p < PIXELS; ++p)
-          for (int v = 0; v < V; ++v) sum[p][v] += from[j + p] * weights[v];
-      }
-    }
-  for (int p = 0; p < PIXELS; ++p)
-    for (int v = 0; v < V; ++v) vec_at(out + p * kernels.stride + v * LANES) = sum[p][v];
+    for (int i = 0; i < K; ++i, w += K * stride)
+      sums.add_product(K, in.row(c, y + i) + x, [](int p) { return p; }, 1, w, stride);
+  sums.put([&](int p, int v, vec sum) { vec_at(out + p * stride + lane + v * LANES) = sum; });
 }
 
-// The correlation with outputs in the lanes: out is (rows, columns, kernels.stride), where columns
-// are a multiple of PIXELS.
+// The correlation with outputs in the lanes: out is (rows, columns, outputs), where columns are a
+// multiple of PIXELS.
 template <int V>
 void correlate_cells(const Kernels& kernels, const Planes& in, float* out, int64_t rows,
                      int64_t columns) {
+  const int64_t stride = kernels.weights.stride;
   for (int64_t y = 0; y < rows; ++y)
-    for (int64_t x = 0; x < columns; x += PIXELS, out += PIXELS * kernels.stride)
-      for (int64_t o = 0; o < kernels.stride; o += V * LANES)
-        cells<V>(kernels, in, y, x, &kernels.weights[o], &kernels.bias[o], out + o);
-}
-
-// Adds d times a kernel to the cells that it was applied to: K rows of so many floats, whose
-// beginnings lie `stride` apart in `to`.
-template <int ROW>
-void add_kernel(float d, const float* kernel, float* to, int64_t stride) {
-  for (int i = 0; i < K; ++i, kernel += ROW, to += stride)
-    for (int k = 0; k < ROW; k += LANES) vec_at(to + k) += d * vec_at(kernel + k);
+    for (int64_t x = 0; x < columns; x += PIXELS, out += PIXELS * stride)
+      for (int64_t lane = 0; lane < stride; lane += V * LANES)
+        cells<V>(kernels, in, y, x, lane, out);
 }
 
 // ---- pooling
@@ -242,123 +168,101 @@ constexpr int64_t OUT1 = 6, OUT2 = 16, CELL1 = padded(OUT1), CELL2 = padded(OUT2
 constexpr int64_t SIDE = 32, MARGIN = K - 1;  // side of the padded images
 constexpr int64_t SIDE1 = SIDE - MARGIN, POOLED1 = SIDE1 / 2;
 constexpr int64_t SIDE2 = POOLED1 - MARGIN, POOLED2 = SIDE2 / 2, WINDOWS2 = POOLED2 * POOLED2;
-constexpr int64_t FEATURES = OUT2 * WINDOWS2, CODES1 = OUT1 * POOLED1 * POOLED1;
+constexpr int64_t FEATURES = OUT2 * WINDOWS2, CODES1 = OUT1 * POOLED1 * POOLED1,
+                  CODES = CODES1 + FEATURES;
 
 struct Shape {
   int64_t channels, side;
   int64_t pixels() const { return channels * side * side; }
-  int64_t padding() const { return (SIDE - side) / 2; }
 };
 
-// Pixels with channels in the lanes.
-struct alignas(LANES * sizeof(float)) Cell1 {
-  float channels[CELL1];
-};
-struct alignas(LANES * sizeof(float)) Cell2 {
-  float channels[CELL2];
-};
+// The first of a window's pixels in the second layer.
+int64_t corner(int64_t window, int64_t row) {
+  return 2 * (window / POOLED2 * row + window % POOLED2);
+}
 
-// The first pixel of a window of the second layer is at twice its row and column.
-struct Corner {
-  int64_t y, x;
-  explicit Corner(int64_t window) : y(2 * (window / POOLED2)), x(2 * (window % POOLED2)) {}
-};
+// Calls copy(row, k) for every row of an image within the padded planes, k its place in (C, S, S).
+template <class Copy>
+void for_each_row(const Shape& shape, Planes& planes, const Copy& copy) {
+  const int64_t margin = (SIDE - shape.side) / 2;
+  for (int64_t c = 0, k = 0; c < shape.channels; ++c)
+    for (int64_t y = 0; y < shape.side; ++y, k += shape.side)
+      copy(planes.row(c, y + margin) + margin, k);
+}
 
 // Codes of the second layer are ordered by window, then by channel.
-class Forward {
- public:
-  Forward(const Shape& shape, const Kernels& first, const Kernels& second)
-      : shape_(shape),
-        first_(first),
-        second_(second),
-        image_(shape.channels, SIDE, SIDE),
-        layer1_(OUT1, SIDE1, SIDE),
-        pooled1_(OUT1, POOLED1, POOLED1),
-        layer2_(SIDE2 * SIDE2) {}
+struct Forward {
+  const Shape& shape;
+  const Kernels &first, &second;
+  Planes input{shape.channels, SIDE, SIDE}, layer1{OUT1, SIDE1, SIDE},
+      pooled1{OUT1, POOLED1, POOLED1};
+  Matrix layer2{SIDE2 * SIDE2, OUT2};  // pixels x channels
 
   void operator()(const float* image, float* features, uint8_t* codes) {
-    const int64_t padding = shape_.padding();
-    for (int64_t c = 0; c < shape_.channels; ++c)
-      for (int64_t y = 0; y < shape_.side; ++y, image += shape_.side)
-        std::memcpy(image_.row(c, y + padding) + padding, image, shape_.side * sizeof(float));
-    correlate(first_, image_, layer1_, SIDE1, SIDE1);
+    for_each_row(shape, input, [&](float* row, int64_t k) {
+      std::copy_n(image + k, shape.side, row);
+    });
+    correlate(first, input, layer1, SIDE1, SIDE1);
     for (int64_t o = 0; o < OUT1; ++o)
       for (int64_t y = 0; y < POOLED1; ++y, codes += POOLED1)
-        pool_rows<POOLED1>(layer1_.row(o, 2 * y), layer1_.row(o, 2 * y + 1), pooled1_.row(o, y),
+        pool_rows<POOLED1>(layer1.row(o, 2 * y), layer1.row(o, 2 * y + 1), pooled1.row(o, y),
                            codes);
-    correlate_cells<std::min<int>(2, CELL2 / LANES)>(second_, pooled1_, layer2_[0].channels, SIDE2,
+    correlate_cells<std::min<int>(2, CELL2 / LANES)>(second, pooled1, layer2.row(0), SIDE2,
                                                      SIDE2);
     for (int64_t window = 0; window < WINDOWS2; ++window, codes += OUT2)
       pool_window(window, features, codes);
   }
 
- private:
   void pool_window(int64_t window, float* features, uint8_t* codes) const {
-    const Corner corner(window);
-    const Cell2 *upper = &layer2_[corner.y * SIDE2 + corner.x], *lower = upper + SIDE2;
+    const float *upper = layer2.row(corner(window, SIDE2)), *lower = upper + SIDE2 * CELL2;
     float most[CELL2];
     int32_t code[CELL2];
     for (int64_t o = 0; o < CELL2; o += LANES)
-      pool(vec_at(upper[0].channels + o), vec_at(upper[1].channels + o),
-           vec_at(lower[0].channels + o), vec_at(lower[1].channels + o), most + o, code + o);
+      pool(vec_at(upper + o), vec_at(upper + CELL2 + o), vec_at(lower + o),
+           vec_at(lower + CELL2 + o), most + o, code + o);
     for (int64_t o = 0; o < OUT2; ++o) features[o * WINDOWS2 + window] = most[o];
     std::copy_n(code, OUT2, codes);
   }
-
-  const Shape& shape_;
-  const Kernels &first_, &second_;
-  Planes image_, layer1_, pooled1_;
-  std::vector<Cell2> layer2_;
 };
 
-class Backward {
- public:
-  Backward(const Shape& shape, const Kernels& first, const Kernels& second)
-      : shape_(shape),
-        first_(first),
-        second_(second),
-        d_pooled1_(POOLED1 * POOLED1),
-        d_layer1_(OUT1, SIDE1 + 2 * MARGIN, SIDE1 + 2 * MARGIN),
-        d_image_(shape.channels, SIDE, SIDE) {}
+struct Backward {
+  const Shape& shape;
+  const Kernels &first, &second;
+  Matrix d_pooled1{POOLED1 * POOLED1, OUT1};  // pixels x channels
+  Planes d_layer1{OUT1, SIDE1 + 2 * MARGIN, SIDE1 + 2 * MARGIN},
+      d_input{shape.channels, SIDE, SIDE};
 
   void operator()(const float* d_features, const uint8_t* codes, float* d_image) {
     if (std::all_of(d_features, d_features + FEATURES, [](float d) { return d == 0; })) {
-      std::fill_n(d_image, shape_.pixels(), 0.0f);
+      std::fill_n(d_image, shape.pixels(), 0.0f);
       return;
     }
     second_layer(d_features, codes + CODES1);
     for (int64_t o = 0; o < OUT1; ++o)
       for (int64_t y = 0; y < POOLED1; ++y, codes += POOLED1)
-        unpool_rows<POOLED1>(d_pooled1_[y * POOLED1].channels + o, CELL1, codes,
-                             d_layer1_.row(o, MARGIN + 2 * y) + MARGIN,
-                             d_layer1_.row(o, MARGIN + 2 * y + 1) + MARGIN);
-    correlate(first_, d_layer1_, d_image_, SIDE, SIDE);
-    const int64_t padding = shape_.padding();
-    for (int64_t c = 0; c < shape_.channels; ++c)
-      for (int64_t y = 0; y < shape_.side; ++y, d_image += shape_.side)
-        std::memcpy(d_image, d_image_.row(c, y + padding) + padding, shape_.side * sizeof(float));
+        unpool_rows<POOLED1>(d_pooled1.row(y * POOLED1) + o, CELL1, codes,
+                             d_layer1.row(o, MARGIN + 2 * y) + MARGIN,
+                             d_layer1.row(o, MARGIN + 2 * y + 1) + MARGIN);
+    correlate(first, d_layer1, d_input, SIDE, SIDE);
+    for_each_row(shape, d_input, [&](const float* row, int64_t k) {
+      std::copy_n(row, shape.side, d_image + k);
+    });
   }
 
- private:
   void second_layer(const float* d_features, const uint8_t* codes) {
-    std::fill(d_pooled1_.begin(), d_pooled1_.end(), Cell1{});
+    d_pooled1.clear();
     for (int64_t window = 0; window < WINDOWS2; ++window)
       for (int64_t o = 0; o < OUT2; ++o) {
-        const Corner corner(window);
         const float d = d_features[o * WINDOWS2 + window] * SHARE[*codes];
         for (unsigned code = *codes++; code; code &= code - 1) {
           const int pixel = std::countr_zero(code);
-          Cell1& to = d_pooled1_[(corner.y + pixel / 2) * POOLED1 + corner.x + pixel % 2];
-          add_kernel<K * CELL1>(d, &second_.weights[o * K * K * CELL1], to.channels,
-                                POOLED1 * CELL1);
+          const int64_t to = corner(window, POOLED1) + pixel / 2 * POOLED1 + pixel % 2;
+          for (int i = 0; i < K; ++i)
+            add_multiple(d, second.weights.row((o * K + i) * K), K * CELL1,
+                         d_pooled1.row(to + i * POOLED1));
         }
       }
   }
-
-  const Shape& shape_;
-  const Kernels &first_, &second_;
-  std::vector<Cell1> d_pooled1_;
-  Planes d_layer1_, d_image_;
 };
 
 // ---- operators
@@ -366,32 +270,31 @@ class Backward {
 // weights: conv1 (6, C, 5, 5) and its bias, conv2 (16, 6, 5, 5) and its bias.
 Shape check_network(const std::vector<at::Tensor>& weights, int64_t side) {
   TORCH_CHECK(weights.size() == 4 && weights[0].dim() == 4 && (side == 28 || side == 32),
-              "fused LeNet: weight and bias of two layers and images of 28x28 or 32x32 are needed");
+              "weight and bias of two layers and images of 28x28 or 32x32 are needed");
   const Shape shape{weights[0].size(1), side};
-  check(weights[0], {OUT1, shape.channels, K, K}, at::kFloat, "conv1.weight");
-  check(weights[1], {OUT1}, at::kFloat, "conv1.bias");
-  check(weights[2], {OUT2, OUT1, K, K}, at::kFloat, "conv2.weight");
-  check(weights[3], {OUT2}, at::kFloat, "conv2.bias");
+  check(weights[0], {OUT1, shape.channels, K, K}, "conv1.weight");
+  check(weights[1], {OUT1}, "conv1.bias");
+  check(weights[2], {OUT2, OUT1, K, K}, "conv2.weight");
+  check(weights[3], {OUT2}, "conv2.bias");
   return shape;
 }
 
-// Features (n, 400) of images (n, C, S, S), and the codes of all poolings (n, CODES1 + 400).
+// Features (n, 400) of images (n, C, S, S), and the codes of all poolings (n, CODES).
 std::tuple<at::Tensor, at::Tensor> forward(const std::vector<at::Tensor>& weights,
                                            const at::Tensor& images) {
-  TORCH_CHECK(images.dim() == 4, "fused LeNet: images must be (n, C, S, S)");
+  TORCH_CHECK(images.dim() == 4, "images must be (n, C, S, S)");
   const Shape shape = check_network(weights, images.size(3));
   const int64_t n = images.size(0);
-  check(images, {n, shape.channels, shape.side, shape.side}, at::kFloat, "images");
-  const Kernels first = Kernels::of(weights[0], weights[1]);
-  const Kernels second = Kernels::of(weights[2], weights[3]);
+  check(images, {n, shape.channels, shape.side, shape.side}, "images");
+  Kernels first(weights[0], false), second(weights[2], false);
+  first.bias.load(weights[1].const_data_ptr<float>());
+  second.bias.load(weights[3].const_data_ptr<float>());
   at::Tensor features = at::empty({n, FEATURES}, images.options());
-  at::Tensor codes = at::empty({n, CODES1 + FEATURES}, images.options().dtype(at::kByte));
+  at::Tensor codes = at::empty({n, CODES}, images.options().dtype(at::kByte));
   at::parallel_for(0, n, 1, [&](int64_t begin, int64_t end) {
-    Forward run(shape, first, second);
+    Forward run{shape, first, second};
     for (int64_t k = begin; k < end; ++k)
-      run(images.const_data_ptr<float>() + k * shape.pixels(),
-          features.mutable_data_ptr<float>() + k * FEATURES,
-          codes.mutable_data_ptr<uint8_t>() + k * (CODES1 + FEATURES));
+      run(part<const float>(images, k), part<float>(features, k), part<uint8_t>(codes, k));
   });
   return {features, codes};
 }
@@ -401,17 +304,15 @@ at::Tensor backward(const std::vector<at::Tensor>& weights, const at::Tensor& co
                     const at::Tensor& d_features, int64_t side) {
   const Shape shape = check_network(weights, side);
   const int64_t n = codes.size(0);
-  check(codes, {n, CODES1 + FEATURES}, at::kByte, "codes");
-  check(d_features, {n, FEATURES}, at::kFloat, "d_features");
-  const Kernels first = Kernels::flipped(weights[0]);
-  const Kernels second = Kernels::transposed(weights[2]);
+  check(codes, {n, CODES}, "codes", at::kByte);
+  check(d_features, {n, FEATURES}, "d_features");
+  const Kernels first(weights[0], true, true), second(weights[2], true);
   at::Tensor d_images = at::empty({n, shape.channels, side, side}, d_features.options());
   at::parallel_for(0, n, 1, [&](int64_t begin, int64_t end) {
-    Backward run(shape, first, second);
+    Backward run{shape, first, second};
     for (int64_t k = begin; k < end; ++k)
-      run(d_features.const_data_ptr<float>() + k * FEATURES,
-          codes.const_data_ptr<uint8_t>() + k * (CODES1 + FEATURES),
-          d_images.mutable_data_ptr<float>() + k * shape.pixels());
+      run(part<const float>(d_features, k), part<const uint8_t>(codes, k),
+          part<float>(d_images, k));
   });
   return d_images;
 }
@@ -419,18 +320,8 @@ at::Tensor backward(const std::vector<at::Tensor>& weights, const at::Tensor& co
 }  // namespace
 
 TORCH_LIBRARY_FRAGMENT(lft, library) {
-  library.def("lenet_forward(Tensor[] weights, Tensor images) -> (Tensor, Tensor)");
-  library.def(
-      "lenet_backward(Tensor[] weights, Tensor codes, Tensor d_features, int side) -> Tensor");
-}
-
-TORCH_LIBRARY_IMPL(lft, CPU, library) {
-  library.impl("lenet_forward", forward);
-  library.impl("lenet_backward", backward);
-}
-
-// Not differentiable: lenet_backward is the derivative, called by hand.
-TORCH_LIBRARY_IMPL(lft, Autograd, library) {
-  library.impl("lenet_forward", torch::CppFunction::makeFallthrough());
-  library.impl("lenet_backward", torch::CppFunction::makeFallthrough());
+  define(library, "lenet_forward(Tensor[] weights, Tensor images) -> (Tensor, Tensor)", forward);
+  define(library,
+         "lenet_backward(Tensor[] weights, Tensor codes, Tensor d_features, int side) -> Tensor",
+         backward);
 }

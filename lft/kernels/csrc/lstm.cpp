@@ -1,4 +1,4 @@
-// Fused coordinate-wise LSTM for float32 on CPU; lft/kernels/lstm.py states the mathematics.
+// The coordinate-wise LSTM for float32 on CPU; lft/kernels/lstm.py states the mathematics.
 //
 // A tile of TILE neighbouring coordinates goes through all layers (and, in the backward pass,
 // through all steps) while its activations stay in cache. Coordinates lie in the vector lanes.
@@ -7,44 +7,31 @@
 // the gates are one matrix product W panel (the last column of W is the bias) and the gradient of W
 // is one product of the gates' gradients with the panel.
 
-#include <ATen/Parallel.h>
-#include <ATen/core/Tensor.h>
-#include <ATen/ops/empty_like.h>
-#include <torch/library.h>
-
-#include <algorithm>
 #include <cfloat>
 #include <cmath>
-#include <cstdint>
-#include <cstdlib>
-#include <memory>
-#include <vector>
 
-#if defined(__AVX__)
+#include "operators.h"
+#include "vectors.h"
+
+#if defined(__AVX512F__)
 #include <immintrin.h>
 #endif
 
-#include "common.h"
-
 namespace {
 
-using lft::in_blocks, lft::LANES, lft::vec, lft::vec_at;
-
-// ---- vectors
+using namespace lft;
 
 // Register blocks; the gates and panels of GROUP steps fit the first-level cache.
-constexpr bool LARGE = lft::REGISTERS == 32;
+constexpr bool LARGE = REGISTERS == 32;
 constexpr int VECTORS = LARGE ? 4 : 2, PANEL_ROWS = 5, OUTER_ROWS = 4,
               OUTER_COLUMNS = LARGE ? 7 : 3, GROUP = LARGE ? 3 : 7;
 constexpr int TILE = LANES * VECTORS;
 // Weight gradients are sums over chunks of tiles, at most so many, at least so large. Both are
 // fixed, so that results do not depend on the number of threads.
 constexpr int64_t MAX_CHUNKS = 64, MIN_CHUNK = 256 / TILE;
-constexpr int64_t STEP_GRAIN = 8;   // tiles worth a thread in one step
+constexpr int64_t STEP_GRAIN = 8;  // tiles worth a thread in one step
 
-typedef int32_t ivec __attribute__((vector_size(LANES * sizeof(int32_t))));
-
-inline vec all(float x) { return x - vec{}; }
+// ---- functions of vectors
 
 inline float sum_of_lanes(float* x) {  // overwrites x
   for (int half = LANES / 2; half > 0; half /= 2)
@@ -60,36 +47,27 @@ inline vec polynomial(vec x, float first, Rest... rest) {
   return sum;
 }
 
-// Operations that compilers do not make of plain expressions. All keep NaN. exp_minus(x) is e^-x,
-// by minimax polynomials of relative error 8e-8.
+// What compilers do not make of plain expressions. Bounds keep NaN: min and max return their second
+// operand for it. exp_minus(x) is e^-x, by minimax polynomials of relative error 8e-8.
 #if defined(__AVX512F__)
-inline vec clamp(vec x, float low, float high) {  // min and max return their second operand for NaN
-  return _mm512_min_ps(all(high), _mm512_max_ps(all(low), x));
-}
+inline vec at_least(vec x, float low) { return _mm512_max_ps(all(low), x); }
+inline vec at_most(vec x, float high) { return _mm512_min_ps(all(high), x); }
 inline vec reciprocal(vec x) {
   const vec r = _mm512_rcp14_ps(x);
   return r + r * (1.0f - x * r);  // Newton: 14 -> 24 bits
 }
 inline vec exp_minus(vec x) {
-  const vec y = _mm512_min_ps(all(126.0f), x * -1.44269504f);
+  const vec y = at_most(x * -1.44269504f, 126.0f);
   const vec r = _mm512_reduce_ps(y, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);  // y - floor(y)
-  return _mm512_scalef_ps(polynomial(r, 1.87757668e-3f, 8.98934009e-3f, 5.58263181e-2f, 0.240153617f,
-                                     0.693153073f, 0.999999925f), y);
+  return _mm512_scalef_ps(polynomial(r, 1.87757668e-3f, 8.98934009e-3f, 5.58263181e-2f,
+                                     0.240153617f, 0.693153073f, 0.999999925f), y);
 }
 #else
-#if defined(__AVX__)
-inline vec clamp(vec x, float low, float high) {  // likewise
-  return _mm256_min_ps(all(high), _mm256_max_ps(all(low), x));
-}
-#else
-inline vec clamp(vec x, float low, float high) {
-  x = x < low ? all(low) : x;
-  return x > high ? all(high) : x;
-}
-#endif
+inline vec at_least(vec x, float low) { return all(low) > x ? all(low) : x; }
+inline vec at_most(vec x, float high) { return all(high) < x ? all(high) : x; }
 inline vec reciprocal(vec x) { return 1.0f / x; }
 inline vec exp_minus(vec x) {
-  const vec y = clamp(x, -87.0f, 87.0f) * -1.44269504f;
+  const vec y = at_most(at_least(x, -87.0f), 87.0f) * -1.44269504f;
   const vec shifted = y + 12582912.0f;  // 1.5 * 2^23 leaves the nearest integer in the low bits
   const vec r = y - (shifted - 12582912.0f);
   const vec fraction = polynomial(r, 1.32764720e-3f, 9.67554133e-3f, 5.55071327e-2f, 0.240221197f,
@@ -103,7 +81,7 @@ inline vec sigmoid(vec x) { return reciprocal(1.0f + exp_minus(x)); }
 
 // Eigen's rational approximation, relative error 3e-7.
 inline vec tanh(vec x) {
-  x = clamp(x, -7.9f, 7.9f);
+  x = at_most(at_least(x, -7.9f), 7.9f);
   const vec s = x * x;
   const vec p = polynomial(s, 1.394553628e-8f, 2.102733560e-5f, 3.520756727e-3f, 1.340216100e-1f, 1.0f);
   const vec q = polynomial(s, 8.015776984e-7f, 3.326951409e-4f, 2.597254514e-2f, 4.673548340e-1f, 1.0f);
@@ -126,7 +104,7 @@ inline vec log(vec x) {
 
 struct Layer {
   int64_t in, hidden, rows;
-  std::vector<float> packed;  // [unit][row of the panel][gate i, f, g, o]
+  Floats packed;  // [unit][row of the panel][gate i, f, g, o]
 
   Layer(const at::Tensor& w_ih, const at::Tensor& w_hh, const at::Tensor& bias)
       : in(w_ih.size(1)), hidden(w_hh.size(1)), rows(in + hidden + 1), packed(4 * hidden * rows) {
@@ -152,7 +130,8 @@ struct Layer {
 
 struct Network {
   std::vector<Layer> layers;
-  int64_t hidden;
+  int64_t hidden, n_weights = hidden + 1;
+  int64_t frame_floats = 0;  // of all layers, in one step
   const float* out_w;
   float out_b, scale, inverse_p, threshold, inverse_threshold;
 
@@ -165,14 +144,11 @@ struct Network {
         inverse_p(1 / p),
         threshold(std::exp(-p)),
         inverse_threshold(std::exp(p)) {
-    for (size_t k = 0; k + 2 < weights.size(); k += 3)
-      layers.emplace_back(weights[k], weights[k + 1], weights[k + 2]);
-  }
-
-  int64_t n_weights() const {
-    int64_t n = hidden + 1;
-    for (const Layer& layer : layers) n += layer.packed.size();
-    return n;
+    for (size_t k = 0; k + 2 < weights.size(); k += 3) {
+      const Layer& layer = layers.emplace_back(weights[k], weights[k + 1], weights[k + 2]);
+      n_weights += layer.packed.size();
+      frame_floats += (layer.rows + 6 * hidden) * TILE;
+    }
   }
 
   // Andrychowicz et al. (2016), appendix A.
@@ -211,54 +187,23 @@ float* gates_at(const Frame& frame, int64_t place) {
   return frame.gates + 4 * (place / TILE) * TILE + place % TILE;
 }
 
-struct Free {
-  void operator()(float* p) const { std::free(p); }
-};
-
-// Frames of all layers for a number of steps, and whatever else a thread needs for one tile.
-class Scratch {
- public:
-  Scratch(const Network& net, int64_t steps, int64_t extra_floats) : layers_(net.layers.size()) {
-    stride = 0;
-    for (const Layer& layer : net.layers) stride += (layer.rows + 6 * layer.hidden) * TILE;
-    float* p = memory(steps * stride + extra_floats);
-    frames_.resize(steps * layers_);
-    for (size_t k = 0; k < frames_.size(); ++k) {
-      const Layer& layer = net.layers[k % layers_];
-      Frame& frame = frames_[k];
-      frame.panel = p;
-      frame.cell = frame.panel + layer.rows * TILE;
-      frame.gates = frame.cell + layer.hidden * TILE;
-      frame.tanh_c = frame.gates + 4 * layer.hidden * TILE;
-      p = frame.tanh_c + layer.hidden * TILE;
-      std::fill_n(frame.panel + (layer.rows - 1) * TILE, TILE, 1.0f);
+// Frames of all layers for a number of steps, layer by layer. Their memory is kept by each thread
+// between calls, as mapping fresh pages costs more than a small step.
+std::vector<Frame> frames_of(const Network& net, int64_t steps) {
+  thread_local Floats memory;
+  if (const int64_t floats = steps * net.frame_floats; floats > int64_t(memory.size()))
+    memory = Floats(floats);
+  float* next = memory.data();
+  const auto take = [&](int64_t lines) { return std::exchange(next, next + lines * TILE); };
+  std::vector<Frame> frames;
+  for (int64_t step = 0; step < steps; ++step)
+    for (const Layer& layer : net.layers) {
+      const int64_t h = layer.hidden;
+      frames.push_back({take(layer.rows), take(h), take(4 * h), take(h)});
+      std::fill_n(frames.back().panel + (layer.rows - 1) * TILE, TILE, 1.0f);
     }
-    extra = p;
-  }
-  const Frame* operator[](int64_t step) const { return &frames_[step * layers_]; }
-
-  int64_t stride;  // floats from one step to the next
-  float* extra;
-
- private:
-  // Kept by each thread between calls: mapping fresh pages costs more than a small step.
-  static float* memory(int64_t floats) {
-    thread_local std::unique_ptr<float, Free> kept;
-    thread_local int64_t size = 0;
-    if (floats > size) {
-      size = 0;
-      const size_t bytes = (floats * sizeof(float) + 63) / 64 * 64;
-      kept.reset(static_cast<float*>(std::aligned_alloc(64, bytes)));
-      TORCH_CHECK_WITH(OutOfMemoryError, kept, "no memory for ", bytes,
-                       " bytes of LSTM activations");
-      size = floats;
-    }
-    return kept.get();
-  }
-
-  size_t layers_;
-  std::vector<Frame> frames_;
-};
+  return frames;
+}
 
 // The coordinates of one tile in rows of n floats; lanes beyond the last coordinate are zero.
 struct Window {
@@ -287,29 +232,25 @@ struct Window {
   }
   // state: (2, layers, H, n)
   void load_state(const float* state, const Network& net, const Frame* frames) const {
-    for_each_unit(net, frames, [&](int64_t k, int64_t units, float* h, float* c) {
+    for_each_row(net, frames, [&](int64_t k, float* tile) {
       load_ahead(state + k * n);
-      load_ahead(state + (units + k) * n);
-      load(state + k * n, h);
-      load(state + (units + k) * n, c);
+      load(state + k * n, tile);
     });
   }
   void store_state(float* state, const Network& net, const Frame* frames) const {
-    for_each_unit(net, frames, [&](int64_t k, int64_t units, const float* h, const float* c) {
-      store(h, state + k * n);
-      store(c, state + (units + k) * n);
-    });
+    for_each_row(net, frames, [&](int64_t k, const float* tile) { store(tile, state + k * n); });
   }
 
  private:
-  // Calls f(k, number of units, h, c) for unit k of all layers' units.
+  // Calls f(k, its lines of the frames) for every row k of a state.
   template <class F>
-  static void for_each_unit(const Network& net, const Frame* frames, const F& f) {
-    const int64_t hidden = net.hidden, layers = net.layers.size();
-    for (int64_t l = 0, k = 0; l < layers; ++l)
-      for (int64_t j = 0; j < hidden; ++j, ++k)
-        f(k, layers * hidden, frames[l].panel + (net.layers[l].in + j) * TILE,
-          frames[l].cell + j * TILE);
+  static void for_each_row(const Network& net, const Frame* frames, const F& f) {
+    const int64_t layers = net.layers.size(), h = net.hidden;
+    for (int64_t l = 0; l < layers; ++l)
+      for (int64_t j = 0; j < h; ++j) {
+        f(l * h + j, frames[l].panel + (net.layers[l].in + j) * TILE);
+        f((layers + l) * h + j, frames[l].cell + j * TILE);
+      }
   }
 };
 
@@ -321,15 +262,9 @@ void multiply(const Layer& layer, const float* panel, float* out) {
   const int64_t inputs = layer.rows - 1;
   for (int64_t j = 0; j < layer.hidden; ++j, w += 4 * layer.rows, out += 4 * TILE) {
     const float* bias = w + 4 * inputs;
-    vec sum[4][VECTORS];
-    for (int k = 0; k < 4; ++k)
-      for (vec& lanes : sum[k]) lanes = all(bias[k]);
-    for (int64_t row = 0; row < inputs; ++row)
-      for (int k = 0; k < 4; ++k)
-        for (int v = 0; v < VECTORS; ++v)
-          sum[k][v] += w[4 * row + k] * vec_at(panel + row * TILE + v * LANES);
-    for (int k = 0; k < 4; ++k)
-      for (int v = 0; v < VECTORS; ++v) vec_at(out + k * TILE + v * LANES) = sum[k][v];
+    Sums<4, VECTORS> sums([&](int k, int) { return all(bias[k]); });
+    sums.add_product(inputs, w, [](int k) { return k; }, 4, panel, TILE);
+    sums.put([&](int k, int v, vec sum) { vec_at(out + k * TILE + v * LANES) = sum; });
   }
 }
 
@@ -393,18 +328,11 @@ template <class Put>
 void backward_panel(const Layer& layer, const float* d_gates, int64_t begin, int64_t end,
                     const Put& put) {
   in_blocks<PANEL_ROWS>(begin, end, [&]<int N>(int64_t row) {
-    vec sum[N][VECTORS];
-    for (auto& of_row : sum)
-      for (vec& lanes : of_row) lanes = vec{};
-    for (int64_t j = 0; j < layer.hidden; ++j) {
-      const float* w = &layer.packed[(j * layer.rows + row) * 4];
-      for (int k = 0; k < 4; ++k)
-        for (int n = 0; n < N; ++n)
-          for (int v = 0; v < VECTORS; ++v)
-            sum[n][v] += w[4 * n + k] * vec_at(d_gates + (4 * j + k) * TILE + v * LANES);
-    }
-    for (int n = 0; n < N; ++n)
-      for (int v = 0; v < VECTORS; ++v) put(row + n, v * LANES, sum[n][v]);
+    Sums<N, VECTORS> sums([](int, int) { return vec{}; });
+    for (int64_t j = 0; j < layer.hidden; ++j)
+      sums.add_product(4, &layer.packed[(j * layer.rows + row) * 4], [](int n) { return 4 * n; }, 1,
+                       d_gates + 4 * j * TILE, TILE);
+    sums.put([&](int n, int v, vec sum) { put(row + n, v * LANES, sum); });
   });
 }
 
@@ -419,65 +347,57 @@ template <int R>
 void outer_products(Rows a, Rows b, int64_t steps, float* sums) {
   for (int64_t r = 0; r < a.count; r += R)
     in_blocks<OUTER_COLUMNS>(0, b.count, [&]<int N>(int64_t c) {
-      vec sum[R][N];
-      for (int i = 0; i < R; ++i)
-        for (int n = 0; n < N; ++n) sum[i][n] = vec_at(sums + ((r + i) * b.count + c + n) * LANES);
+      const auto at = [&](int n, int i) { return sums + ((r + i) * b.count + c + n) * LANES; };
+      Sums<N, R> sum([&](int n, int i) { return vec_at(at(n, i)); });
       for (int64_t s = 0; s < steps; ++s) {
         const float* left = a.first + s * a.stride + r * TILE;
         const float* right = b.first + s * b.stride + c * TILE;
         for (int v = 0; v < TILE; v += LANES)
-          for (int n = 0; n < N; ++n)
-            for (int i = 0; i < R; ++i)
-              sum[i][n] += vec_at(left + i * TILE + v) * vec_at(right + n * TILE + v);
+          sum.add([&](int n) { return vec_at(right + n * TILE + v); },
+                  [&](int i) { return vec_at(left + i * TILE + v); });
       }
-      for (int i = 0; i < R; ++i)
-        for (int n = 0; n < N; ++n) vec_at(sums + ((r + i) * b.count + c + n) * LANES) = sum[i][n];
+      sum.put([&](int n, int i, vec value) { vec_at(at(n, i)) = value; });
     });
 }
 
 // A thread's memory for one tile of a segment.
 struct Segment {
   const Network& net;
-  int64_t steps, state_floats;
-  Scratch frames;
-  float *d_update, *d_h, *d_c, *sums;
+  int64_t steps;
+  int64_t layers = net.layers.size(), line = net.hidden * TILE, stride = net.frame_floats;
+  std::vector<Frame> frames = frames_of(net, steps + 1);
+  Floats d_update = Floats(steps * TILE), d_h = Floats(layers * line), d_c = d_h,
+         sums = Floats(net.n_weights * LANES);
 
-  Segment(const Network& net, int64_t steps)
-      : net(net),
-        steps(steps),
-        state_floats(net.layers.size() * net.hidden * TILE),
-        frames(net, steps + 1, steps * TILE + 2 * state_floats + net.n_weights() * LANES),
-        d_update(frames.extra),
-        d_h(d_update + steps * TILE),
-        d_c(d_h + state_floats),
-        sums(d_c + state_floats) {}
+  const Frame* at(int64_t step) const { return &frames[step * layers]; }
 
   void forward_steps(const Window& window, const float* start, const float* inputs) {
-    window.load_state(start, net, frames[0]);
+    window.load_state(start, net, at(0));
     for (int64_t t = 0; t < steps; ++t) {
-      float* gradient = d_update + t * TILE;  // not yet needed for its own purpose
+      float* gradient = &d_update[t * TILE];  // not yet needed for its own purpose
       window.load(inputs + t * window.n, gradient);
-      forward(net, gradient, frames[t], frames[t + 1]);
+      forward(net, gradient, at(t), at(t + 1));
     }
   }
 
   // Inlined, the loops of these two would share registers with what surrounds them: a tenth slower.
   [[gnu::noinline]] void backward_steps(const Window& window, const float* cotangents) {
-    std::fill_n(d_h, 2 * state_floats, 0.0f);
-    const int64_t top = net.layers.size() - 1, line = net.hidden * TILE;
+    std::fill(d_h.begin(), d_h.end(), 0.0f);
+    std::fill(d_c.begin(), d_c.end(), 0.0f);
+    const int64_t top = layers - 1;
     for (int64_t t = steps - 1; t >= 0; --t) {
-      float* d = d_update + t * TILE;
+      float* d = &d_update[t * TILE];
       window.load(cotangents + t * window.n, d);
       for (int v = 0; v < TILE; v += LANES) {
         vec_at(d + v) *= net.scale;
         for (int64_t j = 0; j < net.hidden; ++j)
-          vec_at(d_h + top * line + j * TILE + v) += net.out_w[j] * vec_at(d + v);
+          vec_at(&d_h[top * line + j * TILE + v]) += net.out_w[j] * vec_at(d + v);
       }
       for (int64_t l = top; l >= 0; --l) {
         const Layer& layer = net.layers[l];
-        const Frame& now = frames[t][l];
-        float *d_h_here = d_h + l * line, *d_h_below = d_h_here - line;
-        backward_gates(net.hidden, now, d_h_here, d_c + l * line);
+        const Frame& now = at(t)[l];
+        float *d_h_here = &d_h[l * line], *d_h_below = d_h_here - line;
+        backward_gates(net.hidden, now, d_h_here, &d_c[l * line]);
         backward_panel(layer, now.gates, l == 0 ? layer.in : 0, layer.in + net.hidden,
                        [&](int64_t row, int lane, vec value) {
                          if (row < layer.in)
@@ -491,16 +411,16 @@ struct Segment {
 
   // Adds the weight gradients of steps [begin, end) to the sums.
   [[gnu::noinline]] void add_weight_gradients(int64_t begin, int64_t end) {
-    float* to = sums;
-    for (size_t l = 0; l < net.layers.size(); ++l) {
+    float* to = sums.data();
+    for (int64_t l = 0; l < layers; ++l) {
       const Layer& layer = net.layers[l];
-      const Frame& now = frames[begin][l];
-      const Rows d_gates{now.gates, frames.stride, 4 * net.hidden};
-      outer_products<OUTER_ROWS>(d_gates, {now.panel, frames.stride, layer.rows}, end - begin, to);
+      const Frame& now = at(begin)[l];
+      const Rows d_gates{now.gates, stride, 4 * net.hidden};
+      outer_products<OUTER_ROWS>(d_gates, {now.panel, stride, layer.rows}, end - begin, to);
       to += layer.packed.size() * LANES;
     }
-    const Rows h{top_h(net, frames[begin + 1]), frames.stride, net.hidden + 1};
-    outer_products<1>({d_update + begin * TILE, TILE, 1}, h, end - begin, to);
+    const Rows h{top_h(net, at(begin + 1)), stride, net.hidden + 1};
+    outer_products<1>({&d_update[begin * TILE], TILE, 1}, h, end - begin, to);
   }
 
   void tile(const Window& window, const float* start, const float* inputs,
@@ -513,15 +433,11 @@ struct Segment {
 
 // ---- operators
 
-void check(const at::Tensor& tensor, at::IntArrayRef shape, const char* name) {
-  lft::check(tensor, shape, at::kFloat, "fused LSTM", name);
-}
-
 void check_network(const std::vector<at::Tensor>& weights, const at::Tensor& state, double p) {
-  TORCH_CHECK(p > 0 && p <= 80, "fused LSTM: p must be in (0, 80], not ", p);
+  TORCH_CHECK(p > 0 && p <= 80, "p must be in (0, 80], not ", p);
   TORCH_CHECK(
       state.dim() == 4 && state.size(1) > 0 && int64_t(weights.size()) == 3 * state.size(1) + 2,
-      "fused LSTM: state must be (2, layers, hidden, n), with 3 weights for each layer and 2 for "
+      "state must be (2, layers, hidden, n), with 3 weights for each layer and 2 for "
       "the output, not of shape ",
       state.sizes(), " with ", weights.size(), " weights");
   const int64_t hidden = state.size(2);
@@ -544,16 +460,17 @@ at::Tensor step(const std::vector<at::Tensor>& weights, at::Tensor& state,
   const Network net(weights, p, scale);
   at::Tensor update = at::empty_like(gradient);
   at::parallel_for(0, (n + TILE - 1) / TILE, STEP_GRAIN, [&](int64_t begin, int64_t end) {
-    Scratch frames(net, 2, TILE);
-    float* line = frames.extra;
+    const std::vector<Frame> frames = frames_of(net, 2);
+    const Frame *now = &frames[0], *next = now + net.layers.size();
+    alignas(64) float line[TILE];
     for (int64_t k = begin; k < end; ++k) {
       const Window window(n, k);
-      window.load_state(state.const_data_ptr<float>(), net, frames[0]);
+      window.load_state(state.const_data_ptr<float>(), net, now);
       window.load(gradient.const_data_ptr<float>(), line);
-      forward(net, line, frames[0], frames[1]);
-      net.output(top_h(net, frames[1]), line);
+      forward(net, line, now, next);
+      net.output(top_h(net, next), line);
       window.store(line, update.mutable_data_ptr<float>());
-      window.store_state(state.mutable_data_ptr<float>(), net, frames[1]);
+      window.store_state(state.mutable_data_ptr<float>(), net, next);
     }
   });
   return update;
@@ -569,25 +486,24 @@ std::vector<at::Tensor> segment_vjp(const std::vector<at::Tensor>& weights, cons
   const Network net(weights, p, scale);
   const int64_t tiles = (n + TILE - 1) / TILE;
   const int64_t chunk = std::max((tiles + MAX_CHUNKS - 1) / MAX_CHUNKS, MIN_CHUNK);
-  const int64_t chunks = (tiles + chunk - 1) / chunk, n_weights = net.n_weights();
+  const int64_t chunks = (tiles + chunk - 1) / chunk, n_weights = net.n_weights;
   std::vector<float> partial(chunks * n_weights);
   at::parallel_for(0, chunks, 1, [&](int64_t begin, int64_t end) {
-    Segment segment(net, steps);
+    Segment segment{net, steps};
     for (int64_t k = begin; k < end; ++k) {
-      std::fill_n(segment.sums, n_weights * LANES, 0.0f);
+      std::fill(segment.sums.begin(), segment.sums.end(), 0.0f);
       for (int64_t tile = k * chunk; tile < std::min((k + 1) * chunk, tiles); ++tile)
         segment.tile(Window(n, tile), start.const_data_ptr<float>(), inputs.const_data_ptr<float>(),
                      cotangents.const_data_ptr<float>());
       for (int64_t w = 0; w < n_weights; ++w)
-        partial[k * n_weights + w] = sum_of_lanes(segment.sums + w * LANES);
+        partial[k * n_weights + w] = sum_of_lanes(&segment.sums[w * LANES]);
     }
   });
   std::vector<double> total(n_weights);
   for (int64_t k = 0; k < chunks; ++k)
     for (int64_t w = 0; w < n_weights; ++w) total[w] += partial[k * n_weights + w];
 
-  std::vector<at::Tensor> gradients;
-  for (const at::Tensor& weight : weights) gradients.push_back(at::empty_like(weight));
+  const std::vector<at::Tensor> gradients = like(weights);
   const double* from = total.data();
   for (size_t l = 0; l < net.layers.size(); ++l) {
     const Layer& layer = net.layers[l];
@@ -606,21 +522,12 @@ std::vector<at::Tensor> segment_vjp(const std::vector<at::Tensor>& weights, cons
 }  // namespace
 
 TORCH_LIBRARY_FRAGMENT(lft, library) {
-  library.def(
-      "lstm_step_(Tensor[] weights, Tensor(a!) state, Tensor gradient, float p, float scale) -> "
-      "Tensor");
-  library.def(
-      "lstm_segment_vjp(Tensor[] weights, Tensor start, Tensor inputs, Tensor cotangents, "
-      "float p, float scale) -> Tensor[]");
-}
-
-TORCH_LIBRARY_IMPL(lft, CPU, library) {
-  library.impl("lstm_step_", step);
-  library.impl("lstm_segment_vjp", segment_vjp);
-}
-
-// Not differentiable: segment_vjp is the derivative, called by hand.
-TORCH_LIBRARY_IMPL(lft, Autograd, library) {
-  library.impl("lstm_step_", torch::CppFunction::makeFallthrough());
-  library.impl("lstm_segment_vjp", torch::CppFunction::makeFallthrough());
+  define(library,
+         "lstm_step_(Tensor[] weights, Tensor(a!) state, Tensor gradient, float p, float scale) -> "
+         "Tensor",
+         step);
+  define(library,
+         "lstm_segment_vjp(Tensor[] weights, Tensor start, Tensor inputs, Tensor cotangents, "
+         "float p, float scale) -> Tensor[]",
+         segment_vjp);
 }

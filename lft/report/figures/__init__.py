@@ -14,6 +14,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from lft import plugins
 from lft.config import Profile
 from lft.report.figures.base import Drawing, Measured
+from lft.report.figures.effects import effects
 from lft.report.figures.finetuning import (
     accuracy,
     distortion,
@@ -27,8 +28,8 @@ from lft.report.figures.support import support_sizes
 from lft.report.figures.theory import gaps, vanishing
 from lft.report.figures.training import histories
 from lft.report.style import CAPTION_COLUMNS, INK, RULE
-from lft.results.records import write_frame, write_rows
 from lft.storage.atomic import atomic_folder
+from lft.storage.csv import write_frame, write_rows
 
 __all__ = ["BUILDERS", "Drawing", "Measured", "build_figures", "draw_figures"]
 
@@ -93,6 +94,7 @@ BUILDERS: tuple[Callable[[Measured], Iterator[Drawing]], ...] = (
     accuracy,
     regression,
     others,
+    effects,
     support_sizes,
     horizons,
     perturbations,

@@ -16,12 +16,11 @@ from numpy.typing import NDArray
 
 from lft.config import Profile
 from lft.report.style import Style
-from lft.results.records import SUMMARY_COLUMNS, THEORY_COLUMNS, read_rows
+from lft.results.schema import SUMMARY_COLUMNS, THEORY_COLUMNS
+from lft.storage.csv import read_rows
 
 PAPER_STEP = 100
 """Table 1 is taken after this many fine-tuning steps."""
-RATES = ("asr", "accuracy")
-"""Metrics between 0 and 1."""
 
 
 @dataclass(frozen=True)

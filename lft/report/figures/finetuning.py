@@ -13,10 +13,10 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from lft.config import Experiment
+from lft.metrics import metric_of
 from lft.report.claims import load_paper
 from lft.report.figures.base import (
     PAPER_STEP,
-    RATES,
     Drawing,
     Measured,
     add_legend,
@@ -26,7 +26,6 @@ from lft.report.figures.base import (
     subplots,
 )
 from lft.report.style import ORDERS, Style
-from lft.report.tables import judged_by, metric_of
 
 PAPER_EXPERIMENTS = ("attack", "classification", "sine")
 
@@ -81,9 +80,9 @@ def others(measured: Measured) -> Iterator[Drawing]:
                 [Panel(row, column, experiment.orders[0]) for column in experiment.test_on]
                 for row in experiment.train_on
             ]
-            for metric in judged_by(experiment):
+            for metric in experiment.judged_by:
                 id = f"figure-{name}" + f"-{metric}" * (metric != experiment.primary)
-                title = f"{experiment.title}. {metric_of(metric).header}"
+                title = f"{experiment.title}. {metric_of(metric).label}"
                 yield from grid(measured, id, name, metric, title, panels)
 
 
@@ -92,7 +91,7 @@ def horizons(measured: Measured) -> Iterator[Drawing]:
     curves, in the first mixtures."""
     for name, experiment in measured.profile.experiments.items():
         trained = _trained_steps(experiment)
-        metrics = judged_by(experiment)
+        metrics = experiment.judged_by
         panel = Panel(experiment.train_on[0], experiment.test_on[0], experiment.orders[0])
         data = pd.concat(_select(measured.curves, name, m, [[panel]]) for m in metrics)
         data = data[data["method"].isin(list(trained))]
@@ -110,8 +109,8 @@ def horizons(measured: Measured) -> Iterator[Drawing]:
                 axis.plot(line["step"], line["mean"], color=shades[k], ls=look.line, label=label)
                 at = line[line["step"] == k]
                 axis.plot(at["step"], at["mean"], "o", ms=4, color=shades[k])
-            axis.set(xlabel="fine-tuning steps of testing", ylabel=metric_of(metric).header)
-            if metric in RATES:
+            axis.set(xlabel="fine-tuning steps of testing", ylabel=metric_of(metric).label)
+            if metric_of(metric).share:
                 axis.set_ylim(-0.02, 1.02)
         add_legend(figure, axes)
         last = rows_with(data, {"metric": experiment.primary, "step": data["step"].max()})
@@ -126,7 +125,7 @@ def horizons(measured: Measured) -> Iterator[Drawing]:
             f"figure-{name}-horizons",
             "figures",
             noted(caption, measured.style, name),
-            f"{metric_of(experiment.primary).header} after {data['step'].max()} steps: {ends}.",
+            f"{metric_of(experiment.primary).label} after {data['step'].max()} steps: {ends}.",
             figure,
             data,
         )
@@ -166,7 +165,7 @@ def grid(
         axis.set_ylabel(
             trained_on if len(panels) > 1 else title.split(". ")[1].split(",")[0].split(" of ")[0]
         )
-    if metric == "mse":
+    if metric_of(metric).log:
         _logarithmic(axes, data)
     for axis in axes[-1]:
         axis.set_xlabel("fine-tuning steps")
@@ -205,10 +204,10 @@ def _lines(axis: Axes, cell: pd.DataFrame, style: Style, experiment: str) -> Non
             line["step"], line["mean"], color=look.color, ls=look.line, lw=1.4, label=look.label
         )
         low, high = line["mean"] - line["std"], line["mean"] + line["std"]
-        if line["metric"].iloc[0] == "mse":
+        if metric_of(line["metric"].iloc[0]).log:
             low = low.clip(lower=line["mean"] / 10)
         axis.fill_between(line["step"], low, high, color=look.color, alpha=0.12, lw=0)
-    if not cell.empty and cell["metric"].iloc[0] in RATES:
+    if not cell.empty and metric_of(cell["metric"].iloc[0]).share:
         axis.set_ylim(-0.02, 1.02)
 
 

@@ -11,10 +11,9 @@ from matplotlib.axes import Axes
 from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
-from lft.config import AttackFamily
 from lft.report.figures.base import Drawing, Measured, noted, subplots
 from lft.report.style import Style
-from lft.results.aggregate import measurements
+from lft.results.folder import evaluation_file
 
 MOST_PICTURES = 6
 """Query images of a task that are shown."""
@@ -26,7 +25,7 @@ def perturbations(measured: Measured) -> Iterator[Drawing]:
     for name, experiment in measured.profile.experiments.items():
         shown = (*experiment.test_on[0].split("+"), *experiment.test_on[-1].split("+"))
         families = {family: experiment.families[family] for family in shown}
-        attacks = [f for f, settings in families.items() if isinstance(settings, AttackFamily)]
+        attacks = [f for f, settings in families.items() if settings.pictures]
         for trained_on in experiment.train_on if attacks else ():
             yield from _perturbations(measured, name, trained_on, attacks)
 
@@ -75,11 +74,9 @@ def _examples(
     other tasks and are left out."""
     examples: dict[str, dict[str, dict[str, NDArray[Any]]]] = {}
     for run in measured.profile.runs(name):
-        path = measurements(measured.profile, run, measured.results).with_name(
-            "examples.safetensors"
-        )
+        path = evaluation_file(measured.results, run, "examples.safetensors")
         variant = run.method in measured.profile.experiment(name).variants
-        if run.trained_on != trained_on or variant or run.method in examples or not path.is_file():
+        if run.trained_on != trained_on or variant or run.method in examples or path is None:
             continue
         parts: dict[str, dict[str, NDArray[Any]]] = {}
         for key, tensor in sorted(load_file(path).items()):
@@ -98,8 +95,6 @@ def _pictures(
     style: Style,
 ) -> pd.DataFrame:
     """Draw one family: a row of clean images, then a row per method, δ in the first column."""
-    settings = style.profile.experiment(name).families[family]
-    clip = isinstance(settings, AttackFamily) and settings.clip
     first = next(method for method, families in examples.items() if family in families)
     rows: list[tuple[Any, ...]] = []
     for line, (method, families) in enumerate(examples.items(), start=1):
@@ -116,8 +111,7 @@ def _pictures(
         predictions = zip(*classes_of, strict=True)
         for column, (image, classes) in enumerate(zip(images, predictions, strict=True), start=1):
             label, clean, seen = map(int, classes)
-            attacked = (image + delta).clip(0, 1) if clip else image + delta
-            _tile(axis, line, column, attacked, f"{label} → {seen}")
+            _tile(axis, line, column, image + delta, f"{label} → {seen}")
             if method == first:
                 _tile(axis, 0, column, image, f"{label} → {clean}")
             size = float(np.abs(delta).mean())

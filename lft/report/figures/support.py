@@ -10,9 +10,9 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import NullLocator
 
 from lft.config import Experiment
+from lft.metrics import metric_of
 from lft.report.figures.base import (
     PAPER_STEP,
-    RATES,
     Drawing,
     Measured,
     add_legend,
@@ -23,7 +23,6 @@ from lft.report.figures.base import (
 )
 from lft.report.statistics import mean_interval
 from lft.report.style import Style
-from lft.report.tables import judged_by, metric_of
 
 
 def support_sizes(measured: Measured) -> Iterator[Drawing]:
@@ -37,7 +36,7 @@ def support_sizes(measured: Measured) -> Iterator[Drawing]:
         data = _by_size(measured.summary, name, experiment, sizes, steps)
         if not sizes or data.empty:
             continue
-        metrics = judged_by(experiment)
+        metrics = experiment.judged_by
         figure, axes = subplots(len(metrics), len(keys), share=False)
         for line, metric in zip(axes, metrics, strict=True):
             for axis, (trained_on, step) in zip(line, keys, strict=True):
@@ -47,9 +46,9 @@ def support_sizes(measured: Measured) -> Iterator[Drawing]:
                 axis.set_xticks(sorted(sizes.values()))
                 axis.xaxis.set_minor_locator(NullLocator())
                 axis.xaxis.set_major_formatter(plain_number)
-                if metric in RATES:
+                if metric_of(metric).share:
                     axis.set_ylim(-0.02, 1.02)
-            line[0].set_ylabel(metric_of(metric).header)
+            line[0].set_ylabel(metric_of(metric).label)
         for axis, (trained_on, step) in zip(axes[0], keys, strict=True):
             axis.set_title(
                 f"trained on {measured.style.mixture(name, trained_on)},\nafter {step} steps"
@@ -58,7 +57,7 @@ def support_sizes(measured: Measured) -> Iterator[Drawing]:
             axis.set_xlabel("support images per class")
         add_legend(figure, axes)
         caption = (
-            f"{experiment.title}: {' and '.join(metric_of(m).header for m in metrics)} on the "
+            f"{experiment.title}: {' and '.join(metric_of(m).label for m in metrics)} on the "
             "query set against the size of the support set of testing. Means over "
             f"{testing.tasks} test tasks and seeds, bars are 95 % t intervals over seeds."
         )
@@ -90,7 +89,7 @@ def _by_size(
 ) -> pd.DataFrame:
     """Mean and interval over seeds by support size, of the metrics and steps that are shown."""
     rows = rows_with(summary, {"experiment": name, "order": experiment.orders[0]})
-    rows = rows[rows["step"].isin(steps) & rows["metric"].isin(judged_by(experiment))]
+    rows = rows[rows["step"].isin(steps) & rows["metric"].isin(experiment.judged_by)]
     rows = rows[rows["tested_on"].isin(list(sizes))].astype({"tested_on": str})
     rows = rows.assign(support=rows["tested_on"].map(sizes).astype(int))
     keys = ["trained_on", "method", "metric", "step", "support"]
@@ -124,6 +123,6 @@ def _at_sizes(data: pd.DataFrame, style: Style, name: str, metric: str) -> str:
         for (mixture, method), lines in ends.groupby(["trained_on", "method"], sort=False)
     ]
     return (
-        f"{metric_of(metric).header} after {data['step'].max()} steps, by support images per "
+        f"{metric_of(metric).label} after {data['step'].max()} steps, by support images per "
         f"class: {'; '.join(parts)}."
     )

@@ -6,137 +6,229 @@ from collections.abc import Iterator
 
 import numpy as np
 import pandas as pd
-from matplotlib.ticker import NullLocator
+from matplotlib.axes import Axes
+from matplotlib.ticker import LogLocator, NullLocator
 
 from lft.report.figures.base import Drawing, Measured, add_legend, decades, plain_number, subplots
-from lft.report.style import INK, Look
-from lft.report.theory_tests import bound_over_gap, gap_points, sweep
+from lft.report.style import INK, RULE, Look
+from lft.report.theory_numbers import (
+    FITTED,
+    FROZEN,
+    SWEEPS,
+    RateRow,
+    finite,
+    gap_points,
+    groups,
+    norms,
+    rate_table,
+    swept,
+    tasks,
+)
 
-STAGES = {"initial": "initial φ", "halfway": "half-trained φ"}
-"""Stages of φ before the trained one."""
-QUANTITIES = {
-    "gap": Look("gap", INK, ()),
-    "variance_part": Look("variance part", "#56B4E9", (5, 2)),
-    "fitting_part": Look("fitting part", "#CC79A7", (6, 2, 1, 2)),
-    "bound": Look("bound of Theorem 1", "#E69F00", (1, 1)),
+STAGES = {"initial": "initial φ", "halfway": "half-trained φ", "best": "trained φ"}
+SERIES = {
+    FITTED: Look("gap of LFT and L2O", INK, ()),
+    FROZEN: Look("gap of independent sets", "#56B4E9", (5, 2)),
 }
+"""In the second, nothing is fitted on the set that stands in for D_tr."""
+BOUND = Look("bound of Theorem 1", "#E69F00", (1, 1))
+VARIED = {"both": "both sizes", "support": "|D_tr|", "query": "|D_val|"}
 
 
 def gaps(measured: Measured) -> Iterator[Drawing]:
-    """Theorem 1: gap, its parts and the bound against |D_tr|, |D_val| and K, a row per
-    experiment; the gap also with initial and half-trained φ."""
+    """Theorem 1, a row per experiment: gap over bound of every task; how the gap falls with |D|;
+    the exponents; how it grows with K."""
     points = gap_points(measured.theory)
     if points.empty:
         return
+    table = tasks(measured.theory, "gap", "bound")
+    slopes = rate_table(measured.theory)
     experiments = list(points["experiment"].unique())
-    figure, axes = subplots(len(experiments), 3, share=False)
+    figure, axes = subplots(len(experiments), 4, share=False)
     for line, experiment in zip(axes, experiments, strict=True):
-        panels = _sweeps(points[points["experiment"] == experiment])
-        for axis, (varied, data) in zip(line, panels.items(), strict=True):
-            for (stage, name), width in zip(STAGES.items(), (0.5, 1.0), strict=True):
-                rows = data[data["stage"] == stage]
-                label = f"gap, {name}"
-                axis.plot(rows[varied], rows["gap"], "s-", ms=2, lw=width, color=INK, label=label)
-            best = data[data["stage"] == "best"]
-            for quantity, look in QUANTITIES.items():
-                axis.plot(
-                    best[varied], best[quantity], "o", ms=3, lw=1.6,
-                    ls=look.line, color=look.color, label=look.label,
-                )  # fmt: skip
-            axis.set(xscale="log", yscale="log")
-            axis.set_xticks(sorted(data[varied].unique()))
-            axis.xaxis.set_minor_locator(NullLocator())
-            axis.xaxis.set_major_formatter(plain_number)
-            decades(axis)
+        _ratios(line[0], table[table["experiment"] == experiment])
+        trained = points[(points["experiment"] == experiment) & (points["stage"] == "best")]
+        _sizes(line[1], trained)
+        of_trained = [row for row in slopes if (row.experiment, row.stage) == (experiment, "best")]
+        _exponents(line[2], of_trained)
+        _steps(line[3], trained[trained["method"] == FITTED])
         line[0].set_ylabel(experiment)
-    for axis, name in zip(axes[-1], ("|D_tr|", "|D_val|", "fine-tuning steps K"), strict=True):
+    heads = ("gap / bound, all tasks", "gap / (G σ)", "exponent of |D|, trained φ", "gap")
+    for axis, head in zip(axes[0], heads, strict=True):
+        axis.set_title(head)
+    for axis, name in zip(axes[-1], ("φ", "|D_tr| = |D_val|", "", "steps K"), strict=True):
         axis.set_xlabel(name)
     add_legend(figure, axes)
     yield Drawing(
         "figure-gap",
         "theory",
-        "Theorem 1. Norm of the gap between the meta-gradients of LFT and L2O, of its variance and "
-        "fitting parts, and the bound, with trained φ; the gap also with initial and half-trained "
-        "φ. Means over tasks and seeds, of the fitting part the root of the mean square, missing "
-        "where the estimate of that is negative; one of |D_tr|, |D_val| and K varies at a time.",
-        _gap_sentences(points),
+        "Theorem 1, under our reading of the lost formula. Left to right: the gap between the "
+        "meta-gradients of LFT and L2O over its bound, median, quartiles and extremes of all tasks "
+        "and points; means over tasks and seeds of gap / (G σ) against the sizes of the sets, "
+        "trained φ; the exponents with 95 % t intervals over seeds, beside those of the bound; and "
+        "the gap against K. A bound does not say that the gap falls as fast as it does.",
+        _sentences(table, slopes),
         figure,
         points,
     )
 
 
-def vanishing(measured: Measured) -> Iterator[Drawing]:
-    """Norms of meta-gradients against K, relative to the smallest K."""
-    rows = measured.theory[measured.theory["quantity"] == "meta_gradient_norm"]
-    if rows.empty:
-        return
-    data = _relative(rows)
-    experiments = list(data["experiment"].unique())
-    figure, axes = subplots(1, len(experiments), width=3.2, share=False)
-    for axis, experiment in zip(axes[0], experiments, strict=True):
-        for method, line in data[data["experiment"] == experiment].groupby("method", sort=False):
-            look = measured.style.method(experiment, str(method))
+def _ratios(axis: Axes, table: pd.DataFrame) -> None:
+    """Boxes of gap / bound by stage; above the line at 1 the bound does not hold."""
+    known = table[finite(table, "gap", "bound") & (table["gap"] > 0) & (table["bound"] > 0)]
+    by_stage = {
+        label: (group["gap"] / group["bound"]).to_numpy()
+        for stage, label in STAGES.items()
+        if len(group := known[known["stage"] == stage])
+    }
+    axis.boxplot(
+        list(by_stage.values()), whis=(0, 100), widths=0.5,
+        tick_labels=[label.removesuffix(" φ") for label in by_stage],
+        medianprops={"color": INK}, boxprops={"color": INK}, whiskerprops={"color": INK},
+        capprops={"color": INK},
+    )  # fmt: skip
+    axis.axhline(1, color=BOUND.color, ls=BOUND.line, lw=1.6)
+    axis.set_yscale("log")
+    decades(axis)
+
+
+def _sizes(axis: Axes, points: pd.DataFrame) -> None:
+    """gap / (G σ) against |D| for both sizes alike, and the bound there."""
+    for series, look in SERIES.items():
+        quantity = "gap" if series == FITTED else "variance_part"
+        chosen = swept(points[points["method"] == series], "both").sort_values("support")
+        rate = chosen["support"] ** -0.5 + chosen["query"] ** -0.5
+        scaled = chosen[quantity] / chosen["bound"] * rate
+        axis.plot(
+            chosen["support"], scaled, "o", ms=3, lw=1.6, ls=look.line, color=look.color,
+            label=look.label,
+        )  # fmt: skip
+        if series == FITTED:
             axis.plot(
-                line["steps"], line["relative"], "o", ms=3,
-                color=look.color, ls=look.line, label=look.label,
-            )  # fmt: skip
-        axis.set(xscale="log", yscale="log", title=experiment, xlabel="fine-tuning steps K")
-        axis.set_xticks(sorted(data["steps"].unique()))
-        axis.xaxis.set_minor_locator(NullLocator())
-        axis.xaxis.set_major_formatter(plain_number)
-        decades(axis)
-    first = data["steps"].min()
-    axes[0, 0].set_ylabel(f"meta-gradient norm\nrelative to K = {first}")
+                chosen["support"], rate, lw=1.6, ls=BOUND.line, color=BOUND.color, label=BOUND.label
+            )
+    _log_log(axis, sorted(points.loc[points["support"] == points["query"], "support"].unique()))
+
+
+def _exponents(axis: Axes, rows: list[RateRow]) -> None:
+    """Exponents with their intervals, and the bound's."""
+    for row in rows:
+        look, place = SERIES[row.series], SWEEPS.index(row.sweep)
+        place_of_series = place + (0.15 if row.series == FROZEN else -0.15)
+        half = np.nan_to_num(row.slope.half_width)
+        axis.errorbar(row.slope.mean, place_of_series, xerr=half, fmt="o", ms=3, color=look.color)
+        axis.plot(row.of_bound, place_of_series, "|", ms=9, mew=1.6, color=BOUND.color)
+    axis.set_yticks(range(len(SWEEPS)), [VARIED[sweep] for sweep in SWEEPS])
+    axis.set_ylim(len(SWEEPS) - 0.5, -0.5)
+    axis.axvline(0, color=RULE, lw=0.8)
+
+
+def _steps(axis: Axes, points: pd.DataFrame) -> None:
+    """The gap against K, at the sizes at which K varies."""
+    if points.empty:
+        return
+    _, line = max(groups(points, "support", "query"), key=lambda group: group[1]["steps"].nunique())
+    line = line.sort_values("steps")
+    look = SERIES[FITTED]
+    axis.plot(line["steps"], line["gap"], "o", ms=3, lw=1.6, ls=look.line, color=look.color)
+    _log_log(axis, sorted(line["steps"]))
+
+
+def vanishing(measured: Measured) -> Iterator[Drawing]:
+    """Norms of each task's meta-gradient against K, relative to the smallest K: a row for initial
+    and one for trained meta-parameters."""
+    data = _spread(norms(measured.theory))
+    if data.empty:
+        return
+    experiments, stages = (list(data[name].unique()) for name in ("experiment", "stage"))
+    figure, axes = subplots(len(stages), len(experiments), width=3.2, share=False)
+    for line, stage in zip(axes, stages, strict=True):
+        for axis, experiment in zip(line, experiments, strict=True):
+            chosen = data[(data["stage"] == stage) & (data["experiment"] == experiment)]
+            for method, rows in groups(chosen, "method"):
+                look = measured.style.method(experiment, *method)
+                axis.plot(
+                    rows["steps"], rows["median"], "o", ms=3,
+                    color=look.color, ls=look.line, label=look.label,
+                )  # fmt: skip
+                axis.fill_between(
+                    rows["steps"], rows["low"], rows["high"], color=look.color, alpha=0.15, lw=0
+                )
+            axis.set_title(f"{experiment}, {STAGES.get(stage, stage)}")
+            _log_log(axis, sorted(chosen["steps"].unique()))
+    first, last = data["steps"].min(), data["steps"].max()
+    for axis in axes[:, 0]:
+        axis.set_ylabel(f"norm relative to K = {first}")
+    for axis in axes[-1]:
+        axis.set_xlabel("fine-tuning steps K")
     add_legend(figure, axes)
-    last = data[data["steps"] == data["steps"].max()]
-    alt = "; ".join(
-        f"{row.experiment}, {measured.style.method(row.experiment, row.method).label}: "
-        f"{row.relative:.2g} times"
-        for row in last.itertuples()
+    sentences = (
+        f"{row.experiment}, {STAGES.get(row.stage, row.stage)}, "
+        f"{measured.style.method(row.experiment, row.method).label}: {row.median:.2g} times "
+        f"({row.low:.2g} to {row.high:.2g})"
+        + (f", {row.left_out} tasks left out" if row.left_out else "")
+        for row in data[data["steps"] == last].itertuples()
     )
     yield Drawing(
         "figure-vanishing",
         "theory",
-        "Do meta-gradients vanish? Their norm against the number of fine-tuning steps K, relative "
-        f"to K = {first}, second-order terms kept; geometric means over tasks and seeds.",
-        f"Norm at K = {data['steps'].max()} over norm at K = {first}. {alt}.",
+        "Do meta-gradients vanish or explode? The norm of each task's meta-gradient against the "
+        f"number of fine-tuning steps K, relative to that at K = {first}, second-order terms kept: "
+        "the median and the range over the tasks of all seeds. At the initial parameters nothing "
+        "has been trained; at trained ones small norms also mean that training has converged.",
+        f"Norm at K = {last} over norm at K = {first}, median and range over tasks. "
+        + "; ".join(sentences)
+        + ".",
         figure,
         data,
     )
 
 
-def _sweeps(points: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """Points of one experiment along |D_tr|, |D_val| and K, the other two at their usual values."""
-    usual = {size: points[size].mode().iloc[0] for size in ("support", "query")}
-    at_usual = (points["support"] == usual["support"]) & (points["query"] == usual["query"])
-    return {
-        "support": sweep(points, "support", "query"),
-        "query": sweep(points, "query", "support"),
-        "steps": points[at_usual].sort_values("steps"),
-    }
-
-
-def _gap_sentences(points: pd.DataFrame) -> str:
-    """With trained φ: how the gap changes with |D_tr| and how far the bound lies above it."""
-    sentences = []
-    for experiment, group in points[points["stage"] == "best"].groupby("experiment", sort=False):
-        line = sweep(group, "support", "query")
-        first, last = line.iloc[0], line.iloc[-1]
-        ratio = bound_over_gap(group)
-        sentences.append(
-            f"{experiment}: the gap goes from {first['gap']:.2g} at |D_tr| = {first['support']} to "
-            f"{last['gap']:.2g} at |D_tr| = {last['support']}; the bound is {ratio.min():.2g} to "
-            f"{ratio.max():.2g} times the gap."
-        )
-    return "With trained φ, " + " ".join(sentences)
-
-
-def _relative(rows: pd.DataFrame) -> pd.DataFrame:
-    """Geometric mean over tasks and seeds of meta-gradient norms, over that at the smallest K."""
-    keys = ["experiment", "method", "steps"]
-    logs = rows.astype({"experiment": str, "method": str}).assign(log=np.log(rows["value"]))
-    data = logs.groupby(keys, sort=False)["log"].mean().reset_index().sort_values(keys)
-    first = data.groupby(keys[:2])["log"].transform("first")
-    return data.assign(norm=np.exp(data["log"]), relative=np.exp(data["log"] - first)).drop(
-        columns="log"
+def _spread(relative: pd.DataFrame) -> pd.DataFrame:
+    """Median and range over tasks of norms relative to the smallest K; what is not a positive
+    number is counted in ``left_out``."""
+    rows = []
+    for where, group in groups(relative, "experiment", "stage", "method", "steps"):
+        known = group.loc[finite(group, "relative") & (group["relative"] > 0), "relative"]
+        left_out = len(group) - len(known)
+        rows.append((*where, known.median(), known.min(), known.max(), len(known), left_out))
+    columns = ["experiment", "stage", "method", "steps", "median", "low", "high", "n", "left_out"]
+    data = pd.DataFrame(rows, columns=columns)
+    return data.sort_values(
+        columns[:4],
+        key=lambda column: column.map(list(STAGES).index) if column.name == "stage" else column,
+        kind="stable",
     )
+
+
+def _sentences(table: pd.DataFrame, slopes: list[RateRow]) -> str:
+    """Where the bound does not hold, how far above the gap it is, and the exponents."""
+    sentences = []
+    for (experiment,), group in groups(table[finite(table, "gap", "bound")], "experiment"):
+        above = int((group["gap"] > group["bound"]).sum())
+        there = group[group["gap"] > 0]
+        factor = there["bound"] / there["gap"]
+        sentences.append(
+            f"{experiment}: {above} of {len(group)} gaps are above the bound, which is "
+            f"{factor.min():.2g} to {factor.max():.2g} times the gap."
+        )
+        for series, look in SERIES.items():
+            exponents = ", ".join(
+                f"{VARIED[row.sweep]} {row.slope.mean:.2f} ({row.of_bound:.2f})"
+                for row in slopes
+                if (row.experiment, row.stage, row.series) == (experiment, "best", series)
+            )
+            if exponents:
+                sentences.append(f"Exponents of the {look.label} (of the bound): {exponents}.")
+    return " ".join(sentences)
+
+
+def _log_log(axis: Axes, ticks: list[int]) -> None:
+    axis.set(xscale="log", yscale="log")
+    axis.set_xticks(ticks)
+    axis.xaxis.set_minor_locator(NullLocator())
+    axis.xaxis.set_major_formatter(plain_number)
+    decades(axis)
+    low, high = axis.get_ylim()
+    if high > 1e4 * low:
+        axis.yaxis.set_major_locator(LogLocator())

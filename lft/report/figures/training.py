@@ -8,7 +8,8 @@ import pandas as pd
 
 from lft.report.figures.base import Drawing, Measured, add_legend, noted, rows_with, subplots
 from lft.report.style import ORDERS
-from lft.results.records import HISTORY_COLUMNS, read_rows
+from lft.results.schema import HISTORY_COLUMNS
+from lft.storage.csv import read_rows
 
 
 def histories(measured: Measured) -> Iterator[Drawing]:

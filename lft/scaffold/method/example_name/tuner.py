@@ -3,27 +3,27 @@
 from __future__ import annotations
 
 import torch
-from torch import Generator
 
-from lft.config import LSTMSettings
 from lft.types import Params
+
+from . import ExampleNameSettings
+
+
+def initial(settings: ExampleNameSettings) -> Params:
+    """φ = (s, b) with exp(s) the step size and sigmoid(b) the momentum."""
+    numbers = torch.tensor([-4.0, settings.momentum], dtype=torch.float32, device="cpu")
+    return {"log_step": numbers[0], "momentum": numbers[1].logit()}
 
 
 class ExampleName:
     """v ← β v + g, θ ← θ − exp(s) v with β = sigmoid(b); all coordinates share φ = (s, b).
 
     Args:
-        weights: φ, as :meth:`initial` names and shapes it.
-        settings: those of the profile's key ``finetuner``.
+        weights: φ, as :func:`initial` names and shapes it.
     """
 
-    def __init__(self, weights: Params, settings: LSTMSettings) -> None:
+    def __init__(self, weights: Params) -> None:
         self.weights = weights
-
-    @staticmethod
-    def initial(settings: LSTMSettings, generator: Generator) -> Params:
-        """φ before meta-training."""
-        return {"log_step": torch.tensor(-4.0), "momentum": torch.tensor(0.0)}
 
     def start(self, params: Params) -> Params:
         """Velocity 0 of every coordinate."""

@@ -2,21 +2,34 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from lft.config import FamilySettings, Positive
+from lft.config import FamilySettings, Positive, Source
+from lft.metrics import MSE, Metric
+from lft.shapes import Shapes
+
+if TYPE_CHECKING:
+    from lft.tasks.base import TaskFamily
+    from lft.tasks.build import Context
+
+WORST = Metric("worst_error", "largest error", "largest error of a query point", decimals=2)
 
 
 class ExampleNameSettings(FamilySettings):
     """Linear regression y = w · x from a few points, with w that differs from task to task."""
 
-    tasks = f"{__name__}.tasks:ExampleName"
-    primary = "mse"
+    metrics = (MSE, WORST)
     kind: Literal["example-name"] = "example-name"
-    support: Positive  # points
-    query: Positive  # points
-    dimension: Positive = 5  # coordinates of x
+    support: Positive  #: points
+    query: Positive  #: points
+    dimension: Positive = 5  #: coordinates of x
 
-    def optimizee(self, image: tuple[int, int, int] | None) -> str:
-        """Families can share a meta-learned initialisation iff this text is the same."""
-        return f"a vector of {self.dimension}"
+    def shapes(self, source: Source | None) -> Shapes:
+        """Families can share a meta-learned initialisation if and only if these are equal."""
+        return {"w": (self.dimension,)}
+
+    def build(self, context: Context) -> TaskFamily:
+        """The family that tasks are drawn from."""
+        from .tasks import ExampleName
+
+        return ExampleName(self, context.device)

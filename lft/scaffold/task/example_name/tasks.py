@@ -5,13 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Generator, Tensor
 
-from lft.tasks.base import Phase
+from lft.tasks.base import Phase, TaskFamily
 from lft.types import Batch, Params, TaskBatch
 
 from . import ExampleNameSettings
 
 
-class ExampleName:
+class ExampleName(TaskFamily):
     """y = w · x with w and x standard normal.
 
     Args:
@@ -19,7 +19,7 @@ class ExampleName:
         device: where the tensors go.
     """
 
-    primary = ExampleNameSettings.primary
+    settings: ExampleNameSettings
 
     def __init__(self, settings: ExampleNameSettings, device: torch.device | str = "cpu") -> None:
         self.settings = settings
@@ -27,24 +27,30 @@ class ExampleName:
 
     def sample(self, n_tasks: int, generator: Generator, phase: Phase) -> TaskBatch:
         """Draw tasks. Every draw is new here, so the phases never share a point."""
-        truth = torch.randn(n_tasks, self.settings.dimension, 1, generator=generator)
+        truth = self._normal(n_tasks, self.settings.dimension, 1, generator=generator)
 
         def points(n: int) -> Batch:
-            x = torch.randn(n_tasks, n, self.settings.dimension, generator=generator)
+            x = self._normal(n_tasks, n, self.settings.dimension, generator=generator)
             return Batch(x.to(self.device), (x @ truth)[:, :, 0].to(self.device))
 
         return TaskBatch(points(self.settings.support), points(self.settings.query))
 
     def init(self, n_tasks: int, generator: Generator) -> Params:
         """Random starts w⁽⁰⁾, (B, dimension)."""
-        start = 0.1 * torch.randn(n_tasks, self.settings.dimension, generator=generator)
+        start = 0.1 * self._normal(n_tasks, self.settings.dimension, generator=generator)
         return {"w": start.to(self.device)}
 
     def loss(self, params: Params, batch: Batch) -> Tensor:
         """Mean squared error of each task, (B,)."""
-        predicted = (batch.x @ params["w"][:, :, None])[:, :, 0]
-        return (predicted - batch.y).square().mean(1)
+        return self._errors(params, batch).square().mean(1)
 
     def metrics(self, params: Params, batch: Batch) -> dict[str, Tensor]:
-        """What is reported, each (B,)."""
-        return {"mse": self.loss(params, batch)}
+        """What the settings promise, each (B,)."""
+        worst = self._errors(params, batch).abs().amax(1)
+        return {"mse": self.loss(params, batch), "worst_error": worst}
+
+    def _errors(self, params: Params, batch: Batch) -> Tensor:
+        return (batch.x @ params["w"][:, :, None])[:, :, 0] - batch.y
+
+    def _normal(self, *shape: int, generator: Generator) -> Tensor:
+        return torch.randn(shape, generator=generator, device=generator.device, dtype=self.dtype)

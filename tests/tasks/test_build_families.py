@@ -3,29 +3,21 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from lft.results.records import read_json
 from tiny import tiny_images, tiny_profile, write_images
 
+from lft.data import load
 from lft.errors import UsageError
 from lft.paths import data_path, victim_path
-from lft.results.records import read_json
-from lft.runtime.device import use_device
 from lft.seeding import generator
 from lft.storage.tensors import load_tensors, save_tensors
+from lft.tasks import build
 from lft.tasks.build import build_families, load_victim, make_victim
 from lft.tasks.victim import correct, train_victim
-
-
-@pytest.fixture(autouse=True)
-def settings_of_torch() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    yield
-    torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(False)
 
 
 @pytest.fixture(scope="module")
@@ -39,8 +31,8 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_victim_is_stored_with_its_clean_accuracy(results: Path) -> None:
     images = tiny_images(3, 32)
-    direct = train_victim(images, tiny_profile().victim, "colour", "cpu")
-    stored = load_victim(results, "colour", images)
+    direct = train_victim(images, tiny_profile().victims, "colour", "cpu")
+    stored = load_victim(victim_path(results, "colour"), "colour", images)
     x = torch.rand(5, 3, 32, 32, generator=generator("x"))
     assert torch.equal(direct(x), stored(x))
     record = read_json(victim_path(results, "colour").with_suffix(".json"))
@@ -79,28 +71,25 @@ def test_a_victim_for_other_images_is_one_line(results: Path, tmp_path: Path) ->
     victim.parent.mkdir(parents=True)
     shutil.copy(victim_path(results, "colour"), victim)
     with pytest.raises(UsageError, match="holds a network for other images than those of 'grey'"):
-        load_victim(tmp_path, "grey", tiny_images(1, 28))
+        load_victim(victim, "grey", tiny_images(1, 28))
 
 
-def test_cuda_that_is_absent_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(UsageError, match="'cuda' was asked for, but this machine has 0 CUDA"):
-        use_device(tiny_profile(device="cuda"))
+def test_building_changes_nothing(results: Path) -> None:
+    """Threads, denormal numbers and the random state are the process's, not the families'."""
+    threads = 1 + torch.get_num_threads() % 2
+    before, state = torch.get_num_threads(), torch.random.get_rng_state()
+    profile = tiny_profile(threads=threads)
+    build_families(profile, profile.experiment("attack"), ["grey", "colour"], results)
+    assert torch.get_num_threads() == before
+    assert float(torch.full((1,), 1e-30) * 1e-10) > 0
+    assert torch.equal(torch.random.get_rng_state(), state)
 
 
-@pytest.mark.parametrize("device", ["gpu", "cuda:-1", "mps", "", "cpu:x"])
-def test_unknown_devices_are_one_line(device: str) -> None:
-    with pytest.raises(UsageError, match="device: "):
-        use_device(tiny_profile(device=device))
-
-
-def test_threads_are_those_of_the_profile() -> None:
-    assert use_device(tiny_profile(threads=2)).type == "cpu"
-    assert torch.get_num_threads() == 2
-
-
-def test_denormal_numbers_are_flushed() -> None:
-    small = torch.full((100,), 1e-30)
-    assert (small * 1e-10).all()
-    use_device(tiny_profile())
-    assert not (small * 1e-10).any()
+def test_a_source_is_read_once(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[Path] = []
+    monkeypatch.setattr(build, "load", lambda path: (read.append(path), load(path))[1])
+    profile = tiny_profile()
+    context = build.Context(profile, results, torch.device("cpu"))
+    for experiment in ("attack", "classification"):
+        profile.experiment(experiment).families["grey"].build(context)
+    assert read == [data_path(results, "grey")]

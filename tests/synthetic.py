@@ -16,17 +16,14 @@ import torch
 from numpy.typing import NDArray
 from tiny import profile_values
 
-from lft.config import AttackFamily, Profile, Run
-from lft.paths import data_path, victim_path
-from lft.results.records import (
-    HISTORY_COLUMNS,
-    THEORY_COLUMNS,
-    Measurement,
-    manifest,
-    write_json,
-    write_rows,
-)
+from lft.config import Profile, Run
+from lft.paths import data_path, theory_path, victim_path
+from lft.results.folder import Results
+from lft.results.manifest import manifest
+from lft.results.schema import HISTORY_COLUMNS, THEORY_COLUMNS, Measurement
 from lft.seeding import seed_from
+from lft.storage.csv import write_rows
+from lft.storage.json import write_json
 from lft.storage.tensors import prefixed, save_tensors
 
 Level = Callable[[Run, str], float]
@@ -88,24 +85,21 @@ def write_results(
     """
     template = manifest({}, run={}, status="", reason="", seconds=0.0)
     for name in profile.experiments:
-        evaluations: dict[Path, list[Measurement]] = {}
         for run in profile.runs(name):
             if run in missing:
                 continue
             failed = run in diverged
             _write_run(profile, run, results, template, failed)
-            rows = evaluations.setdefault(results / run.evaluation_folder, [])
-            if not failed:
-                rows.extend(measurement_rows(profile, run, level, noise))
-        for folder, rows in evaluations.items():
-            write_rows(folder / "measurements.csv", Measurement._fields, rows)
-            method, _ = folder.name.rsplit("-", 1)
-            pictures = prefixed(method, _pictures(profile, name))
-            save_tensors(folder / "examples.safetensors", pictures, {})
+            rows = () if failed else measurement_rows(profile, run, level, noise)
+            pictures = {} if failed else prefixed(run.method, _pictures(profile, name))
+            Results(profile, results).write_evaluation(run, rows, pictures)
     for name in profile.theory_experiments:
-        rows = theory_rows(profile, name, **(theory or {}))
-        write_rows(results / "theory" / f"{name}.csv", THEORY_COLUMNS, rows)
-        write_json(results / "theory" / f"{name}.json", template | {"seconds": 1.5})
+        rows = list(theory_rows(profile, name, **(theory or {})))
+        seed_at = THEORY_COLUMNS.index("seed")
+        for seed in profile.seeds:
+            path = theory_path(results, name, seed)
+            write_rows(path, THEORY_COLUMNS, [row for row in rows if row[seed_at] == seed])
+            write_json(path.with_suffix(".json"), template | {"seconds": 0.5})
     for source in profile.sources:
         save_tensors(data_path(results, source), {"labels": torch.arange(3)}, {})
         save_tensors(victim_path(results, source), {"weight": torch.zeros(1)}, {})
@@ -163,56 +157,80 @@ def theory_rows(
     *,
     slack: float = 4.0,
     exponent: float = 0.5,
+    frozen_exponent: float = 0.5,
     sigma_effect: float = 1.0,
-    maml_vanishes: float = 1.0,
+    jacobian_effect: float = 1.0,
+    steps_effect: float = 0.5,
+    lft_grows: float = 0.1,
+    maml_grows: float = -1.0,
     statement1_error: float = 1e-12,
+    derivative_order: float = 1.0,
 ) -> Iterator[tuple[Any, ...]]:
     """Rows of THEORY_COLUMNS.
 
     Args:
         slack: bound over gap, at the expected gap.
         exponent: the gap is proportional to |D_tr|^-exponent + |D_val|^-exponent.
-        sigma_effect: power of σ in the gap.
-        maml_vanishes: MAML's meta-gradient norm is K^-maml_vanishes, LFT's K^-0.1.
+        frozen_exponent: the same for D_new on the frozen trajectory.
+        sigma_effect: power of σ in the gap; ``jacobian_effect`` of G, ``steps_effect`` of K.
+        lft_grows: LFT's meta-gradient norm is K^lft_grows; MAML's likewise.
     """
     settings = profile.theory.gap
-    fixed = settings.fixed_size
-    cases = [(size, fixed) for size in settings.sizes] + [(fixed, size) for size in settings.sizes]
+    both = [(size, size) for size in settings.sizes]
+    largest, fixed, longest = max(settings.sizes), settings.fixed_size, max(settings.steps)
+    fitted = both + [(size, largest) for size in settings.sizes]
+    fitted += [(fixed, size) for size in settings.sizes]
+    frozen = both + [(size, largest) for size in settings.sizes]
+    frozen += [(largest, size) for size in settings.sizes]
+    points = [("lft", *sizes, longest, exponent) for sizes in fitted]
+    points += [("lft", fixed, fixed, steps, exponent) for steps in settings.steps]
+    points += [("lft frozen", *sizes, longest, frozen_exponent) for sizes in frozen]
     for seed in profile.seeds:
-        yield experiment, "initial", "statement1_error", "lft", seed, 2, 2, 2, "-", statement1_error
+        for order in ("first", "zeroth"):
+            where = (experiment, "initial")
+            method = f"lft {order} exact", seed, 3, 0, 0, experiment
+            yield *where, "statement1_error", *method, statement1_error
+            needed = derivative_order if order == "zeroth" else 2.0
+            yield *where, "derivative_order", *method, needed
         for stage in ("initial", "halfway", "best"):
-            for support, query in dict.fromkeys(cases):
-                for steps in settings.steps:
-                    for task in range(settings.tasks):
-                        where = (experiment, stage, seed, support, query, steps, task)
-                        random = draws("theory", *where)
-                        sigma = np.exp(0.5 * draws("sigma", seed, task).standard_normal())
-                        decay = support**-exponent + query**-exponent
-                        gap = sigma**sigma_effect * decay * np.exp(0.02 * random.standard_normal())
-                        values = {
+            for method, support, query, steps, power in dict.fromkeys(points):
+                for task in range(settings.tasks):
+                    where = (experiment, stage, seed, method, support, query, steps, task)
+                    random = draws("theory", *where)
+                    sigma = np.exp(0.5 * draws("sigma", seed, task).standard_normal())
+                    jacobian = np.exp(0.5 * draws("jacobian", seed, task).standard_normal())
+                    decay, bound = support**-power + query**-power, support**-0.5 + query**-0.5
+                    size = sigma**sigma_effect * jacobian**jacobian_effect * steps**steps_effect
+                    gap = size * decay * np.exp(0.02 * random.standard_normal())
+                    values = {
+                        "variance_part": 0.8 * gap,
+                        "sigma": sigma,
+                        "jacobian": jacobian,
+                        "bound": slack * size * bound,
+                    }
+                    if method == "lft":
+                        values |= {
                             "gap": gap,
-                            "variance_part": 0.8 * gap,
                             "fitting_square": 0.36 * gap**2,
                             "gradient_square": 2.0 + 0.1 * random.standard_normal(),
                             "gradient_kept": 1.5 + 0.1 * random.standard_normal(),
-                            "sigma": sigma,
-                            "jacobian": slack,
-                            "bound": slack * sigma * decay,
                         }
-                        for quantity, value in values.items():
-                            yield (
-                                *(experiment, stage, quantity, "lft", seed, steps),
-                                *(support, query, f"{experiment}-{task}", float(value)),
-                            )
+                    for quantity, value in values.items():
+                        yield (
+                            *(experiment, stage, quantity, method, seed, steps),
+                            *(support, query, f"{experiment}-{task}", float(value)),
+                        )
         if experiment in profile.theory.vanishing.experiments:
-            for method, power in (("maml", maml_vanishes), ("lft", 0.1)):
-                for steps in profile.theory.vanishing.steps:
-                    random = draws("vanishing", experiment, method, seed, steps)
-                    norm = steps**-power * np.exp(0.01 * random.standard_normal())
-                    yield (
-                        *(experiment, "best", "meta_gradient_norm", method, seed, steps),
-                        *(0, 0, experiment, float(norm)),
-                    )
+            for method, power in (("maml", maml_grows), ("lft", lft_grows)):
+                for stage in ("initial", "best"):
+                    for steps in profile.theory.vanishing.steps:
+                        for task in range(profile.theory.vanishing.tasks):
+                            random = draws("vanishing", experiment, method, seed, steps, task)
+                            norm = steps**power * np.exp(0.01 * random.standard_normal())
+                            yield (
+                                *(experiment, stage, "meta_gradient_norm", method, seed, steps),
+                                *(0, 0, f"{experiment}-{task}", float(norm)),
+                            )
 
 
 def _write_run(
@@ -230,7 +248,8 @@ def _write_run(
         "threads": 1,
         "kernel": "torch",
     }
-    write_json(folder / "run.json", template | facts)
+    settings = {"settings": profile.training_inputs(run)}
+    write_json(folder / "run.json", template | settings | facts)
     loss = [1.0, 0.5, 0.25]
     history = [
         (step, run.trained_on, value, value if step > 1 else "")
@@ -249,7 +268,7 @@ def _pictures(profile: Profile, experiment: str) -> dict[str, torch.Tensor]:
     """Examples of three attacks of every family, as evaluation keeps them."""
     tensors = {}
     for name, family in profile.experiment(experiment).families.items():
-        if not isinstance(family, AttackFamily):
+        if not family.pictures:
             continue
         shape = profile.sources[family.source].shape
         random = torch.Generator().manual_seed(seed_from("pictures", name))

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import math
-import os
 from pathlib import Path
 
 import pandas as pd
@@ -13,18 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lft.errors import UsageError
-from lft.results.records import (
-    CELL_COLUMNS,
-    HISTORY_COLUMNS,
-    THEORY_COLUMNS,
-    Measurement,
-    join_csv,
-    manifest,
-    read_json,
-    read_rows,
-    write_json,
-    write_rows,
-)
+from lft.results.schema import CELL_COLUMNS, HISTORY_COLUMNS, THEORY_COLUMNS, Measurement
+from lft.storage.csv import join_csv, read_rows, write_rows
+from lft.storage.json import read_json, write_json
 
 COLUMNS = Measurement._fields
 HEADER = ",".join(COLUMNS) + "\n"
@@ -210,15 +199,6 @@ def test_bad_json_is_one_line(content: bytes, tmp_path: Path) -> None:
 def test_absent_json_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="cannot read"):
         read_json(tmp_path / "x.json")
-
-
-def test_a_manifest_holds_facts_settings_and_provenance() -> None:
-    content = manifest({"steps": 3}, status="ok")
-    assert content["status"] == "ok"
-    assert content["settings"] == {"steps": 3}
-    assert content["versions"]["torch"]
-    assert content["machine"]["cores"] == os.cpu_count()
-    json.dumps(content)
 
 
 def test_a_key_that_is_needed_and_missing_is_named(tmp_path: Path) -> None:

@@ -1,0 +1,221 @@
+// Networks with weights of their own for every task: parameters, losses, and MAML's gradient descent.
+
+#pragma once
+
+#include <cmath>
+#include <tuple>
+
+#if defined(__SSE__)
+#include <xmmintrin.h>
+#endif
+
+#include "operators.h"
+#include "vectors.h"
+
+namespace lft {
+
+// ---- a task's parameters, or anything else of their shapes
+
+struct Layer {
+  Matrix w, b;
+  Matrix w_transposed{0, 0};  // for the way back, where it is needed
+};
+using Layers = std::vector<Layer>;
+
+// to = from + factor * change
+inline void set_sum(const Matrix& from, float factor, const Matrix& change, Matrix& to) {
+  for (size_t k = 0; k < from.data.size(); ++k) to.data[k] = from.data[k] + factor * change.data[k];
+}
+inline void set_sum(const Layers& from, float factor, const Layers& change, Layers& to) {
+  for (size_t l = 0; l < from.size(); ++l) {
+    set_sum(from[l].w, factor, change[l].w, to[l].w);
+    set_sum(from[l].b, factor, change[l].b, to[l].b);
+  }
+}
+
+// to(first_to + j, i) = from(first + i, j) for so many rows i and all columns j; four by four.
+inline void transpose(const Matrix& from, int64_t first, int64_t rows, Matrix& to,
+                      int64_t first_to) {
+  for (int64_t i = 0; i < rows; i += 4) {
+    const int64_t height = std::min<int64_t>(4, rows - i);
+    const float* block = from.row(first + i);
+    float* transposed = to.row(first_to) + i;
+    int64_t j = 0;
+#if defined(__SSE__)
+    for (; height == 4 && j + 4 <= from.columns; j += 4, transposed += 4 * to.stride) {
+      __m128 rows[4];
+      for (int r = 0; r < 4; ++r) rows[r] = _mm_loadu_ps(block + r * from.stride + j);
+      _MM_TRANSPOSE4_PS(rows[0], rows[1], rows[2], rows[3]);
+      for (int r = 0; r < 4; ++r) _mm_storeu_ps(transposed + r * to.stride, rows[r]);
+    }
+#endif
+    for (; j < from.columns; ++j, transposed += to.stride)
+      for (int64_t r = 0; r < height; ++r) transposed[r] = block[r * from.stride + j];
+  }
+}
+
+// ---- losses
+
+// The probabilities of n logits to p; returns the logarithm of the sum of exp(logits).
+inline float softmax(const float* logits, int64_t n, float* p) {
+  const float largest = *std::max_element(logits, logits + n);
+  float sum = 0.0f;
+  for (int64_t k = 0; k < n; ++k) sum += p[k] = std::exp(logits[k] - largest);
+  for (int64_t k = 0; k < n; ++k) p[k] /= sum;
+  return std::log(sum) + largest;
+}
+
+// Examples of one task. The loss is the mean cross-entropy of softmax(outputs) against labels, or
+// the mean squared error against targets.
+struct Examples {
+  int64_t n, outputs;
+  const float* x;
+  const int64_t* labels;  // null where there are targets
+  const float* targets;
+
+  // y: labels (B, n) or targets (B, n, outputs)
+  Examples(const at::Tensor& x, const at::Tensor& y, int64_t task, int64_t outputs)
+      : n(x.size(1)),
+        outputs(outputs),
+        x(part<const float>(x, task)),
+        labels(y.scalar_type() == at::kLong ? part<const int64_t>(y, task) : nullptr),
+        targets(labels ? nullptr : part<const float>(y, task)) {}
+
+  // The numbers that the loss is the mean of.
+  int64_t terms() const { return labels ? n : n * outputs; }
+
+  // Example k's part of the loss's gradient in its outputs, to d; returns the sum of its terms.
+  double gradient(int64_t k, const float* out, float* d) const {
+    if (labels) {
+      const float scale = 1.0f / n, logarithm = softmax(out, outputs, d);
+      for (int64_t o = 0; o < outputs; ++o) d[o] *= scale;
+      d[labels[k]] -= scale;
+      return logarithm - out[labels[k]];
+    }
+    const float scale = 2.0f / terms();
+    double total = 0.0;
+    for (int64_t o = 0; o < outputs; ++o) {
+      const float error = out[o] - targets[k * outputs + o];
+      d[o] = scale * error;
+      total += error * error;
+    }
+    return total;
+  }
+
+  // The derivative of that gradient along a change r of the outputs, to r_d.
+  void tangent(const float* out, const float* r, float* r_d) const {
+    if (labels) {
+      softmax(out, outputs, r_d);
+      float mean = 0.0f;
+      for (int64_t o = 0; o < outputs; ++o) mean += r_d[o] * r[o];
+      for (int64_t o = 0; o < outputs; ++o) r_d[o] *= 1.0f / n * (r[o] - mean);
+    } else {
+      for (int64_t o = 0; o < outputs; ++o) r_d[o] = 2.0f / terms() * r[o];
+    }
+  }
+};
+
+inline void check_labels(const at::Tensor& y, at::IntArrayRef shape, int64_t classes) {
+  check(y, shape, "labels", at::kLong);
+  const int64_t* labels = y.const_data_ptr<int64_t>();
+  TORCH_CHECK(std::all_of(labels, labels + y.numel(),
+                          [&](int64_t label) { return 0 <= label && label < classes; }),
+              "labels must be in [0, ", classes, ")");
+}
+
+// ---- operators
+//
+// A kernel defines
+//   Network(params, x, y), the shapes, which checks them, with outputs, layers() of zeros, and
+//     load(l, from, w) and store(l, w, to) between a tensor and the weights of layer l;
+//   Point{network}, a task's parameters `net` and what is kept of a pass of its examples;
+//   Task(network, order), a thread's memory for derivatives up to this order, with
+//     gradient(point, examples, to), which sets the gradient in the parameters and returns the loss,
+//     hessian_product(point, examples, v, to), after it, for the Hessian times v.
+
+template <class Network>
+void load(const Network& network, const std::vector<at::Tensor>& params, int64_t task, Layers& to) {
+  for (size_t l = 0; l < to.size(); ++l) {
+    network.load(l, part<const float>(params[2 * l], task), to[l].w);
+    to[l].b.load(part<const float>(params[2 * l + 1], task));
+  }
+}
+
+template <class Network>
+void store(const Network& network, const Layers& from, int64_t task,
+           const std::vector<at::Tensor>& params) {
+  for (size_t l = 0; l < from.size(); ++l) {
+    network.store(l, from[l].w, part<float>(params[2 * l], task));
+    from[l].b.store(part<float>(params[2 * l + 1], task));
+  }
+}
+
+// The loss of each task (B), and its gradients, as params.
+template <class Network, class Point, class Task>
+std::tuple<at::Tensor, std::vector<at::Tensor>> loss_and_gradients(
+    const std::vector<at::Tensor>& params, const at::Tensor& x, const at::Tensor& y) {
+  const Network network(params, x, y);
+  at::Tensor losses = at::empty({x.size(0)}, x.options());
+  const std::vector<at::Tensor> gradients = like(params);
+  at::parallel_for(0, x.size(0), 1, [&](int64_t begin, int64_t end) {
+    Task task(network, 1);
+    Point point{network};
+    Layers gradient = network.layers();
+    for (int64_t b = begin; b < end; ++b) {
+      load(network, params, b, point.net);
+      losses.mutable_data_ptr<float>()[b] =
+          task.gradient(point, Examples(x, y, b, network.outputs), gradient);
+      store(network, gradient, b, gradients);
+    }
+  });
+  return {losses, gradients};
+}
+
+// Gradient descent on (x, y): the loss on (query_x, query_y) after the last step (B), its gradient
+// in the parameters before the first, and the parameters after the last, as params. The gradient v
+// in the last parameters becomes v - step_size * Hessian v at each step before.
+template <class Network, class Point, class Task>
+std::tuple<at::Tensor, std::vector<at::Tensor>, std::vector<at::Tensor>> descend(
+    const std::vector<at::Tensor>& params, const at::Tensor& x, const at::Tensor& y,
+    const at::Tensor& query_x, const at::Tensor& query_y, int64_t steps, double step_size) {
+  const Network network(params, x, y), query_network(params, query_x, query_y);
+  const float factor = -step_size;
+  at::Tensor losses = at::empty({x.size(0)}, x.options());
+  const std::vector<at::Tensor> gradients = like(params), ends = like(params);
+  at::parallel_for(0, x.size(0), 1, [&](int64_t begin, int64_t end) {
+    Task task(network, 2);
+    std::vector<Point> path;
+    for (int64_t k = 0; k <= steps; ++k) path.push_back({k < steps ? network : query_network});
+    Layers v = network.layers(), change = v;
+    for (int64_t b = begin; b < end; ++b) {
+      const Examples support(x, y, b, network.outputs), query(query_x, query_y, b, network.outputs);
+      load(network, params, b, path[0].net);
+      for (int64_t k = 0; k < steps; ++k) {
+        task.gradient(path[k], support, change);
+        set_sum(path[k].net, factor, change, path[k + 1].net);
+      }
+      losses.mutable_data_ptr<float>()[b] = task.gradient(path[steps], query, v);
+      for (int64_t k = steps; k-- > 0;) {
+        task.hessian_product(path[k], support, v, change);
+        set_sum(v, factor, change, v);
+      }
+      store(network, v, b, gradients);
+      store(network, path[steps].net, b, ends);
+    }
+  });
+  return {losses, gradients, ends};
+}
+
+// Makes both operators known under the kernel's name.
+template <class Network, class Point, class Task>
+void define_network(torch::Library& library, const std::string& name) {
+  define(library, name + "_loss_and_gradients(Tensor[] params, Tensor x, Tensor y) -> "
+                         "(Tensor, Tensor[])",
+         loss_and_gradients<Network, Point, Task>);
+  define(library, name + "_descend(Tensor[] params, Tensor x, Tensor y, Tensor query_x, "
+                         "Tensor query_y, int steps, float step_size) -> "
+                         "(Tensor, Tensor[], Tensor[])",
+         descend<Network, Point, Task>);
+}
+
+}  // namespace lft

@@ -1,0 +1,77 @@
+"""How a verdict reads: effects, intervals and what an undecided claim would need, as text."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from lft.report.claims.verdict import Verdict
+
+SYMBOLS = {
+    "supported": "✓",
+    "contradicted": "✗",
+    "negligible": "≈",
+    "no difference": "=",
+    "inconclusive": "?",
+    "vacuous": "∅",
+}
+"""Verdicts in the order in which a page counts them."""
+
+
+def effect_text(row: Verdict) -> str:
+    """Effect with its interval, e.g. ``+59.0 [45.6, 72.4] points`` or ``× 1.84 [0.56, 6.11]``."""
+    if row.effect is None:
+        return "–"
+    text = amount(row.effect, row.unit)
+    if row.low is not None and row.high is not None:
+        low, high = (_number(end, row.unit) for end in (row.low, row.high))
+        text += f" [{low}, {high}]" + " (cut)" * row.cut
+    if row.unit == "points":
+        text += " points"
+    return text
+
+
+def amount(effect: float, unit: str) -> str:
+    """An effect without its interval: points with a sign, a ratio with ×."""
+    if unit == "ratio":
+        return f"× {_number(effect, unit)}"
+    sign = "+" if unit == "points" and effect > 0 else ""
+    return sign + _number(effect, unit)
+
+
+def needed_text(row: Verdict) -> str:
+    """What an inconclusive claim would need, and what its seeds could have shown."""
+    if row.verdict != "inconclusive" or row.margin is None or row.n_seeds < 2:
+        return ""
+    seeds = "more than 100,000" if row.seeds_needed is None else f"{row.seeds_needed:,}"
+    if row.detectable is None:
+        return "equal seeds: their spread is not known"
+    size = _size(row.margin, row.unit)
+    return f"{seeds} seeds would find {size}; these could have shown {_shown(row)}"
+
+
+def failures_text(row: Verdict, side: str) -> str:
+    """Diverged and untrained seeds of one cell."""
+    diverged, untrained = (getattr(row, f"{side}_{what}") for what in ("diverged", "untrained"))
+    if diverged is None:
+        return "–"
+    return f"{diverged} / {'?' if untrained is None else untrained}"
+
+
+def _shown(row: Verdict) -> str:
+    limit = {"points": 1.0, "ratio": 100.0}.get(row.unit, np.inf)
+    if row.detectable is None or row.detectable > limit:
+        return "no effect that can occur" if row.unit == "points" else f"none below × {limit:.0f}"
+    return _size(row.detectable, row.unit)
+
+
+def _size(effect: float, unit: str) -> str:
+    if unit == "points":
+        return f"{100 * effect:.3g} points"
+    return f"× {effect:.3g}" if unit == "ratio" else f"{effect:.3g}"
+
+
+def _number(value: float, unit: str) -> str:
+    if unit == "points":
+        return f"{100 * value:.1f}".replace("-", "−")
+    text = f"{value:.3g}" if 1e-3 <= abs(value) < 1e5 or value == 0 else f"{value:.1e}"
+    return text.replace("-", "−")

@@ -1,0 +1,87 @@
+"""claims.json, claims.csv and what differs from the claims that were registered before the runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+from pydantic import ValidationError
+
+from lft.config import Profile, explain
+from lft.errors import UsageError
+from lft.report.claims.judge import judge
+from lft.report.claims.model import load_claims
+from lft.report.claims.verdict import Verdict, Verdicts
+from lft.results.folder import Results
+from lft.results.registered import CLAIMS, Version, changes, version_of, versions
+from lft.storage.atomic import write_text
+from lft.storage.csv import write_frame
+from lft.storage.json import read_json
+
+
+def write_claims(profile: Profile, results: Path, claims: Path = CLAIMS) -> None:
+    """Write claims.json, and the same rows as claims.csv.
+
+    Args:
+        claims: the file that the registered versions are compared with.
+    """
+    found = verdicts(profile, results, claims)
+    write_text(results / "claims.json", found.model_dump_json(indent=1) + "\n")
+    rows = pd.DataFrame(
+        [row.model_dump() for row in found.claims], columns=list(Verdict.model_fields)
+    )
+    write_frame(results / "claims.csv", rows)
+
+
+def read_verdicts(results: Path) -> Verdicts:
+    """Read claims.json.
+
+    Raises:
+        UsageError: it is missing, or not what :func:`write_claims` writes.
+    """
+    path = results / "claims.json"
+    read_json(path)  # says if it is missing, or no JSON
+    try:
+        return Verdicts.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        raise UsageError(
+            f"{path}: {explain(error)}; delete the file and run lft tables again"
+        ) from None
+
+
+def verdicts(profile: Profile, results: Path, claims: Path = CLAIMS) -> Verdicts:
+    """Judge the registered claims and say how they differ from what the runs were made under."""
+    now = version_of(claims)
+    before = list(_registered(profile, results))
+    differing: dict[str, str] = {}
+    for old in before:
+        differing |= changes(old, now) if old else dict.fromkeys(now.claims, "unregistered")
+    if not before:
+        differing = dict.fromkeys(now.claims, "unregistered")
+    rows = [
+        row.model_copy(update={"change": differing.get(row.claim, "")})
+        for row in judge(profile, results, load_claims(claims))
+    ]
+    return Verdicts(
+        profile=profile.name,
+        version=now.version,
+        date=now.date,
+        digest=now.digest,
+        registered=tuple(f"{old.version} of {old.date}" for old in before if old),
+        removed=tuple(name for name, word in differing.items() if word == "removed"),
+        family=tuple(
+            row.claim
+            for row in rows
+            if row.kind != "check" and row.status in ("judged", "not measured")
+        ),
+        claims=tuple(rows),
+    )
+
+
+def _registered(profile: Profile, results: Path) -> Iterator[Version | None]:
+    """The versions that the runs' manifests name; None for runs that name none that is known."""
+    known = versions()
+    digests = {manifest.claims for manifest in Results(profile, results).manifests()}
+    for digest in sorted(digests, key=str):
+        yield known.get(str(digest))

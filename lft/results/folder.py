@@ -1,0 +1,174 @@
+"""A result folder: what a profile's runs have left in it, each file read and written here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lft.config import ALL, Profile, Run
+from lft.errors import UsageError
+from lft.paths import theory_path, victim_path
+from lft.results.manifest import RunManifest
+from lft.results.schema import (
+    CELL_COLUMNS,
+    HISTORY_COLUMNS,
+    SUMMARY_COLUMNS,
+    THEORY_COLUMNS,
+    Measurement,
+)
+from lft.storage.csv import read_rows, stored, write_rows
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from torch import Tensor
+
+
+class Results:
+    """The results of a profile: manifests, weights and tables, each read once.
+
+    What a run left is given out only if it was made under the settings that the profile has now.
+
+    Args:
+        profile: its settings.
+        folder: the result folder.
+    """
+
+    def __init__(self, profile: Profile, folder: Path) -> None:
+        self.profile = profile
+        self.folder = folder
+        self._manifests: dict[Run, RunManifest | None] = {}
+        self._frames: dict[Path, pd.DataFrame] = {}
+
+    # ------------------------------------------------------------ meta-trainings
+
+    def manifest(self, run: Run) -> RunManifest | None:
+        """The run.json of a meta-training, None if it has not been trained.
+
+        Raises:
+            UsageError: it is damaged, or made under other settings, or weights lie there without.
+        """
+        if run not in self._manifests:
+            path = self.folder / run.folder / "run.json"
+            if not path.is_file() and path.with_name("weights.safetensors").is_file():
+                raise UsageError(
+                    f"{path} is missing, so nobody knows how the weights beside it were made; "
+                    f"run snakemake reproduce all, or lft train, again"
+                )
+            self._manifests[run] = self._checked(run, path) if path.is_file() else None
+        return self._manifests[run]
+
+    def _checked(self, run: Run, path: Path) -> RunManifest:
+        found = RunManifest.read(path)
+        difference = found.difference(self.profile.training_inputs(run))
+        if difference:
+            raise UsageError(f"{path} was trained with {difference}; restore it, or train again")
+        return found
+
+    def trained(self, run: Run) -> RunManifest:
+        """The run.json of a meta-training that must be there.
+
+        Raises:
+            UsageError: it is missing, damaged, or made under other settings.
+        """
+        found = self.manifest(run)
+        if found is None:
+            raise UsageError(
+                f"{self.folder / run.folder / 'run.json'} is missing: "
+                "the run has not been trained; train it first"
+            )
+        return found
+
+    def manifests(self) -> Iterator[RunManifest]:
+        """Those of all meta-trainings of the profile that there are."""
+        for name in self.profile.experiments:
+            yield from filter(None, map(self.manifest, self.profile.runs(name)))
+
+    def weights(self, run: Run, device: Any = "cpu") -> dict[str, Tensor]:
+        """The meta-parameters of a run, ``stage/name`` by name.
+
+        Raises:
+            UsageError: they are missing, damaged, or made under other settings.
+        """
+        from lft.storage.tensors import load_tensors
+
+        self.trained(run)
+        return load_tensors(self.folder / run.folder / "weights.safetensors", device)[0]
+
+    def history(self, run: Run) -> pd.DataFrame | None:
+        """The outer losses of a run, None if it has not been trained."""
+        path = self.folder / run.folder / "history.csv"
+        return None if self.manifest(run) is None else self._table(path, HISTORY_COLUMNS)
+
+    # ------------------------------------------------------------ evaluations
+
+    def measurement_file(self, run: Run) -> Path | None:
+        """The file that has the measurements of a run, None if it has not been evaluated."""
+        return evaluation_file(self.folder, run, "measurements.csv")
+
+    def pictures_file(self, run: Run) -> Path | None:
+        """The file that has the pictures of an attack, None if it has not been evaluated."""
+        return evaluation_file(self.folder, run, "examples.safetensors")
+
+    def write_evaluation(
+        self, run: Run, rows: Iterable[Measurement], pictures: dict[str, Tensor]
+    ) -> None:
+        """Write measurements.csv and examples.safetensors of a run."""
+        from lft.storage.tensors import save_tensors
+
+        folder = self.folder / run.folder
+        write_rows(folder / "measurements.csv", Measurement._fields, rows)
+        save_tensors(folder / "examples.safetensors", pictures, {})
+
+    # ------------------------------------------------------------ victims and theory
+
+    def victim_files(self, source: str) -> list[Path]:
+        """The manifests of a source's victims that there are: one of each seed, or one for all."""
+        own = [victim_path(self.folder, source, seed) for seed in self.profile.victim_seeds]
+        there = [path for path in own if path.is_file()] or [victim_path(self.folder, source)]
+        manifests = [path.with_suffix(".json") for path in there]
+        return [path for path in manifests if path.is_file()]
+
+    def theory_files(self) -> list[Path]:
+        """Theory measurements that there are: a file of each seed, or one for all seeds."""
+        found: list[Path] = []
+        for name in self.profile.theory_experiments:
+            paths = [theory_path(self.folder, name, seed) for seed in self.profile.seeds]
+            together = self.folder / "theory" / f"{name}.csv"
+            own = [path for path in paths if path.is_file()]
+            found += own or [path for path in [together] if path.is_file()]
+        return found
+
+    # ------------------------------------------------------------ joined tables
+
+    @property
+    def summary(self) -> pd.DataFrame:
+        """summary.csv, see :data:`lft.results.schema.SUMMARY_COLUMNS`."""
+        return self._table(self.folder / "summary.csv", SUMMARY_COLUMNS)
+
+    @property
+    def cells(self) -> pd.DataFrame:
+        """cells.csv, see :data:`lft.results.schema.CELL_COLUMNS`."""
+        return self._table(self.folder / "cells.csv", CELL_COLUMNS)
+
+    @property
+    def theory(self) -> pd.DataFrame:
+        """theory.csv, see :data:`lft.results.schema.THEORY_COLUMNS`."""
+        return self._table(self.folder / "theory.csv", THEORY_COLUMNS)
+
+    def _table(self, path: Path, columns: Sequence[str]) -> pd.DataFrame:
+        if path not in self._frames:
+            self._frames[path] = read_rows(path, columns)
+        return self._frames[path].copy()
+
+
+def evaluation_file(results: Path, run: Run, name: str) -> Path | None:
+    """A file that the evaluation of a run wrote, None if there is none.
+
+    It is the run's own, or one of all seeds, or one of all seeds and methods, as versions before
+    0.2 wrote them.
+    """
+    together = run._replace(method=ALL)
+    folders = (run.folder, run.evaluation_folder, together.evaluation_folder)
+    paths = (stored(results / folder / name) for folder in folders)
+    return next((path for path in paths if path.is_file()), None)

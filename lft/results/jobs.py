@@ -1,0 +1,154 @@
+"""The jobs of the workflow: their names, what they write, and the settings they are planned with.
+
+The rules in workflow/rules and the commands of :mod:`lft.cli` both ask here, so that a path and a
+digest are spelled once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from lft.config import ALL, Profile, Run, digest, find_profile
+from lft.errors import UsageError, suggestion
+
+ON_DEVICE = ("victim", "train", "evaluate", "theory")
+"""Rules that compute on the profile's device."""
+REPORT = ("aggregate", "tables", "figures", "page")
+TRAINED = ("weights.safetensors", "history.csv", "run.json")
+"""What a meta-training writes into a run's folder."""
+EVALUATED = ("measurements.csv", "examples.safetensors")
+"""What an evaluation writes beside it."""
+
+
+class Job(NamedTuple):
+    """One job of the workflow.
+
+    Attributes:
+        rule: of the workflow, and command of ``lft``.
+        name: experiment, mixture and so on; with ``rule`` it names the log and the benchmark file.
+        runs: that it trains or measures.
+        work: what its time is taken to be proportional to, see docs/cluster.md.
+    """
+
+    rule: str
+    name: tuple[str, ...]
+    runs: tuple[Run, ...] = ()
+    work: float = 1.0
+
+    @property
+    def log(self) -> Path:
+        """Where its output goes, below a result folder."""
+        return self._file("logs", ".log")
+
+    @property
+    def benchmark(self) -> Path:
+        """What Snakemake writes of its time and memory, below a result folder."""
+        return self._file("benchmarks", ".tsv")
+
+    def _file(self, folder: str, suffix: str) -> Path:
+        path = Path(folder, self.rule, *self.name)
+        return path.with_name(path.name + suffix)
+
+
+def jobs(profile: Profile) -> Iterator[Job]:
+    """Every job of a profile that Snakemake would submit."""
+    attacked = {
+        family.victim_source
+        for experiment in profile.experiments.values()
+        for family in experiment.families.values()
+    }
+    for source in profile.sources:
+        yield Job("data", (source,))
+        for seed in profile.victim_seeds if source in attacked else ():
+            yield Job("victim", (source,) if seed is None else (source, f"seed{seed}"))
+    yield from trainings(profile)
+    yield from evaluations(profile)
+    for name in profile.theory_experiments:
+        for seed in profile.seeds:
+            yield Job("theory", (name, f"seed{seed}"))
+    for rule in REPORT:
+        yield Job(rule, ())
+
+
+def trainings(profile: Profile) -> Iterator[Job]:
+    """The jobs that meta-train, each with its runs."""
+    yield from _grouped(profile, "train", every_method=False)
+
+
+def evaluations(profile: Profile) -> Iterator[Job]:
+    """The jobs that measure, each with its runs."""
+    yield from _grouped(profile, "evaluate", every_method=profile.methods_per_job == "all")
+
+
+def _grouped(profile: Profile, rule: str, *, every_method: bool) -> Iterator[Job]:
+    groups: dict[tuple[str, ...], list[Run]] = {}
+    for experiment in profile.experiments:
+        for run in profile.runs(experiment):
+            named = run._replace(method=ALL) if every_method else run
+            path = named.folder if profile.seeds_per_job == "one" else named.evaluation_folder
+            groups.setdefault(path.parts[1:], []).append(run)
+    for name, runs in groups.items():
+        yield Job(rule, name, tuple(runs))
+
+
+def files(runs: Iterable[Run], names: Iterable[str]) -> list[str]:
+    """Files of some runs, :data:`TRAINED` or :data:`EVALUATED`, below a result folder."""
+    names = list(names)
+    return [(run.folder / name).as_posix() for run in runs for name in names]
+
+
+def planned(profile: Profile, rule: str, what: str = "", runs: Iterable[Run] = ()) -> str:
+    """Identifies the settings that a job depends on.
+
+    Args:
+        what: the image source of ``data`` and ``victim``, the experiment of ``theory``.
+        runs: those of ``train`` and ``evaluate``.
+    """
+    settings: Mapping[str, Any]
+    if rule == "data":
+        settings = profile.sources[what].model_dump(mode="json")
+    elif rule == "victim":
+        settings = profile.victim_inputs(what)
+    elif rule == "train":
+        settings = {run.folder.as_posix(): profile.training_inputs(run) for run in runs}
+    elif rule == "evaluate":
+        settings = {run.folder.as_posix(): profile.evaluation_inputs(run) for run in runs}
+    elif rule == "theory":
+        settings = profile.theory_inputs(what)
+    else:
+        settings = profile.model_dump(mode="json")
+    return digest(settings)
+
+
+def arguments(rule: str, runs: Iterable[Run]) -> str:
+    """What comes after ``lft``, to train or measure runs of one cell, or of all methods of a
+    mixture."""
+    runs = list(runs)
+    methods = dict.fromkeys(run.method for run in runs)
+    method = next(iter(methods)) if len(methods) == 1 else ALL
+    seeds = " ".join(f"--seed {seed}" for seed in dict.fromkeys(run.seed for run in runs))
+    first = runs[0]
+    return f"{rule} {first.experiment} {first.trained_on} {method} --order {first.order} {seeds}"
+
+
+def profile_of(config: Mapping[str, Any], files: Iterable[Path | str]) -> Path:
+    """The profile that Snakemake's ``--config`` names.
+
+    Args:
+        config: the values given.
+        files: what was given with ``--configfile``.
+
+    Raises:
+        UsageError: there is no such profile, or something else was given too.
+    """
+    wrong = [key for key in config if key != "profile"]
+    for file in files if "name" in wrong else ():
+        raise UsageError(f"{file} is a profile; give it as --config profile={file}")
+    for key in wrong:
+        if key in Profile.model_fields:
+            raise UsageError(f"{key!r} belongs into a profile; see config/README.md")
+        raise UsageError(f"--config: unknown key {key!r}{suggestion(key, ['profile'])}")
+    value = config.get("profile", "quick")
+    return find_profile("" if value is None else str(value))

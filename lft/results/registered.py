@@ -1,0 +1,92 @@
+"""Which claims were registered before a run: versions and hashes of claims.yaml.
+
+Imports neither torch nor pandas, so every command can put the hash into its manifest.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lft.config import read_yaml
+from lft.errors import UsageError
+from lft.paths import shipped
+
+REFERENCE = shipped("workflow", "reference")
+CLAIMS = REFERENCE / "claims.yaml"
+VERSIONS = REFERENCE / "registered.yaml"
+"""The hashes of every version of claims.yaml that runs may have been made under."""
+
+
+@dataclass(frozen=True)
+class Version:
+    """One registered version of claims.yaml.
+
+    Attributes:
+        digest: of the whole file, as :func:`registered_digest` gives it.
+        claims: claim -> digest of what decides its verdict.
+    """
+
+    version: int
+    date: str
+    digest: str
+    claims: dict[str, str]
+
+
+def registered_digest(path: Path = CLAIMS) -> str:
+    """SHA-256 of what claims.yaml says; comments and layout do not count."""
+    return _digest(_content(path))
+
+
+def version_of(path: Path = CLAIMS) -> Version:
+    """Version, date and digests of a file of claims, as an entry of registered.yaml has them."""
+    content = _content(path)
+    try:
+        claims = {claim["id"]: _digest(_decisive(claim, content)) for claim in content["claims"]}
+        return Version(content["version"], str(content["date"]), _digest(content), claims)
+    except (KeyError, TypeError) as error:
+        raise UsageError(f"{path}: {error} is missing or malformed") from None
+
+
+def versions(path: Path = VERSIONS) -> dict[str, Version]:
+    """The registered versions, by the digest of the whole file."""
+    entries = [Version(**entry) for entry in read_yaml(path, "registered versions") or []]
+    return {entry.digest: entry for entry in entries}
+
+
+def changes(old: Version, new: Version) -> dict[str, str]:
+    """What differs between two versions: claim -> ``added``, ``changed`` or ``removed``."""
+    found = {
+        name: "changed" if name in old.claims else "added"
+        for name, digest in new.claims.items()
+        if old.claims.get(name) != digest
+    }
+    return found | {name: "removed" for name in old.claims if name not in new.claims}
+
+
+def _content(path: Path) -> dict[str, Any]:
+    content = read_yaml(path, "claims")
+    if not isinstance(content, dict):
+        raise UsageError(f"{path}: expected version, date, metrics, hypotheses and claims")
+    return content
+
+
+def _decisive(claim: Mapping[str, Any], content: Mapping[str, Any]) -> dict[str, Any]:
+    """A claim with the scale and margin that it is judged on."""
+    return {**claim, "judged on": content["metrics"].get(claim.get("metric"))}
+
+
+def _digest(content: Any) -> str:
+    canonical = json.dumps(content, sort_keys=True, default=str, ensure_ascii=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def as_yaml(version: Version) -> str:
+    """An entry for registered.yaml."""
+    return yaml.safe_dump([vars(version)], sort_keys=False, allow_unicode=True)

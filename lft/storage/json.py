@@ -1,0 +1,43 @@
+"""JSON objects: written atomically, read with errors that name the file and the key."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lft.errors import UsageError
+from lft.storage.atomic import write_text
+
+
+def write_json(path: Path | str, content: Mapping[str, Any]) -> None:
+    """Write a JSON object atomically, keys in the order given."""
+    write_text(path, json.dumps(content, indent=2) + "\n")
+
+
+def read_json(path: Path | str, **needed: type) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Args:
+        needed: keys that it must have, with the type of their values; an int passes for a float.
+
+    Raises:
+        UsageError: the file is missing, holds no JSON object or lacks what is needed.
+    """
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}") from None
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"{path} is not valid JSON: {error}") from None
+    if not isinstance(content, dict):
+        raise UsageError(f"{path} does not hold a JSON object")
+    for key, kind in needed.items():
+        expected = (float, int) if kind is float else kind
+        if key not in content or not isinstance(content[key], expected):
+            raise UsageError(
+                f"{path}: {key!r} is missing or no {kind.__name__}; delete the file and run the "
+                "workflow again"
+            )
+    return content

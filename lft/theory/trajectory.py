@@ -1,0 +1,107 @@
+"""Trajectories of fine-tuning, and meta-gradients along them (eq. 7).
+
+Second-order terms are dropped: the fine-tuner's inputs count as constants, so that G_k = ∂θ⁽ᵏ⁾/∂φ
+follows from the inputs alone.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from lft.meta.adapt import Point, adapt
+from lft.meta.gradients import FirstOrder, value_and_grad
+from lft.meta.learner import Learner
+from lft.meta.metagradient import inputs_to_meta
+from lft.tasks.base import Objective, TaskFamily
+from lft.types import Batch, Params, flatten
+
+
+class Trajectory(NamedTuple):
+    """Fine-tuning of B tasks.
+
+    Attributes:
+        points: θ⁽⁰⁾ … θ⁽ᴷ⁾.
+        gradients: (K + 1, B, P), ∇f(·; D_tr) at the points, all P coordinates in one vector; the
+            first K are what the fine-tuner was fed.
+    """
+
+    points: list[Params]
+    gradients: Tensor
+
+
+def trajectory(
+    learner: Learner,
+    meta: Params,
+    family: TaskFamily,
+    start: Params,
+    support: Batch,
+    steps: int,
+) -> Trajectory:
+    """Fine-tune B tasks from given starts, remembering gradients and points."""
+    inner, inputs = FirstOrder(), []
+
+    def gradient(family: Objective, params: Params, batch: Batch) -> Params:
+        inputs.append(inner(family, params, batch))
+        return inputs[-1]
+
+    with torch.no_grad():
+        path = adapt(family, learner.tuner(meta), start, support, steps=steps, gradient=gradient)
+        points = [start, *(point.params for point in path)]
+    inputs.append(inner(family, points[-1], support))
+    return Trajectory(points, torch.stack([by_task(grads) for grads in inputs]))
+
+
+def gradients(family: TaskFamily, path: Trajectory, batch: Batch) -> Tensor:
+    """∇f(θ⁽ᵏ⁾; batch) for k = 1 … K, (K, B, P)."""
+    return torch.stack([by_task(value_and_grad(family, p, batch)[1]) for p in path.points[1:]])
+
+
+def meta_gradients(learner: Learner, meta: Params, inputs: Tensor, cotangents: Tensor) -> Tensor:
+    """Σ_k G_kᵀ c_k of each task, (B, |φ|).
+
+    Args:
+        inputs: (K, B, P), what the fine-tuner was fed.
+        cotangents: (K, B, P), c_1 … c_K.
+    """
+    rows = [
+        in_order(pull_back(learner, meta, *pair), meta)
+        for pair in zip(inputs.unbind(1), cotangents.unbind(1), strict=True)
+    ]
+    return torch.stack(rows).cpu()
+
+
+def pull_back(learner: Learner, meta: Params, inputs: Tensor, cotangents: Tensor) -> Params:
+    """Σ_k c_kᵀ G_k of one task, from (K, P) inputs and cotangents."""
+    meta = {name: leaf.detach().requires_grad_() for name, leaf in meta.items()}
+    start = _one(torch.zeros_like(inputs[0]))
+    point = Point(start, learner.tuner(meta).start(start))
+    return inputs_to_meta(learner, meta, point, *(list(map(_one, x)) for x in (inputs, cotangents)))
+
+
+@torch.no_grad()
+def updates(learner: Learner, meta: Params, inputs: Tensor) -> Tensor:
+    """Δ⁽¹⁾ … Δ⁽ᴷ⁾ of one task from given inputs, (K, P)."""
+    tuner, zero = learner.tuner(meta), _one(torch.zeros_like(inputs[0]))
+    state, found = tuner.start(zero), []
+    for gradient in inputs:
+        state, moved = tuner.step(state, zero, _one(gradient))
+        found.append(-flatten(moved))
+    return torch.stack(found)
+
+
+def by_task(params: Params) -> Tensor:
+    """(B, P)."""
+    return flatten(params).view(len(next(iter(params.values()))), -1)
+
+
+def in_order(leaves: Params, meta: Params) -> Tensor:
+    """All entries in one vector, in the order of φ."""
+    return torch.cat([leaves[name].flatten() for name in meta])
+
+
+def _one(vector: Tensor) -> Params:
+    """All coordinates of one task as a single parameter: the fine-tuner works coordinate-wise."""
+    return {"theta": vector[None]}
