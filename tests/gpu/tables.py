@@ -28,7 +28,7 @@ def render(documents: list[dict[str, Any]]) -> str:
 
 def _section(document: dict[str, Any]) -> Iterator[str]:
     parts = document["parts"]
-    machine = {k: v for row in parts["machine"]["rows"] for k, v in row.items()}
+    machine = {k: v for row in parts.get("machine", {"rows": []})["rows"] for k, v in row.items()}
     gpu = machine.get("gpu", "no GPU")
     yield f"## {gpu}, {document['began'][:10]}"
     yield ""
