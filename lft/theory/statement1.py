@@ -74,8 +74,8 @@ def recursion(
         return flatten(gradient(family, unflatten(theta, start), tasks.support))
 
     each_coordinate = vmap(jacrev(m, argnums=(0, 1, 2)), in_dims=(None, 0, 0))
-    g_total = torch.zeros(len(theta), len(phi), dtype=theta.dtype)
-    h_total = torch.zeros(*h.shape, len(phi), dtype=theta.dtype)
+    g_total = theta.new_zeros(len(theta), len(phi))
+    h_total = theta.new_zeros(*h.shape, len(phi))
     result = torch.zeros_like(phi)
     for weight in weights:
         theta = theta.detach().requires_grad_()
