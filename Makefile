@@ -1,12 +1,13 @@
 # make reproduce            data -> meta-training -> report (PROFILE=quick by default)
 # make test                 lint and tests, including the whole smoke workflow
 # make test-cluster         the workflow on a one-node Slurm that it starts and stops (docs/cluster.md)
+# make gpu-check            does this machine's GPU give the same numbers, and how fast is it? (docs/gpu.md)
 PROFILE ?= quick
 CORES ?= $(shell nproc)
 BIN := .venv/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 
-.PHONY: reproduce report test test-cluster lint format docs benchmark lock clean
+.PHONY: reproduce report test test-cluster gpu-check lint format docs benchmark lock clean
 
 reproduce: .venv/ready
 	$(BIN)/snakemake --cores $(CORES) --config profile="$(PROFILE)" --keep-going -- reproduce all
@@ -20,6 +21,11 @@ test: .venv/dev lint
 
 test-cluster: .venv/dev
 	$(BIN)/pytest tests/cluster --override-ini "addopts=-q"
+
+# Where there is no network: make gpu-check PYTHON=python3 WHEELS=<folder> OUT=<folder>
+gpu-check: PYTHON ?= $(if $(wildcard .venv/ready),$(BIN)/python,python3)
+gpu-check:
+	$(PYTHON) tests/gpu/check.py $(if $(WHEELS),--wheels $(WHEELS)) $(if $(OUT),--out $(OUT))
 
 lint: .venv/dev
 	PATH="$(CURDIR)/$(BIN):$$PATH" pre-commit run --all-files

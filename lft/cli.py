@@ -513,6 +513,17 @@ def main() -> None:
         sys.exit(_fail(f"lft: this needs {error.name}; pip install 'lft[report]'", 2))
     except Interrupted as stop:
         sys.exit(_fail(f"lft: {stop}", 128 + stop.signal))
+    except RuntimeError as error:
+        line = _memory_problem(error)
+        if line is None:
+            raise
+        sys.exit(_fail(f"lft: {line}", 2))
+
+
+def _memory_problem(error: RuntimeError) -> str | None:
+    from lft.runtime.device import memory_problem
+
+    return memory_problem(error)
 
 
 def _fail(line: str, status: int) -> int:

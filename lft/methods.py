@@ -16,6 +16,7 @@ from lft.errors import NotApplicable, UsageError, suggestion
 from lft.shapes import Shapes, differences
 
 Learned = Literal["initialisation", "finetuner", "both", "step_size"]
+Outer = Literal["query", "joint", "support", "union"]
 MetaGradient = Literal["exact", "dropped", "reptile", "configured"]
 
 
@@ -30,10 +31,12 @@ class Method:
         learns: what meta-training changes. ``step_size`` methods are not meta-trained:
             their step size is picked from a grid on meta-validation tasks.
         tuner: kind of the inner loop's fine-tuner, as :data:`lft.config.FINETUNERS` knows it.
-        outer: data of the outer loss; ``joint`` joins support and query for both loops (L2O).
+        outer: data of the outer loss: ``query`` (LFT), or one of three readings of L2O, which has
+            no query set: ``joint`` joins support and query for both loops, ``support`` uses the
+            support set in both, ``union`` the support set inside and the joined set outside.
         meta_gradient: ``exact`` keeps second-order terms, ``dropped`` treats the inner gradient
             as a constant input, ``reptile`` moves towards the fine-tuned parameters and
-            ``configured`` follows the setting ``training.second_order``.
+            ``configured`` follows the setting ``training.estimator``.
     """
 
     name: str
@@ -41,7 +44,7 @@ class Method:
     color: str
     learns: Learned
     tuner: str
-    outer: Literal["query", "joint"] = "query"
+    outer: Outer = "query"
     meta_gradient: MetaGradient = "configured"
 
     def __post_init__(self) -> None:
@@ -117,6 +120,8 @@ for _row in (
     Method("fomaml", "FOMAML", "#56B4E9", "initialisation", "sgd", meta_gradient="dropped"),
     Method("reptile", "Reptile", "#009E73", "initialisation", "sgd", meta_gradient="reptile"),
     Method("l2o", "L2O", "#E69F00", "finetuner", "lstm", outer="joint"),
+    Method("l2o-support", "L2O on support", "#999933", "finetuner", "lstm", outer="support"),
+    Method("l2o-union", "L2O, joined outside", "#882255", "finetuner", "lstm", outer="union"),
     Method("lft", "LFT", "#D55E00", "finetuner", "lstm"),
     Method("lft-init", "LFT + learned init", "#CC79A7", "both", "lstm"),
     Method("sgd", "SGD", "#7F7F7F", "step_size", "sgd"),

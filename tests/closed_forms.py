@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Generator, Tensor
 
+from lft.config import LearnedTuner
+from lft.kernels.build import Kernel
 from lft.types import Batch, Params, TaskBatch
 
 
@@ -71,3 +73,31 @@ class Elementwise:
 
     def metrics(self, params: Params, batch: Batch) -> dict[str, Tensor]:
         return {"loss": self.loss(params, batch)}
+
+
+class LearnedRate:
+    """θ ← θ − r g with the step size r as the only meta-parameter; a learned fine-tuner.
+
+    On least squares every outer loss is a polynomial in r.
+    """
+
+    def __init__(self, weights: Params) -> None:
+        self.rate = weights["rate"]
+
+    def start(self, params: Params) -> None:
+        """Keeps no state."""
+
+    def step(self, state: None, params: Params, grads: Params) -> tuple[None, Params]:
+        return None, {name: params[name] - self.rate * grads[name] for name in params}
+
+
+class LearnedRateSettings(LearnedTuner):
+    """Settings of :class:`LearnedRate`; a test registers them for its own time."""
+
+    kind: Literal["rate"] = "rate"
+
+    def initial(self, generator: Generator) -> Params:
+        return {"rate": torch.tensor(0.3)}
+
+    def build(self, weights: Params, kernel: Kernel = "auto") -> LearnedRate:
+        return LearnedRate(weights)

@@ -252,7 +252,7 @@ def _write_run(
     write_json(folder / "run.json", template | settings | facts)
     loss = [1.0, 0.5, 0.25]
     history = [
-        (step, run.trained_on, value, value if step > 1 else "")
+        (step, run.trained_on, value, *([value, 0.1, value] if step > 1 else [""] * 3))
         for step, value in enumerate(loss, start=1)
     ]
     write_rows(folder / "history.csv", HISTORY_COLUMNS, history)

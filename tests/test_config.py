@@ -230,21 +230,34 @@ def test_a_missing_key_is_named(tmp_path: Path) -> None:
 
 
 BAD_OVERRIDES = {
-    "training.second_ordr": (
+    "training.estimatr": (
         "exact",
-        ": unknown key 'training.second_ordr'; did you mean 'second_order'?",
+        ": unknown key 'training.estimatr'; did you mean 'estimator'?",
+    ),
+    "training.second_order": (
+        "exact",
+        ": unknown key 'training.second_order'; it is now called 'training.estimator'",
     ),
     "trainin.steps": (4, ": unknown key 'trainin.steps'; did you mean 'training'?"),
     "training.steps.more": (4, ": unknown key 'training.steps.more'"),
     "title.0": ("x", ": unknown key 'title.0'"),
     "training.steps": (3, ": training: steps (3) must be a multiple of segment (2)"),
-    "training.second_order": (
+    "training.estimator": (
         "exakt",
-        ": training.second_order: input should be 'exact' or 'dropped' (given: 'exakt')",
+        ": training.estimator: input should be 'exact', 'dropped', 'evolution', 'pes' or 'mixed' "
+        "(given: 'exakt')",
     ),
+    "training.curriculum": ([2, 6], ": training: curriculum must end with steps (4), not with 6"),
     "training": (5, ": training: input should be a valid dictionary"),
     "families.sine.hidden": ([0], ": families.sine.hidden.0: input should be greater than or"),
 }
+
+
+def test_the_former_name_of_the_estimator_is_explained(tmp_path: Path) -> None:
+    values = changed(profile_values(), experiments__sine__training__second_order="exact")
+    assert refusal(yaml.safe_dump(values), tmp_path) == (
+        "experiments.sine.training: second_order is now called estimator; write estimator: exact"
+    )
 
 
 @pytest.mark.parametrize("key", sorted(BAD_OVERRIDES))
@@ -263,16 +276,16 @@ def test_a_variant_with_the_name_of_a_method_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_variant_changes_what_it_says_and_nothing_else() -> None:
-    changes = {"training.second_order": "exact", "families.sine.support": 9}
+    changes = {"training.estimator": "exact", "families.sine.support": 9}
     variant = {"method": "lft", "label": "Bold", "set": changes}
     experiment = tiny_profile(experiments__sine__variants={"bold": variant}).experiment("sine")
     bold = experiment.for_method("bold")
-    assert bold.training.second_order == "exact"
+    assert bold.training.estimator == "exact"
     assert bold.families["sine"].support == 9
     assert experiment.base_method("bold") is METHODS["lft"]
     restored = changed(
         bold.model_dump(),
-        training__second_order="dropped",
+        training__estimator="dropped",
         families__sine__support=4,
         variants=experiment.model_dump()["variants"],
     )
@@ -425,15 +438,19 @@ def test_what_a_training_depends_on() -> None:
     }
     relevant = {
         "lft": ["finetuner__hidden", "training__segment", "training__validation__tasks"],
-        "maml": ["maml__steps", "training__meta_batch", "training__validation__rounds"],
-        "sgd": ["training__steps", "training__validation__tasks"],
+        "maml": ["maml__steps", "training__meta_batch", "training__step_weights"],
+        "sgd": ["training__steps", "training__validation__tasks", "training__step_weights"],
     }
     for method in irrelevant:
         for key in irrelevant[method]:
             value = {"training__segment": 1}.get(key, 6)
             assert inputs(method, **{sine + key: value}) == inputs(method)
         for key in relevant[method]:
-            value = {"training__segment": 1, "training__steps": 8}.get(key, 6)
+            value = {
+                "training__segment": 1,
+                "training__steps": 8,
+                "training__step_weights": "final",
+            }.get(key, 6)
             assert inputs(method, **{sine + key: value}) != inputs(method)
     for method in METHODS:
         assert inputs(method, checkpoint_seconds=1.0, title="Other") == inputs(method)
@@ -451,7 +468,8 @@ def test_runs_and_cells() -> None:
     profile = tiny_profile()
     assert len(set(profile.runs("sine"))) == 8 * 2 * 2  # methods, orders, seeds
     learned_initialisation = {"maml", "fomaml", "reptile", "lft-init"}
-    assert {run.method for run in profile.runs("attack")} == set(METHODS) - learned_initialisation
+    methods = set(profile.experiment("attack").methods)
+    assert {run.method for run in profile.runs("attack")} == methods - learned_initialisation
     for cell in profile.cells():
         incongruous = cell.run.experiment != "sine"
         refused = incongruous and cell.run.method in learned_initialisation

@@ -29,6 +29,13 @@ class Validation(Settings):
     rounds: Positive  #: equally spaced validations during meta-training
 
 
+class EvolutionSettings(Settings):
+    """Perturbations of evolution strategies."""
+
+    pairs: Positive = 1  #: antithetic pairs per task
+    sigma: Rate = 0.05  #: standard deviation, in units of phi
+
+
 class Training(Settings):
     """Meta-training of L2O and LFT fine-tuners; what MAML-like methods share of it."""
 
@@ -37,10 +44,21 @@ class Training(Settings):
     meta_batch: Positive  #: tasks per meta-batch
     steps: Positive  #: fine-tuning steps per task
     segment: Positive  #: steps per truncated segment; each segment gives one meta-update
-    step_weights: Literal["uniform", "linear", "final"] = "uniform"  #: w_k of eq. 4, in a segment
-    second_order: Literal["exact", "dropped"] = "dropped"  #: the term with dg/dtheta of eq. 8
-    learning_rate: Rate  #: Adam on phi, decayed to 0 along a cosine
+    step_weights: Literal["uniform", "linear", "final"] = "uniform"  #: w_k of eq. 4
+    #: of the meta-gradient (:mod:`lft.meta.estimators`); ``dropped`` leaves out the term with
+    #: dg/dtheta of eq. 8, ``evolution`` looks at whole trajectories, whatever ``segment`` says
+    estimator: Literal["exact", "dropped", "evolution", "pes", "mixed"] = "dropped"
+    evolution: EvolutionSettings = EvolutionSettings()
+    learning_rate: Rate  #: Adam on phi
+    schedule: Literal["cosine", "constant"] = "cosine"  #: ``cosine`` lets the rate fall to 0
     clip: Annotated[float, Field(gt=0)] = 1.0  #: largest norm of the meta-gradient
+    #: loss above which a task counts only with its logarithm; no limit if None
+    task_clip: Annotated[float, Field(gt=0)] | None = None
+    #: steps of each of the meta-training's equal stages, the last one's being ``steps``
+    curriculum: tuple[Positive, ...] = ()
+    #: meta-batches that are trained as L2O's are at first: support and query joined for both loops,
+    #: ``dropped`` with uniform w_k over all steps; the curriculum's stages share the others
+    warm_start: Annotated[int, Field(ge=0, strict=True)] = 0
     validation: Validation
 
     @model_validator(mode="after")
@@ -49,9 +67,25 @@ class Training(Settings):
             raise ValueError(
                 f"tasks ({self.tasks}) must be a multiple of meta_batch ({self.meta_batch})"
             )
-        if self.steps % self.segment:
-            raise ValueError(f"steps ({self.steps}) must be a multiple of segment ({self.segment})")
+        for steps in (self.steps, *self.curriculum):
+            if self.estimator != "evolution" and steps % self.segment:
+                raise ValueError(f"steps ({steps}) must be a multiple of segment ({self.segment})")
+        if self.curriculum and self.curriculum[-1] != self.steps:
+            raise ValueError(
+                f"curriculum must end with steps ({self.steps}), not with {self.curriculum[-1]}"
+            )
+        if self.estimator == "mixed" and self.meta_batch < 2:
+            raise ValueError("estimator mixed needs a meta_batch of two tasks or more")
         return self
+
+    @model_validator(mode="before")
+    @classmethod
+    def _former_names(cls, values: Any) -> Any:
+        if isinstance(values, dict) and "second_order" in values:
+            raise ValueError(
+                f"second_order is now called estimator; write estimator: {values['second_order']}"
+            )
+        return values
 
     @property
     def batches(self) -> int:
@@ -88,7 +122,7 @@ class Variant(Settings):
 
     method: str
     label: str
-    set: dict[str, Any]  #: dotted key of the experiment, e.g. training.second_order -> value
+    set: dict[str, Any]  #: dotted key of the experiment, e.g. training.estimator -> value
 
 
 class Experiment(Settings):
@@ -266,6 +300,8 @@ class Experiment(Settings):
             for key in (*parents, last):
                 if not isinstance(target, dict) or key not in target:
                     hint = suggestion(key, target) if isinstance(target, dict) else ""
+                    if key == "second_order":
+                        hint = "; it is now called 'training.estimator'"
                     raise ValueError(f"{what}: unknown key {dotted!r}{hint}")
                 parent, target = target, target[key]
             parent[last] = value

@@ -188,13 +188,16 @@ class Profile(Settings):
         experiment = self.experiment(run.experiment).for_method(run.method)
         method = self.experiment(run.experiment).base_method(run.method)
         used: dict[str, Any] = {
-            "training": {"tasks", "meta_batch", "steps", "clip", "validation"},
+            "training": {"tasks", "meta_batch", "steps", "step_weights", "clip", "validation"},
             "maml": True,
         }
         if method.learns_finetuner:
             used = {"training": True}
         elif method.learns == "step_size":
-            used = {"training": {"steps", "validation"}, "step_sizes": {method.tuner}}
+            used = {
+                "training": {"steps", "step_weights", "validation"},
+                "step_sizes": {method.tuner},
+            }
         if run.order == "zeroth":
             used["zeroth_order"] = True
         return {

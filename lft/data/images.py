@@ -53,6 +53,14 @@ class ImageSet:
     note: str | None
 
 
+def in_unit_range(pixels: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Pixels 0 … 255 as numbers in [0, 1], with the same bits on every device.
+
+    The divisor is a tensor: a GPU multiplies by the reciprocal of a plain number.
+    """
+    return pixels.to(dtype) / torch.full((1,), 255, dtype=dtype, device=pixels.device)
+
+
 def save(arrays: Arrays, source: Source, path: Path) -> None:
     """Check arrays against the source's settings and write them atomically.
 

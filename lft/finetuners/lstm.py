@@ -18,6 +18,9 @@ from lft.kernels import lstm as fused
 from lft.kernels.build import Kernel
 from lft.types import Params, flatten, unflatten
 
+DIFFERENTIATED = 4_000_000
+"""Coordinates times steps whose graph autograd holds at once, 3 GB at hidden size 10."""
+
 
 def preprocess(gradient: Tensor, p: float) -> Tensor:
     """Log-magnitude and sign of a gradient (Andrychowicz et al., 2016, appendix A).
@@ -98,15 +101,15 @@ class CoordinateLSTM:
                 scale=self.settings.output_scale,
             )
         else:
-            state, update = self._step(state, gradient)
+            state, update = self._step(state, preprocess(gradient, self.settings.preprocess_p))
         moved = unflatten(update, params)
         return state, {name: params[name] - moved[name] for name in params}
 
-    def segment_vjp(self, start: Tensor, inputs: Tensor, cotangents: Tensor) -> Params | None:
-        """See :class:`lft.finetuners.base.SegmentVJP`; None where no kernel applies."""
+    def segment_vjp(self, start: Tensor, inputs: Tensor, cotangents: Tensor) -> Params:
+        """See :class:`lft.finetuners.base.SegmentVJP`."""
         with torch.no_grad():
             if not self._use_fused(inputs):
-                return None
+                return self._segment_vjp(start, inputs, cotangents)
             return fused.segment_vjp(
                 self.weights,
                 start,
@@ -121,10 +124,29 @@ class CoordinateLSTM:
             return False
         return native.chosen(self.kernel, gradient.device, gradient.dtype)
 
-    def _step(self, state: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
-        """The reference path: (state, (N,) gradient) -> (state, (N,) update)."""
+    def _segment_vjp(self, start: Tensor, inputs: Tensor, cotangents: Tensor) -> Params:
+        """The reference path, by autograd: part after part of the coordinates, as its graph is
+        large."""
+        leaves = {name: leaf.detach().requires_grad_() for name, leaf in self.weights.items()}
+        tuner = CoordinateLSTM(leaves, self.settings, "torch")
+        features = preprocess(inputs.flatten(), self.settings.preprocess_p).view(2, *inputs.shape)
+        size = max(1, DIFFERENTIATED // len(inputs))
+        total = {name: torch.zeros_like(leaf) for name, leaf in leaves.items()}
+        parts = (tensor.split(size, dim=-1) for tensor in (start, features, cotangents))
+        for state, fed, weights in zip(*parts, strict=True):
+            with torch.enable_grad():
+                updates = []
+                for step in fed.unbind(1):
+                    state, update = tuner._step(state, step)
+                    updates.append(update)
+                sum_of_part = (torch.stack(updates) * weights).sum()
+            grads = torch.autograd.grad(sum_of_part, list(leaves.values()))
+            total = {name: total[name] + grad for name, grad in zip(leaves, grads, strict=True)}
+        return total
+
+    def _step(self, state: Tensor, features: Tensor) -> tuple[Tensor, Tensor]:
+        """The reference path: (state, (2, N) preprocessed gradients) -> (state, (N,) update)."""
         weights = self.weights
-        features = preprocess(gradient, self.settings.preprocess_p)
         hidden, cell = [], []
         for layer in range(self.settings.layers):
             gates = torch.addmm(

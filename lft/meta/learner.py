@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 from torch import Generator
 
@@ -14,7 +14,7 @@ from lft.meta.gradients import FirstOrder, Gradient, ZerothOrder
 from lft.methods import Method
 from lft.storage.tensors import below
 from lft.tasks.base import TaskFamily
-from lft.types import Params
+from lft.types import Params, TaskBatch
 
 
 class Plan(NamedTuple):
@@ -24,7 +24,7 @@ class Plan(NamedTuple):
     steps: int
     segment: int
     learning_rate: float
-    second_order: str
+    estimator: str
 
 
 @dataclass(frozen=True)
@@ -64,10 +64,10 @@ class Learner:
         training = self.experiment.training
         mode = self.method.meta_gradient
         if self.method.learns_finetuner:
-            order = training.second_order if mode == "configured" else mode
-            return Plan(
-                training.epochs, training.steps, training.segment, training.learning_rate, order
-            )
+            estimator = training.estimator if mode == "configured" else mode
+            segment = training.steps if estimator == "evolution" else training.segment
+            rate = training.learning_rate
+            return Plan(training.epochs, training.steps, segment, rate, estimator)
         maml = self.experiment.descent
         return Plan(maml.epochs, maml.steps, maml.steps, maml.learning_rate, mode)
 
@@ -80,7 +80,46 @@ class Learner:
     def differentiates_descent(self) -> bool:
         """Whether the meta-gradient is that of gradient descent in its start (eq. 1)."""
         first_order_descent = self.method.tuner == "sgd" and self.order == "first"
-        return first_order_descent and self.plan.second_order == "exact"
+        return first_order_descent and self.plan.estimator == "exact"
+
+    @property
+    def task_clip(self) -> float | None:
+        """Largest loss of a task that counts in full in the outer loss of a fine-tuner."""
+        return self.experiment.training.task_clip if self.method.learns_finetuner else None
+
+    @property
+    def sigma(self) -> float:
+        """Standard deviation of the perturbations of evolution strategies."""
+        return self.experiment.training.evolution.sigma
+
+    def at(self, meta_batch: int) -> Learner:
+        """The learner of one meta-batch: as L2O in a warm start, then with its number of steps."""
+        training = self.experiment.training
+        if not self.method.learns_finetuner:
+            return self
+        method, changes = self.method, dict[str, Any]()
+        if meta_batch < training.warm_start:
+            if method.outer == "query":
+                method = replace(method, outer="joint")
+            changes = {"estimator": "dropped", "step_weights": "uniform"}
+        elif training.curriculum:
+            begin = training.warm_start
+            stage = (meta_batch - begin) * len(training.curriculum) // (self.meta_batches - begin)
+            changes = {"steps": training.curriculum[stage]}
+        if not changes:
+            return self
+        changed = training.model_copy(update=changes)
+        experiment = self.experiment.model_copy(update={"training": changed})
+        return replace(self, method=method, experiment=experiment)
+
+    def data(self, tasks: TaskBatch) -> TaskBatch:
+        """The data of the inner loop, as support, and of the outer one, as query."""
+        if self.method.outer == "query":
+            return tasks
+        if self.method.outer == "support":
+            return TaskBatch(tasks.support, tasks.support)
+        joined = tasks.joined()
+        return TaskBatch(tasks.support, joined.query) if self.method.outer == "union" else joined
 
     def initial(self, family: TaskFamily, generator: Generator) -> Params:
         """Meta-parameters before meta-training."""

@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,8 +18,9 @@ from lft.errors import Diverged, Interrupted, UsageError
 from lft.finetuners.gradient_descent import Adam, AdamState
 from lft.kernels import build as native
 from lft.meta.adapt import adapt, parts
+from lft.meta.estimators import meta_gradient
+from lft.meta.estimators.base import norm, step_weights, weights
 from lft.meta.learner import Learner
-from lft.meta.metagradient import meta_gradient
 from lft.results.manifest import manifest
 from lft.results.schema import HISTORY_COLUMNS
 from lft.runtime.device import settings
@@ -32,7 +33,7 @@ from lft.storage.json import write_json
 from lft.storage.tensors import below, prefixed, save_tensors
 from lft.tasks.base import TaskFamily
 from lft.tasks.build import Context, Families
-from lft.types import Params
+from lft.types import Batch, Params
 
 log = logging.getLogger(__name__)
 
@@ -187,7 +188,7 @@ def _train(
         status, reason = "diverged", str(divergence)
         log.warning("diverged: %s", reason)
     used = native.used(profile.kernel, profile.device)
-    stages = {"best": state.meta} | state.stages
+    stages = {"best": state.meta} | state.stages | {"last": state.meta}
     flat = {k: v for stage, meta in stages.items() for k, v in prefixed(stage, meta).items()}
     save_tensors(folder / "weights.safetensors", flat, {"run": run._asdict(), "status": status})
     write_rows(folder / "history.csv", HISTORY_COLUMNS, state.history)
@@ -235,21 +236,25 @@ def _meta_train(
         ) as progress,
         scalars(events, state.step) as show,
     ):
+        if not state.history:
+            start = validate(learner, state.meta, run, families)
+            state.history.append([0, "+".join(names), start.outer, *_numbers(start)])
         while state.step < total:
             name = names[state.step % len(names)]
             loss = _meta_batch(learner, run, name, families[name], state, total)
             state.step += 1
             if state.step == math.ceil(total / 2):
                 state.stages["halfway"] = state.meta
-            score = math.nan
+            found = None
             if state.step in rounds:
-                score = validation_score(learner, state.meta, run, families)
-                if score < state.best_score:
-                    state.best_score, state.best_step = score, state.step
+                found = validate(learner, state.meta, run, families)
+                if found.score < state.best_score:
+                    state.best_score, state.best_step = found.score, state.step
                     state.stages["best"] = state.meta
-            state.history.append([state.step, name, loss, "" if math.isnan(score) else score])
+            state.history.append([state.step, name, loss, *_numbers(found)])
             progress.advance(loss, state.best_score)
-            show(state.step, {f"outer loss/{name}": loss, "meta-validation": score})
+            seen = math.nan if found is None else found.score
+            show(state.step, {f"outer loss/{name}": loss, "meta-validation": seen})
             due = state.step == total or time.monotonic() - saved_at > checkpoint_seconds
             if due or stop.received:
                 checkpoints.save(state.step, state.tensors(), state.info())
@@ -261,6 +266,11 @@ def _meta_train(
                 )
     if not math.isfinite(state.best_score):
         raise Diverged("the meta-validation score was never finite")
+
+
+def _numbers(found: Validated | None) -> list[float | str]:
+    """The history's columns of a meta-validation, empty where there was none or it is NaN."""
+    return ["" if math.isnan(value) else value for value in found or [math.nan] * 3]
 
 
 def _meta_batch(
@@ -276,6 +286,7 @@ def _meta_batch(
     Returns:
         The outer loss, averaged over the segments.
     """
+    learner = learner.at(state.step)
     training, plan = learner.experiment.training, learner.plan
     batch = state.step % training.batches
     tasks = family.sample(
@@ -285,56 +296,82 @@ def _meta_batch(
     )
     random = generator("train", run.experiment, run.order, run.seed, state.step)
     n_segments = plan.steps // plan.segment
-    losses, point = [], None
+    losses: list[float] = []
+    progress = None
     for index in range(n_segments):
-        segment = meta_gradient(learner, state.meta, family, tasks, point, random)
-        point = segment.end
-        norm = torch.sqrt(
-            sum((leaf.double().square().sum() for leaf in segment.grads.values()), torch.zeros(()))
-        )
-        if not (segment.loss.isfinite() and norm.isfinite()):
+        estimate = meta_gradient(learner, state.meta, family, tasks, progress, random)
+        progress, loss, size = estimate.end, float(estimate.loss), norm(estimate.grads)
+        losses.append(loss)
+        if not (math.isfinite(loss) and math.isfinite(size)):
             raise Diverged(
-                f"outer loss {float(segment.loss):g}, meta-gradient norm {float(norm):g} at "
+                f"outer loss {loss:g}, meta-gradient norm {size:g} at "
                 f"meta-batch {state.step + 1}, segment {index + 1}"
             )
-        clip = min(1.0, training.clip / (float(norm) + 1e-12))
-        done = (state.step + index / n_segments) / total
-        rate = plan.learning_rate * 0.5 * (1 + math.cos(math.pi * done))
-        clipped = {key: leaf * clip for key, leaf in segment.grads.items()}
+        if not any(weights(learner, index * plan.segment)):
+            continue  # Adam would move on its momentum alone.
+        rate = plan.learning_rate
+        if training.schedule == "cosine" or not learner.method.learns_finetuner:
+            done = (state.step + index / n_segments) / total
+            rate *= 0.5 * (1 + math.cos(math.pi * done))
+        clip = min(1.0, training.clip / (size + 1e-12))
+        clipped = {key: leaf * clip for key, leaf in estimate.grads.items()}
         state.moments, state.meta = Adam(rate).step(state.moments, state.meta, clipped)
-        losses.append(float(segment.loss))
     return sum(losses) / n_segments
 
 
-@torch.no_grad()
-def validation_score(
-    learner: Learner, meta: Params, run: Run, families: dict[str, TaskFamily]
-) -> float:
-    """What model selection minimises: scores averaged over families, tasks and all steps.
+class Validated(NamedTuple):
+    """A meta-validation.
 
-    The same meta-validation tasks and the same number of steps serve every method of an experiment.
+    Attributes:
+        score: what model selection minimises, :func:`score` weighted by w_k over all steps.
+        error: its standard error over meta-validation tasks.
+        outer: the outer loss on the same tasks, without any cap.
+    """
+
+    score: float
+    error: float
+    outer: float
+
+
+@torch.no_grad()
+def validate(
+    learner: Learner, meta: Params, run: Run, families: dict[str, TaskFamily]
+) -> Validated:
+    """Fine-tune the meta-validation tasks; the same ones at every call, and for every method.
+
+    A method sees no more of them than in meta-training: L2O is judged by its own loss.
     """
     training = learner.experiment.training
-    means = []
+    w_k = step_weights(training.step_weights, training.steps)
+    of_families = []
     for name, family in families.items():
         random = generator("validation", run.experiment, name, run.seed)
         tasks = family.sample(training.validation.tasks, random, "validation")
         start = learner.start(meta, family, training.validation.tasks, random)
         gradient = learner.gradient(random)
-        scores = [
-            family.score(point.params, part.query)
-            for part, params in parts(tasks, start)
-            for point in adapt(
-                family,
-                learner.tuner(meta),
-                params,
-                part.support,
-                steps=training.steps,
-                gradient=gradient,
-            )
-        ]
-        means.append(torch.cat(scores).mean())
-    return float(torch.stack(means).mean())
+        of_parts = []
+        for part, params in parts(tasks, start):
+            support, query = learner.data(part)
+            tuner, steps = learner.tuner(meta), training.steps
+            points = adapt(family, tuner, params, support, steps=steps, gradient=gradient)
+            values = [
+                w * _judged(family, point.params, query)
+                for w, point in zip(w_k, points, strict=True)
+                if w
+            ]
+            of_parts.append(torch.stack(values).sum(0))
+        of_families.append(torch.cat(of_parts, dim=1))
+    n = len(of_families)
+    means = torch.stack([values.mean(1) for values in of_families]).mean(0)
+    spread = sum(float(values[0].var()) / values.shape[1] for values in of_families)
+    return Validated(float(means[0]), math.sqrt(spread) / n, float(means[1]))
+
+
+def _judged(family: TaskFamily, params: Params, query: Batch) -> Tensor:
+    """Score and outer loss of each task, (2, B), in float64."""
+    judged = family.score(params, query)
+    loss = family.loss(params, query) if family.settings.primary == "accuracy" else judged
+    return torch.stack([judged, loss]).double()
 
 
 def _pick_step_size(
@@ -344,11 +381,11 @@ def _pick_step_size(
     grid = learner.experiment.step_sizes[learner.method.tuner]
     for index, step_size in enumerate(grid, start=1):
         meta = {"step_size": torch.tensor(step_size, dtype=torch.float64)}
-        score = validation_score(learner, meta, run, families)
-        log.info("step size %g: meta-validation score %g", step_size, score)
-        state.history.append([index, "+".join(families), math.nan, score])
-        if score < state.best_score:
-            state.best_score, state.best_step = score, index
+        found = validate(learner, meta, run, families)
+        log.info("step size %g: meta-validation score %g", step_size, found.score)
+        state.history.append([index, "+".join(families), math.nan, *found])
+        if found.score < state.best_score:
+            state.best_score, state.best_step = found.score, index
             state.stages["best"] = meta
     state.step = len(grid)
     if not math.isfinite(state.best_score):

@@ -86,8 +86,8 @@ class Style:
 
 
 def _dash(method: Method) -> tuple[int, ...]:
-    if method.outer == "joint":
-        return (5, 2)
+    if method.outer != "query":
+        return {"joint": (5, 2), "support": (5, 2, 1, 2), "union": (3, 2)}[method.outer]
     return {"finetuner": (), "both": (9, 2), "initialisation": (6, 2, 1, 2), "step_size": (1, 1)}[
         method.learns
     ]

@@ -112,7 +112,7 @@ def _as_run(planned_now: Iterable[Job], results: Path) -> Iterator[Job]:
 
 def _work(profile: Profile, job: Job) -> float:
     if job.rule == "train":
-        return sum(_training_work(profile, run) for run in job.runs)
+        return sum(training_work(profile, run) for run in job.runs)
     if job.rule == "evaluate":
         return sum(_evaluation_work(profile, run) for run in job.runs)
     if job.rule == "theory":
@@ -132,7 +132,7 @@ def _rows(profile: Profile) -> float:
     return found
 
 
-def _training_work(profile: Profile, run: Run) -> float:
+def training_work(profile: Profile, run: Run) -> float:
     experiment = profile.experiment(run.experiment).for_method(run.method)
     method = profile.experiment(run.experiment).base_method(run.method)
     training, names = experiment.training, run.trained_on.split("+")

@@ -24,8 +24,13 @@ class Measurement(NamedTuple):
     value: float
 
 
-HISTORY_COLUMNS = ("meta_step", "family", "loss", "validation")
-"""Outer loss of each meta-step; ``validation`` is empty except after a validation round."""
+HISTORY_COLUMNS = ("meta_step", "family", "loss", "validation", "error", "outer")
+"""Outer loss of each meta-step, the untrained start being step 0; after a validation round also the
+meta-validation score, its standard error over tasks, and the outer loss of these tasks without any
+cap. The loss of step 0 is that of the meta-validation tasks."""
+
+FORMER_HISTORY_COLUMNS = HISTORY_COLUMNS[:4]
+"""Those of runs that were kept before ``error`` and ``outer`` were recorded."""
 
 SEARCH_COLUMNS = (
     "experiment", "trained_on", "method", "order", "settings",

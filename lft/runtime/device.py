@@ -23,20 +23,22 @@ log = logging.getLogger(__name__)
 def settings(profile: Profile) -> Iterator[torch.device]:
     """Compute as the profile says until the block ends, then put torch's settings back.
 
-    Inside, torch has the profile's number of threads, takes numbers below 1e-38 for zero, and is
-    deterministic on a GPU.
+    Inside, torch has the profile's number of threads and takes numbers below 1e-38 for zero. On a
+    GPU float32 is float32, convolutions included, and the same program gives the same bits.
 
     Yields:
         The device: ``cuda`` is the first GPU that no other job of this user holds, ``cuda:N`` is
         GPU N.
 
     Raises:
-        UsageError: CUDA is asked for and absent.
+        UsageError: CUDA is asked for and cannot be used.
     """
     device = find_device(profile.device)
     threads, denormal = torch.get_num_threads(), not _flushes_denormal()
     strict = torch.are_deterministic_algorithms_enabled()
     warns = torch.is_deterministic_algorithms_warn_only_enabled()
+    fills = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
+    tf32 = torch.backends.cudnn.allow_tf32
     torch.set_num_threads(profile.threads)
     # Arithmetic on such numbers takes a hundred times as long, and they make no difference.
     torch.set_flush_denormal(True)
@@ -44,13 +46,19 @@ def settings(profile: Profile) -> Iterator[torch.device]:
         if device.type == "cpu":
             yield device
         else:
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # repeatable products
             torch.use_deterministic_algorithms(True, warn_only=True)
+            # Filling every new tensor first would cost a call for each.
+            torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+            torch.backends.cudnn.allow_tf32 = False
             with torch.cuda.device(device):
                 yield device
     finally:
         torch.set_num_threads(threads)
         torch.set_flush_denormal(not denormal)
         torch.use_deterministic_algorithms(strict, warn_only=warns)
+        torch.utils.deterministic.fill_uninitialized_memory = fills  # type: ignore[attr-defined]
+        torch.backends.cudnn.allow_tf32 = tf32
 
 
 def _flushes_denormal() -> bool:
@@ -69,10 +77,36 @@ def find_device(name: str) -> torch.device:
     found = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if (device.index or 0) >= found:
         raise UsageError(
-            f"device: {name!r} was asked for, but this machine has {found} CUDA devices; set "
-            "device: cpu in the profile"
+            f"device: {name!r} was asked for, but this machine has {found} CUDA devices"
+            f"{_why_none() if not found else ''}; set device: cpu in the profile"
         )
     return torch.device("cuda", _own_gpu(found)) if device.index is None else device
+
+
+def _why_none() -> str:
+    """What CUDA says when it is started, in brackets: an old driver, or none."""
+    try:
+        torch.cuda.init()
+    except (AssertionError, RuntimeError) as error:
+        return f" ({str(error).strip().splitlines()[0].rstrip('.')})"
+    return ""
+
+
+def memory_problem(error: RuntimeError) -> str | None:
+    """One line about a GPU that is out of memory, or None if that is not what is wrong."""
+    text = str(error)
+    if "out of memory" not in text and "ALLOC_FAILED" not in text:
+        return None
+    try:
+        free, total = torch.cuda.mem_get_info()
+    except (AssertionError, RuntimeError):  # not even a context fits
+        return "the GPU is out of memory; other processes hold it: wait for them, or take another"
+    ours = torch.cuda.memory_reserved()
+    return (
+        f"the GPU is out of memory: of {total / 1e9:.1f} GB this process holds {ours / 1e9:.1f} "
+        f"and others {(total - free - ours) / 1e9:.1f}; lower meta_batch, testing.tasks or "
+        "validation.tasks, or take a GPU that is free"
+    )
 
 
 @cache

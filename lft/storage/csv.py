@@ -64,10 +64,12 @@ def read_rows(path: Path | str, columns: Sequence[str]) -> pd.DataFrame:
     return frame
 
 
-_MAY_BE_EMPTY = {"validation"}
+_MAY_BE_EMPTY = {"validation", "error", "outer"}
 _NUMBERS = {
     "loss": "float64",
     "validation": "float64",
+    "error": "float64",
+    "outer": "float64",
     "value": "float64",
     "mean": "float64",
     "std": "float64",

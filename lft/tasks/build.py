@@ -178,7 +178,11 @@ def load_images(results: Path, source: str, device: torch.device) -> ImageSet:
     Raises:
         UsageError: they are missing or damaged.
     """
-    images = load(data_path(results, source))
+    return on_device(load(data_path(results, source)), device)
+
+
+def on_device(images: ImageSet, device: torch.device) -> ImageSet:
+    """The same images there."""
     return replace(
         images,
         train_images=images.train_images.to(device),

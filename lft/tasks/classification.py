@@ -7,6 +7,7 @@ from torch import Generator, Tensor
 
 from lft.config import ClassificationFamily
 from lft.data import ImageSet
+from lft.data.images import in_unit_range
 from lft.kernels.build import Kernel
 from lft.tasks.base import Phase
 from lft.tasks.networks import CNN, MLP, NetworkFamily
@@ -44,7 +45,9 @@ class Classification(NetworkFamily):
             self.network = MLP((channels * height * width, *settings.widths, outputs), kernel)
         else:
             self.network = CNN((channels, height, width), settings.widths, outputs, kernel)
-        sample = images.train_images[:: max(1, len(images.train_images) // 5000)].double() / 255
+        sample = in_unit_range(
+            images.train_images[:: max(1, len(images.train_images) // 5000)], torch.float64
+        )
         self.mean, self.std = float(sample.mean()), float(sample.std())
 
     def sample(self, n_tasks: int, generator: Generator, phase: Phase) -> TaskBatch:

@@ -9,6 +9,7 @@ import torch
 from torch import Generator, Tensor
 
 from lft.data import ImageSet
+from lft.data.images import in_unit_range
 from lft.errors import UsageError
 from lft.seeding import generator as seeded
 from lft.tasks.base import Phase
@@ -25,7 +26,7 @@ class Pool(NamedTuple):
 
     def take(self, indices: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
         """Images in [0, 1], ``(*indices.shape, C, H, W)``."""
-        return self.images[indices].to(dtype) / 255
+        return in_unit_range(self.images[indices], dtype)
 
 
 class Pools:

@@ -13,6 +13,7 @@ from torch.nn.utils import skip_init
 
 from lft.config import LENET_SIDES, VictimSettings
 from lft.data import ImageSet
+from lft.data.images import in_unit_range
 from lft.errors import UsageError
 from lft.kernels import build as native
 from lft.kernels import lenet as fused_lenet
@@ -156,7 +157,7 @@ def train_victim(
         order = torch.randperm(len(labels), generator=random, device=random.device).to(device)
         for indices in order.split(settings.batch):
             optimizer.zero_grad()
-            logits = victim(pixels[indices].float() / 255)
+            logits = victim(in_unit_range(pixels[indices]))
             functional.cross_entropy(logits, labels[indices]).backward()
             optimizer.step()
             schedule.step()
@@ -167,7 +168,7 @@ def train_victim(
 def correct(victim: LeNet5, images: Tensor, labels: Tensor) -> Tensor:
     """Which images (n, C, H, W, uint8) the victim classifies correctly, bool (n,)."""
     parts = [
-        victim(part.float() / 255).argmax(1) == truth
+        victim(in_unit_range(part)).argmax(1) == truth
         for part, truth in zip(images.split(1000), labels.split(1000), strict=True)
     ]
     return torch.cat(parts)

@@ -22,9 +22,10 @@ from torch.func import jacrev, vmap
 
 from lft.config import Profile
 from lft.meta.adapt import Point
+from lft.meta.estimators import meta_gradient
+from lft.meta.estimators.base import Progress, step_weights
 from lft.meta.gradients import value_and_grad
 from lft.meta.learner import Learner
-from lft.meta.metagradient import meta_gradient, step_weights
 from lft.methods import get_method
 from lft.seeding import generator
 from lft.tasks.base import Phase, TaskFamily
@@ -73,8 +74,8 @@ def recursion(
         return flatten(gradient(family, unflatten(theta, start), tasks.support))
 
     each_coordinate = vmap(jacrev(m, argnums=(0, 1, 2)), in_dims=(None, 0, 0))
-    g_total = torch.zeros(len(theta), len(phi), dtype=theta.dtype)
-    h_total = torch.zeros(*h.shape, len(phi), dtype=theta.dtype)
+    g_total = theta.new_zeros(len(theta), len(phi))
+    h_total = theta.new_zeros(*h.shape, len(phi))
     result = torch.zeros_like(phi)
     for weight in weights:
         theta = theta.detach().requires_grad_()
@@ -137,7 +138,7 @@ def measure(
     for order in settings.orders:
         for second_order in ("exact", "dropped"):
             training = settings.training.model_copy(
-                update={"steps": steps, "segment": steps, "second_order": second_order}
+                update={"steps": steps, "segment": steps, "estimator": second_order}
             )
             finetuner = settings.tuner(get_method("lft")).model_copy(update={"hidden": 3})
             small = settings.model_copy(update={"training": training, "finetuner": finetuner})
@@ -174,7 +175,9 @@ class Instance(NamedTuple):
         """The meta-gradient as meta-training takes it, (|φ|,)."""
         point = Point(self.start, self.learner.tuner(self.meta).start(self.start))
         random = self.random.clone_state()
-        grads = meta_gradient(self.learner, self.meta, family, self.tasks, point, random).grads
+        grads = meta_gradient(
+            self.learner, self.meta, family, self.tasks, Progress(0, point), random
+        ).grads
         return torch.cat([grads[name].flatten() for name in self.meta])
 
     def relative_error(self) -> float:
@@ -184,7 +187,7 @@ class Instance(NamedTuple):
         found = recursion(
             *(self.learner, self.meta, self.family, self.tasks, self.start),
             *(self.random.clone_state(), weights),
-            second_order=plan.second_order == "exact",
+            second_order=plan.estimator == "exact",
         )
         expected = self.by_autograd(self.family)
         return float((found - expected).norm() / expected.norm())

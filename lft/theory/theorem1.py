@@ -19,8 +19,8 @@ from typing import Any, NamedTuple
 from torch import Generator, Tensor
 
 from lft.config import GapSettings, Profile
+from lft.meta.estimators.base import step_weights
 from lft.meta.learner import Learner
-from lft.meta.metagradient import step_weights
 from lft.seeding import generator
 from lft.storage.tensors import below, load_tensors
 from lft.tasks.base import TaskFamily

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from lft.meta.adapt import Point, adapt
+from lft.meta.estimators.dropped import inputs_to_meta
 from lft.meta.gradients import FirstOrder, value_and_grad
 from lft.meta.learner import Learner
-from lft.meta.metagradient import inputs_to_meta
 from lft.tasks.base import Objective, TaskFamily
 from lft.types import Batch, Params, flatten
 

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from lft.config import Profile
+from lft.meta.estimators import meta_gradient
 from lft.meta.learner import Learner
-from lft.meta.metagradient import meta_gradient
 from lft.seeding import generator
 from lft.storage.tensors import below, load_tensors
 from lft.tasks.build import build_families
@@ -57,7 +57,7 @@ def unrolled(learner: Learner, steps: int) -> Learner:
             "steps": steps,
             "segment": steps,
             "step_weights": "final",
-            "second_order": "exact",
+            "estimator": "exact",
         }
     )
     maml = experiment.descent.model_copy(update={"steps": steps})

@@ -20,8 +20,8 @@ import torch
 from matplotlib.figure import Figure
 
 from lft.config import load_profile
+from lft.meta.estimators import meta_gradient
 from lft.meta.learner import Learner
-from lft.meta.metagradient import meta_gradient
 from lft.runtime.memory import MemoryMeter
 from lft.seeding import generator
 from lft.storage.csv import write_rows

@@ -23,8 +23,8 @@ from torch.nn import functional
 
 from lft.config import load_profile
 from lft.kernels.build import Kernel
+from lft.meta.estimators import meta_gradient
 from lft.meta.learner import Learner
-from lft.meta.metagradient import meta_gradient
 from lft.seeding import generator
 from lft.tasks.sine import Sine
 from lft.types import Batch, Params, TaskBatch

@@ -21,9 +21,9 @@ from lft.config import AttackFamily, ClassificationFamily, load_profile
 from lft.finetuners.lstm import preprocess
 from lft.kernels.build import Kernel
 from lft.meta.adapt import Point
+from lft.meta.estimators import Progress, meta_gradient
 from lft.meta.gradients import value_and_grad
 from lft.meta.learner import Learner
-from lft.meta.metagradient import meta_gradient
 from lft.seeding import generator
 from lft.tasks.attack import Attack
 from lft.tasks.base import TaskFamily
@@ -94,7 +94,7 @@ def plain(case: Problem) -> Result:
 
 def _package(case: Problem, kernel: Kernel) -> Result:
     rule = learner(kernel)
-    start = Point(case.start, rule.tuner(case.weights).start(case.start))
+    start = Progress(0, Point(case.start, rule.tuner(case.weights).start(case.start)))
     segment = meta_gradient(
         rule, case.weights, case.families[kernel], case.tasks, start, generator("unused")
     )

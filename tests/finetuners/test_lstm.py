@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from lft.config import LSTMSettings
+from lft.finetuners import lstm
 from lft.finetuners.lstm import CoordinateLSTM, init_weights, preprocess
 from lft.seeding import generator
 from lft.types import Params
@@ -201,7 +202,29 @@ def test_initial_weights() -> None:
         assert leaf.numel() < 1000 or leaf.abs().max() > 0.98 * bound
 
 
-def test_the_fused_kernel_is_not_used_where_it_cannot_be() -> None:
-    automatic = CoordinateLSTM(tuner().weights, settings(), "auto")
-    n = torch.zeros(1, 3)
-    assert automatic.segment_vjp(torch.zeros(2, 1, 5, 3), n, n) is None
+@pytest.mark.parametrize("layers", [1, 2])
+@pytest.mark.parametrize("at_once", [1, 12, 10**6])
+def test_the_derivative_of_a_segment_is_that_of_its_steps(
+    layers: int, at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Coordinates one by one, in parts of three with one left over, and all together; in float64,
+    which no native kernel serves."""
+    monkeypatch.setattr(lstm, "DIFFERENTIATED", at_once)
+    rule = tuner(layers)
+    grads, cotangents = gradients(4, 7), torch.randn(4, 7, generator=generator("cotangents"))
+    start = torch.randn(2, layers, 5, 7, generator=generator("state"))
+    leaves = {name: leaf.clone().requires_grad_() for name, leaf in rule.weights.items()}
+    traced, state = CoordinateLSTM(leaves, rule.settings), start
+    total, before = torch.zeros(()), {"theta": torch.zeros(1, 7)}
+    for grad, cotangent in zip(grads, cotangents, strict=True):
+        state, after = traced.step(state, before, {"theta": grad[None]})
+        total = total + (cotangent * (before["theta"] - after["theta"])[0]).sum()
+        before = after
+    expected = torch.autograd.grad(total, list(leaves.values()))
+    found = CoordinateLSTM(rule.weights, rule.settings, "auto").segment_vjp(
+        start, grads, cotangents
+    )
+    assert found.keys() == leaves.keys()
+    for one, other in zip(found.values(), expected, strict=True):
+        # float64: the order of the sums over coordinates and steps is another.
+        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-12)

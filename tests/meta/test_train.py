@@ -23,9 +23,9 @@ from tiny import changed, profile_values, tiny_profile, write_images
 import lft.meta.train
 from lft.config import Profile, Run
 from lft.errors import Interrupted, UsageError
+from lft.meta.estimators import meta_gradient
 from lft.meta.learner import Learner
-from lft.meta.metagradient import meta_gradient
-from lft.meta.train import TrainingState, train, train_seeds, validation_score
+from lft.meta.train import TrainingState, Validated, train, train_seeds, validate
 from lft.methods import METHODS
 from lft.results.schema import HISTORY_COLUMNS
 from lft.runtime.progress import HEARTBEAT
@@ -121,7 +121,7 @@ def test_the_order_of_runs_changes_nothing(tmp_path: Path) -> None:
 def test_incongruous_training_takes_turns_and_repeats(experiment: str, prepared: Path) -> None:
     run = Run(experiment, "grey+colour", "lft", "first", 0)
     one = trained(tiny_profile(), run, prepared)
-    assert [row[1] for row in history(prepared, run)] == ["grey", "colour"] * 3
+    assert [row[1] for row in history(prepared, run)[1:]] == ["grey", "colour"] * 3
     assert trained(tiny_profile(), run, prepared) == one
 
 
@@ -191,10 +191,11 @@ def test_meta_training_is_algorithm_1(method: str, seed: int, tmp_path: Path) ->
         losses.append(sum(of_segments) / segments)
         stages[step + 1] = {name: leaf.detach().clone() for name, leaf in leaves.items()}
         if step % 2:
-            scores[step + 1] = validation_score(learner, stages[step + 1], run, {"sine": family})
+            found = validate(learner, stages[step + 1], run, {"sine": family})
+            scores[step + 1] = found.score
     best = min(scores, key=lambda step: scores[step])
 
-    rows = history(tmp_path, run)
+    rows = history(tmp_path, run)[1:]
     # float32: two dozen updates of Adam, whose quotients carry on a rounding of 1e-7.
     assert [float(row[2]) for row in rows] == pytest.approx(losses, rel=1e-3)
     written = {int(row[0]): float(row[3]) for row in rows if row[3]}
@@ -215,16 +216,16 @@ def test_training_never_sees_test_images(prepared: Path, monkeypatch: pytest.Mon
 
     monkeypatch.setattr(Pools, "sample", spy)
     train(tiny_profile(), Run("attack", "grey+colour", "lft", "first", 1), prepared)
-    # 6 meta-batches of 2 tasks; 3 rounds of 3 tasks for each of two families.
-    assert sorted(phases) == 6 * [(2, "train")] + 6 * [(3, "validation")]
+    # 6 meta-batches of 2 tasks; of the start and in 3 rounds 3 tasks for each of two families.
+    assert sorted(phases) == 6 * [(2, "train")] + 8 * [(3, "validation")]
 
 
 def test_what_is_written(tmp_path: Path) -> None:
     run = sine_run()
     train(tiny_profile(), run, tmp_path)
     rows = history(tmp_path, run)
-    assert [int(row[0]) for row in rows] == [1, 2, 3, 4, 5, 6]
-    scores = {int(row[0]): float(row[3]) for row in rows if row[3]}
+    assert [int(row[0]) for row in rows] == [0, 1, 2, 3, 4, 5, 6]
+    scores = {int(row[0]): float(row[3]) for row in rows[1:] if row[3]}
     assert sorted(scores) == [2, 4, 6]  # three rounds, the last at the end
     manifest = read_json(tmp_path / run.folder / "run.json")
     assert manifest["status"] == "ok"
@@ -233,7 +234,9 @@ def test_what_is_written(tmp_path: Path) -> None:
     assert manifest["validation_score"] == pytest.approx(min(scores.values()), rel=1e-6)
     assert scores[manifest["best_meta_batch"]] == min(scores.values())
     flat, _ = load_tensors(tmp_path / run.folder / "weights.safetensors")
-    assert {name.split("/")[0] for name in flat} == {"initial", "halfway", "best"}
+    assert {name.split("/")[0] for name in flat} == {
+        "initial", "halfway", "best", "last"
+    }  # fmt: skip
 
 
 def test_the_best_stage_has_the_validation_score_that_is_written(tmp_path: Path) -> None:
@@ -242,8 +245,8 @@ def test_the_best_stage_has_the_validation_score_that_is_written(tmp_path: Path)
     flat, _ = load_tensors(tmp_path / run.folder / "weights.safetensors")
     learner = Learner.of(profile, run)
     families = build_families(profile, learner.experiment, ["sine"], tmp_path)
-    score = validation_score(learner, below("best", flat), run, families)
-    assert score == read_json(tmp_path / run.folder / "run.json")["validation_score"]
+    found = validate(learner, below("best", flat), run, families)
+    assert found.score == read_json(tmp_path / run.folder / "run.json")["validation_score"]
 
 
 @pytest.mark.parametrize("method", sorted(META_TRAINED))
@@ -270,7 +273,7 @@ def test_meta_training_improves_on_unseen_tasks(method: str, tmp_path: Path) -> 
     families = build_families(profile, learner.experiment, ["sine"], tmp_path)
     other_tasks = run._replace(seed=99)
     before, after = (
-        validation_score(learner, below(stage, flat), other_tasks, families)
+        validate(learner, below(stage, flat), other_tasks, families).score
         for stage in ("initial", "best")
     )
     # 5 % of the loss averaged over the first six steps: half of what is found, and much more than
@@ -533,7 +536,8 @@ def test_nan_in_the_middle_keeps_what_was_learned(
 def test_validation_that_is_never_finite_is_divergence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lft.meta.train, "validation_score", lambda *arguments: float("nan"))
+    never = Validated(*3 * [float("nan")])
+    monkeypatch.setattr(lft.meta.train, "validate", lambda *arguments: never)
     for method in ("lft", "adam"):
         train(tiny_profile(), sine_run(method), tmp_path)
         manifest = read_json(tmp_path / sine_run(method).folder / "run.json")
@@ -568,7 +572,7 @@ def test_tensorboard_shows_the_history_once_also_after_a_stop(
         name: [(point.step, point.value) for point in shown.Scalars(name)]
         for name in shown.Tags()["scalars"]
     }
-    rows = history(tmp_path, run)
+    rows = history(tmp_path, run)[1:]
     assert steps == {  # event files hold float32
         "outer loss/sine": [(int(row[0]), pytest.approx(float(row[2]), rel=1e-6)) for row in rows],
         "meta-validation": [

@@ -138,7 +138,7 @@ def profile() -> Profile:
                     "step_sizes": {"sgd": [0.02, round(1 - BEST, 3), 0.6]},
                     "training": {
                         "tasks": 1000, "meta_batch": 25, "steps": STEPS, "segment": STEPS,
-                        "step_weights": "final", "second_order": "exact", "learning_rate": 0.15,
+                        "step_weights": "final", "estimator": "exact", "learning_rate": 0.15,
                         "validation": {"tasks": 200, "rounds": 4},
                     },
                     "testing": {"tasks": 100, "steps": STEPS},

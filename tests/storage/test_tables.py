@@ -211,13 +211,15 @@ def test_a_key_that_is_needed_and_missing_is_named(tmp_path: Path) -> None:
             read_json(path, **needed)
 
 
-def test_validation_alone_may_be_empty(tmp_path: Path) -> None:
+def test_what_a_validation_fills_may_be_empty(tmp_path: Path) -> None:
     path = tmp_path / "history.csv"
-    write_rows(path, HISTORY_COLUMNS, [(1, "a", math.nan, ""), (2, "a+b", 0.5, 0.25)])
+    write_rows(
+        path, HISTORY_COLUMNS, [(1, "a", math.nan, "", "", ""), (2, "a+b", 0.5, 0.25, 0.1, 2)]
+    )
     frame = read_rows(path, HISTORY_COLUMNS)
     assert list(frame["meta_step"]) == [1, 2]
     assert [str(value) for value in frame["validation"]] == ["nan", "0.25"]
-    for row in ("3,a,,1\n", ",a,1,1\n", "3,a,1,x\n"):
-        path.write_text(f"{','.join(HISTORY_COLUMNS)}\n1,a,1,\n{row}")
+    for row in ("3,a,,1,1,1\n", ",a,1,1,1,1\n", "3,a,1,x,1,1\n", "3,a,1,1,x,1\n"):
+        path.write_text(f"{','.join(HISTORY_COLUMNS)}\n1,a,1,,,\n{row}")
         with pytest.raises(UsageError, match=r"history\.csv line 3: .* not a number"):
             read_rows(path, HISTORY_COLUMNS)

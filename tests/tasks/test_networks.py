@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from lft.seeding import generator
-from lft.tasks.networks import CNN, MLP
+from lft.tasks.networks import CNN, MLP, grouped_convolution, unfolded_convolution
 from lft.types import Params
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -53,6 +53,25 @@ def test_cnn_matches_convolutions(shape: tuple[int, int, int], features: int) ->
         head.bias.data = params["head_bias"][task, 0]
         expected = nn.Sequential(*layers, nn.Flatten(), head)(x[task])
         torch.testing.assert_close(result[task], expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("shape", [(3, 8, 8), (2, 7, 5), (1, 1, 2)])
+def test_a_product_with_patches_is_a_convolution(shape: tuple[int, int, int]) -> None:
+    """What a GPU computes against what the CPU does: values, gradients, second derivatives."""
+    tasks, images, outputs = 2, 3, 4
+    random = generator("convolutions")
+    x = torch.randn(images, tasks, *shape, generator=random)
+    weight = torch.randn(tasks, outputs, shape[0], 3, 3, generator=random)
+    bias = torch.randn(tasks, outputs, generator=random)
+    leaves = [leaf.requires_grad_() for leaf in (x, weight, bias)]
+    found = []
+    for convolve in (grouped_convolution, unfolded_convolution):
+        y = convolve(*leaves)
+        first = torch.autograd.grad(y.sin().sum(), leaves, create_graph=True)
+        second = torch.autograd.grad(sum(leaf.sin().sum() for leaf in first), leaves)
+        found.append((y, first, second))
+    # float64: the same sums in another order.
+    torch.testing.assert_close(found[1], found[0], rtol=1e-11, atol=1e-11)
 
 
 @pytest.mark.parametrize("network", [MLP((50, 40, 3)), CNN((2, 8, 8), (30, 20), 3)])

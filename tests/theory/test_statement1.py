@@ -24,8 +24,9 @@ from lft.config import (
     SineFamily,
     ZerothOrderSettings,
 )
+from lft.meta.estimators import meta_gradient
+from lft.meta.estimators.base import step_weights
 from lft.meta.learner import Learner
-from lft.meta.metagradient import meta_gradient, step_weights
 from lft.methods import METHODS
 from lft.seeding import generator
 from lft.tasks.attack import Attack
@@ -53,7 +54,7 @@ def learner(
 ) -> Learner:
     """LFT with three hidden units, and one segment of K steps."""
     settings = experiment_settings(
-        "sine", steps=steps, segment=steps, second_order=second_order, step_weights=weights
+        "sine", steps=steps, segment=steps, estimator=second_order, step_weights=weights
     )
     finetuner = settings.finetuner.model_copy(update={"layers": layers})
     changed: Experiment = settings.model_copy(update={"finetuner": finetuner})
@@ -106,7 +107,7 @@ def by_recursion(rule: Learner, name: str) -> Tensor:
     start = tasks.init(1, random)
     training = rule.experiment.training
     weights = step_weights(training.step_weights, training.segment)
-    exact = training.second_order == "exact"
+    exact = training.estimator == "exact"
     meta = moved(rule, tasks)
     return recursion(rule, meta, tasks, batch, start, random, weights, second_order=exact)
 

@@ -89,7 +89,7 @@ def test_unrolled_looks_at_the_last_of_k_steps_through_everything(profile: Profi
     for method in ("lft", "maml"):
         learner = unrolled(Learner.of(profile, Run("sine", "sine", method, "first", 0)), 7)
         assert learner.plan.segment == learner.plan.steps == 7
-        assert learner.plan.second_order == "exact"
+        assert learner.plan.estimator == "exact"
         assert learner.experiment.training.step_weights == "final"
 
 

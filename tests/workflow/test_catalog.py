@@ -19,7 +19,9 @@ SNAKEMAKE = Path(sys.executable).parent / "snakemake"
 CONFIG_README = (ROOT / "config/README.md").read_text()
 
 
-@pytest.mark.parametrize("profile", sorted(path.stem for path in ROOT.glob("workflow/config/*.yaml")))
+@pytest.mark.parametrize(
+    "profile", sorted(path.stem for path in ROOT.glob("workflow/config/*.yaml"))
+)
 def test_the_linter_passes_without_data_or_an_installed_package(
     profile: str, tmp_path: Path
 ) -> None:

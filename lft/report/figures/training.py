@@ -8,8 +8,7 @@ import pandas as pd
 
 from lft.report.figures.base import Drawing, Measured, add_legend, noted, rows_with, subplots
 from lft.report.style import ORDERS
-from lft.results.schema import HISTORY_COLUMNS
-from lft.storage.csv import read_rows
+from lft.results.history import read_history
 
 
 def histories(measured: Measured) -> Iterator[Drawing]:
@@ -69,7 +68,7 @@ def _validations(measured: Measured) -> pd.DataFrame:
             path = measured.results / run.folder / "history.csv"
             method = measured.profile.experiment(name).base_method(run.method)
             if method.learns != "step_size" and path.is_file():
-                frame = read_rows(path, HISTORY_COLUMNS)
+                frame = read_history(path)
                 share = frame["meta_step"] / frame["meta_step"].max()
                 frames.append(frame.assign(share=share, **run._asdict()))
     if not frames:

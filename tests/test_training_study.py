@@ -1,0 +1,182 @@
+"""The study of what trains the fine-tuners: its trials, its arithmetic, and the page it makes."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import math
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import yaml
+from checkout import ROOT
+from scipy import stats
+from tiny import profile_values
+
+from lft.config import load_profile
+from lft.errors import UsageError
+
+ROWS = ROOT / "results/training"
+PAGE = ROOT / "docs/explanation/training.md"
+
+
+def script(name: str) -> ModuleType:
+    """A script as a module."""
+    path = ROOT / f"workflow/studies/{name}.py"
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def trainability() -> ModuleType:
+    return script("trainability")
+
+
+@pytest.fixture(scope="module")
+def study(trainability: ModuleType) -> Any:
+    return trainability.load_study(ROOT / "workflow/studies/trainability.yaml")
+
+
+def test_every_trial_has_settings_that_fit(trainability: ModuleType, study: Any) -> None:
+    profile = trainability.with_trials(load_profile(study.profile), study)
+    for name, trial in study.trials.items():
+        assert profile.experiment(trial.experiment).base_method(name).name == trial.method
+        assert all(study.trials[n].experiment == trial.experiment for n in trial.against)
+
+
+def test_the_page_shows_what_the_rows_say(trainability: ModuleType, study: Any) -> None:
+    text = PAGE.read_text(encoding="utf-8")
+    rows = trainability.load_rows(ROWS)
+    assert rows.keys() <= study.trials.keys()
+    assert trainability.with_table(text, trainability.table(study, rows)) == text
+    for name, found in rows.items():
+        assert study.trials[name].outcome, f"write down the outcome of {name}"
+        assert [row["seed"] for row in found] == list(study.seeds[: len(found)])
+
+
+def row(seed: int, end: float, metric: str) -> dict[str, Any]:
+    curve = {"0": [9.0, 0.1], "10": [end, 0.1]}
+    return {"seed": seed, "measured": {"best": {"family": {metric: curve}}}}
+
+
+def test_effects_are_paired_t_intervals(trainability: ModuleType) -> None:
+    one, other = [1.0, 2.5, 3.0], [1.5, 2.0, 4.0]
+    for metric in ("mse", "accuracy"):
+        change = np.log if metric == "mse" else lambda x: 100 * np.asarray(x)
+        back = math.exp if metric == "mse" else float
+        expected = stats.ttest_rel(change(one), change(other))
+        low, high = expected.confidence_interval(0.95)
+        found = trainability.effect(
+            [row(seed, end, metric) for seed, end in enumerate(one)],
+            # In another order, and with a seed that has no partner.
+            [row(seed, other[seed], metric) for seed in (2, 0, 1)] + [row(7, 1.0, metric)],
+        )
+        mean = np.mean(np.subtract(change(one), change(other)))
+        assert found[:3] == pytest.approx((back(mean), back(low), back(high)), rel=1e-9)
+        assert found.seeds == 3
+    assert trainability.effect([row(0, 1.0, "mse")], [row(1, 1.0, "mse")]) is None
+    alone = trainability.effect([row(0, 1.0, "mse")], [row(0, 2.0, "mse")])
+    assert alone.mean == pytest.approx(0.5)
+    assert math.isinf(alone.high)
+
+
+def test_trials_are_run_measured_and_passed_over_the_next_time(
+    trainability: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(profile_values()))
+    words = {"suspect": "none", "prediction": "none", "excludes": "nothing"}
+    trial = {"experiment": "sine", "trained_on": "sine", **words}
+    values = {
+        "profile": str(tmp_path / "tiny.yaml"),
+        "seeds": [0],
+        "tasks": 5,
+        "steps": [1, 4],
+        "common": {"sine": {"training.epochs": 2}},
+        "trials": {
+            "plain": {**trial, "method": "lft"},
+            "evolved": {**trial, "method": "lft", "set": {"training.estimator": "evolution"}},
+            "sgd": {**trial, "method": "sgd"},
+        },
+    }
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump(values))
+    options = ["--study", "study.yaml", "--results", "results", "--rows", "rows"]
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["trainability.py", *options])
+    threads = torch.get_num_threads()
+    trainability.main()
+    kept = {path.name: path.read_bytes() for path in (tmp_path / "rows").iterdir()}
+    assert sorted(kept) == ["evolved-seed0.json", "plain-seed0.json", "sgd-seed0.json"]
+    monkeypatch.setattr(trainability, "train", None)  # nothing is trained again
+    trainability.main()
+    assert kept == {path.name: path.read_bytes() for path in (tmp_path / "rows").iterdir()}
+    found = json.loads(kept["evolved-seed0.json"])
+    assert found["settings"]["training"]["estimator"] == "evolution"
+    assert found["meta_batches"] == 12  # twice the six of the profile
+    assert set(trainability.curve(found)) == {0, 1, 4}
+    assert [step for step, *_ in found["training"]["validations"]] == [0, 4, 8, 12]
+    monkeypatch.setattr(sys, "argv", ["trainability.py", *options, "plan"])
+    with pytest.raises(UsageError, match="unknown trial 'plan'"):
+        trainability.main()
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(False)
+
+
+def test_a_search_draws_runs_again_and_judges(
+    trainability: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    search = script("search")
+
+    def run(*options: str) -> None:
+        monkeypatch.setattr(sys, "argv", ["search.py", *options])
+        search.main()
+
+    run("draw", str(tmp_path / "drawn.yaml"))
+    drawn = trainability.load_study(tmp_path / "drawn.yaml")
+    assert len(drawn.trials) == 12 * 9  # trials, methods of three experiments
+    assert drawn.seeds == (100,)
+    trainability.with_trials(load_profile(drawn.profile), drawn)  # all settings fit
+
+    rows = tmp_path / "rows"
+    rows.mkdir()
+    with pytest.raises(UsageError, match="cannot read"):
+        run("again", str(tmp_path / "again.yaml"), "--rows", str(rows))
+    rates = {}
+    for name, trial in drawn.trials.items():
+        rate = next(value for key, value in trial.set.items() if key.endswith("learning_rate"))
+        rates[name] = rate
+        for seed in (100, 101, 102):
+            # Lower rates are better; the score of the start, step 0, does not count.
+            validations = [[0, -1.0, 0.1, 1.0], [5, rate + seed, 0.001, 1.0], [9, 1e9, 0.001, 1.0]]
+            row = {
+                "trial": name,
+                "seed": seed,
+                "status": "ok",
+                "training": {"validations": validations},
+            }
+            (rows / f"{name}-seed{seed}.json").write_text(json.dumps(row))
+    run("again", str(tmp_path / "again.yaml"), "--rows", str(rows))
+    again = trainability.load_study(tmp_path / "again.yaml")
+    assert again.seeds == (100, 101, 102)
+    mine = {name: rate for name, rate in rates.items() if name.startswith("sine-lft-")}
+    lowest = sorted(mine, key=lambda name: mine[name])[:4]
+    assert [name for name in again.trials if name.startswith("sine-lft-")] == lowest
+    run("judge", str(tmp_path / "judged.csv"), "--rows", str(rows))
+    frame = pd.read_csv(tmp_path / "judged.csv").set_index(["experiment", "method"])
+    judged = frame.loc[("sine", "lft")]
+    assert judged["score"] == pytest.approx(101 + min(mine.values()), rel=1e-6)
+    curve = json.loads(judged["expected_best"])
+    assert curve[0] == pytest.approx(100 + np.mean(list(mine.values())), rel=1e-3)
+    assert curve == sorted(curve, reverse=True)
+    # The lowest rate is the best, so that edge is open; the other is worse.
+    assert "'training.learning_rate': {'low': False, 'high': True}" in judged["edges"]

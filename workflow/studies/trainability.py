@@ -1,0 +1,369 @@
+"""Why the fine-tuners do not train, and what trains them: the trials of trainability.yaml.
+
+    python workflow/studies/trainability.py --results build/trainability
+    python workflow/studies/trainability.py --page docs/explanation/training.md
+
+One trial and seed after the other is meta-trained by the usual loop and then measured on
+meta-validation tasks of its own draw; each leaves a file ``<trial>-seed<n>.json`` in ``--rows``.
+Trials that have one are passed over, and one that was interrupted goes on from its checkpoint.
+Images and victims are prepared in the result folder first, as ``lft data`` and ``lft victim`` do.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import math
+import statistics
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
+
+import pandas as pd
+import torch
+from pydantic import Field, ValidationError
+from scipy.stats import t
+from torch import Tensor
+
+from lft.config import AttackFamily, Profile, Run, load_profile
+from lft.config.base import Settings
+from lft.config.experiment import Variant
+from lft.config.loading import read_yaml
+from lft.config.problems import explain
+from lft.data import prepare
+from lft.errors import UsageError
+from lft.meta.adapt import adapt, parts
+from lft.meta.learner import Learner
+from lft.meta.train import train
+from lft.meta.trained import Validations, stable, the_end_is_good
+from lft.methods import get_method
+from lft.paths import CHECKOUT, data_path, victim_path
+from lft.results.history import read_history
+from lft.seeding import generator
+from lft.storage.atomic import write_text
+from lft.storage.json import read_json, write_json
+from lft.storage.tensors import below, load_tensors
+from lft.tasks.base import TaskFamily
+from lft.tasks.build import build_families, make_victim
+from lft.types import Params
+
+FOLDER = Path(__file__).parent
+
+
+class Trial(Settings):
+    """One intervention, and what was expected of it before it was run."""
+
+    experiment: str
+    trained_on: str
+    method: str
+    set: dict[str, Any] = Field(default={})  #: dotted key of the experiment -> value
+    against: tuple[str, ...] = ()  #: the trials that it is compared with
+    suspect: str
+    prediction: str  #: written down before the run
+    excludes: str  #: the rival explanation that the predicted outcome excludes
+    outcome: str = ""  #: written down after the run, without numbers: the rows hold those
+
+
+class Study(Settings):
+    profile: str  #: that the trials change
+    seeds: Annotated[tuple[int, ...], Field(min_length=1)]
+    tasks: Annotated[int, Field(ge=2)]  #: meta-validation tasks that a trial is measured on
+    steps: tuple[int, ...]  #: fine-tuning steps after which it is measured
+    common: dict[str, dict[str, Any]]  #: experiment -> settings of all its trials
+    trials: dict[str, Trial]
+
+
+def load_study(path: Path) -> Study:
+    """Read the list of trials.
+
+    Raises:
+        UsageError: it is not one; the message names the key.
+    """
+    try:
+        values = read_yaml(path, "study")
+        named = {key: value for key, value in values.items() if not key.startswith("_")}
+        return Study.model_validate(named)
+    except ValidationError as error:
+        raise UsageError(f"{path}: {explain(error, Study)}") from None
+
+
+def with_trials(profile: Profile, study: Study) -> Profile:
+    """The profile with a variant for each trial."""
+    experiments = dict(profile.experiments)
+    for name, trial in study.trials.items():
+        experiment = experiments[trial.experiment]
+        settings = study.common.get(trial.experiment, {}) | trial.set
+        variant = Variant(method=trial.method, label=name, set=settings)
+        experiments[trial.experiment] = experiment.model_copy(
+            update={"variants": experiment.variants | {name: variant}, "overrides": {}}
+        )
+        experiments[trial.experiment].for_method(name)
+    return profile.model_copy(update={"experiments": experiments})
+
+
+def run_trial(
+    profile: Profile, study: Study, name: str, seed: int, results: Path
+) -> dict[str, Any]:
+    """Meta-train one trial with one seed and measure it."""
+    trial = study.trials[name]
+    run = Run(trial.experiment, trial.trained_on, name, "first", seed)
+    train(profile, run, results)
+    found = read_json(results / run.folder / "run.json", status=str)
+    learner = Learner.of(profile, run)
+    families = build_families(profile, learner.experiment, trial.trained_on.split("+"), results)
+    weights, _ = load_tensors(results / run.folder / "weights.safetensors")
+    stages = ["best"] if found["best_meta_batch"] == found["meta_batches"] else ["best", "last"]
+    if learner.method.learns == "step_size":
+        stages = ["best"]  # there is nothing else
+    return {
+        "trial": name,
+        "seed": seed,
+        "status": found["status"],
+        "reason": found["reason"],
+        "commit": found["commit"],
+        "settings": learner.experiment.model_dump(mode="json", include={"training", "finetuner"}),
+        "meta_batches": found["meta_batches"],
+        "best_meta_batch": found["best_meta_batch"],
+        "cpu_seconds": found["cpu_seconds"],
+        "training": _history(results / run.folder / "history.csv"),
+        "measured": {
+            stage: {
+                family: measure(learner, below(stage, weights), seed, key, families[family], study)
+                for key, family in ((f"{trial.experiment} {f}", f) for f in families)
+            }
+            for stage in stages
+        },
+    }
+
+
+@torch.no_grad()
+def measure(
+    learner: Learner, meta: Params, seed: int, key: str, family: TaskFamily, study: Study
+) -> dict[str, dict[str, list[float]]]:
+    """Metrics after each of the study's steps: metric -> step -> mean and standard error."""
+    random = generator("trainability", key, seed)
+    tasks = family.sample(study.tasks, random, "validation")
+    start = learner.start(meta, family, study.tasks, random)
+    gradient, steps = learner.gradient(random), learner.experiment.training.steps
+    values: dict[tuple[str, int], list[Tensor]] = {}
+
+    def record(step: int, params: Params, part: Any) -> None:
+        of_support = family.metrics(params, part.support)[family.primary]
+        found = family.metrics(params, part.query) | {f"{family.primary}_support": of_support}
+        found["loss"] = family.loss(params, part.query)
+        for metric, value in found.items():
+            values.setdefault((metric, step), []).append(value.double())
+
+    for part, params in parts(tasks, start):
+        record(0, params, part)
+        points = adapt(
+            family, learner.tuner(meta), params, part.support, steps=steps, gradient=gradient
+        )
+        for step, point in enumerate(points, start=1):
+            if step in study.steps:
+                record(step, point.params, part)
+    result: dict[str, dict[str, list[float]]] = {}
+    for (metric, step), pieces in values.items():
+        every = torch.cat(pieces)
+        error = every.std() / len(every) ** 0.5
+        result.setdefault(metric, {})[str(step)] = [_short(every.mean()), _short(error)]
+    return result
+
+
+def _history(path: Path) -> dict[str, Any]:
+    """What a row keeps of a meta-training: its outer losses in short, and every validation."""
+    rows = read_history(path)
+    losses = rows["loss"][rows["meta_step"] > 0].dropna().tolist()
+    start = float(rows["outer"].iloc[0])
+    late = losses[len(losses) // 10 :]
+    validated = rows.dropna(subset=["validation"])
+    return {
+        "median_loss": _short(statistics.median(losses)) if losses else None,
+        "exploded": _short(sum(f > 10 * start for f in late) / len(late)) if late else None,
+        "validations": [
+            [int(row[0]), *map(_short, row[1:])]
+            for row in validated[["meta_step", "validation", "error", "outer"]].to_numpy()
+        ],
+    }
+
+
+def _short(value: Any) -> float:
+    return float(f"{float(value):.5g}")
+
+
+def prepare_inputs(profile: Profile, study: Study, results: Path) -> None:
+    """Images and victims that the trials need."""
+    for trial in study.trials.values():
+        experiment = profile.experiment(trial.experiment)
+        for name in trial.trained_on.split("+"):
+            family = experiment.families[name]
+            source = family.image_source
+            if source is None:
+                continue
+            if not data_path(results, source).exists():
+                prepare(profile.sources[source], data_path(results, source))
+            if isinstance(family, AttackFamily) and not victim_path(results, source).exists():
+                make_victim(profile, source, results)
+
+
+def load_rows(folder: Path) -> dict[str, list[dict[str, Any]]]:
+    """The rows that there are: trial -> those of its seeds, in order."""
+    rows: dict[str, list[dict[str, Any]]] = {}
+    for path in sorted(folder.glob("*-seed*.json")):
+        row = read_json(path, trial=str, seed=int, status=str)
+        rows.setdefault(row["trial"], []).append(row)
+    return rows
+
+
+PRIMARY = ("accuracy", "asr", "mse")
+
+
+def curve(row: dict[str, Any], stage: str = "best") -> dict[int, float]:
+    """The primary metric on query sets after each measured step, averaged over families."""
+    families = list(row["measured"][stage].values())
+    metric = next(name for name in PRIMARY if name in families[0])
+    return {
+        int(step): statistics.fmean(found[metric][step][0] for found in families)
+        for step in families[0][metric]
+    }
+
+
+def end(row: dict[str, Any], stage: str = "best") -> float:
+    """The primary metric after the last step; rows whose last φ is the best hold it once."""
+    values = curve(row, stage if stage in row["measured"] else "best")
+    return values[max(values)]
+
+
+class Effect(NamedTuple):
+    """A trial's difference from another at the last step, paired by seed: mean and 95 % t interval.
+
+    Of logarithms for losses, so that mean and interval are ratios; in points for rates.
+    """
+
+    mean: float
+    low: float
+    high: float
+    seeds: int
+
+
+def effect(rows: list[dict[str, Any]], others: list[dict[str, Any]]) -> Effect | None:
+    """None where the two share no seed."""
+    pairs = [(a, b) for a in rows for b in others if a["seed"] == b["seed"]]
+    ends = [[end(row) for row in pair] for pair in pairs]
+    if not ends:
+        return None
+    loss = "mse" in next(iter(pairs[0][0]["measured"]["best"].values()))
+    changes = [math.log(a / b) if loss else 100 * (a - b) for a, b in ends]
+    mean, n, half = statistics.fmean(changes), len(changes), math.inf
+    if n > 1:
+        half = statistics.stdev(changes) / n**0.5 * float(t.ppf(0.975, n - 1))
+    bounds = (mean, mean - half, mean + half)
+    mean, low, high = map(math.exp, bounds) if loss else bounds
+    return Effect(mean, low, high, n)
+
+
+def table(study: Study, rows: dict[str, list[dict[str, Any]]]) -> str:
+    """The trials that were run, as Markdown: one table for each experiment."""
+    lines: list[str] = []
+    for experiment in dict.fromkeys(trial.experiment for trial in study.trials.values()):
+        names = [
+            n for n, trial in study.trials.items() if trial.experiment == experiment and n in rows
+        ]
+        if not names:
+            continue
+        steps = [step for step in curve(rows[names[0]][0]) if step]
+        head = ["trial", "suspect", "seeds", *map(str, steps), "last φ"]
+        head += ["effect", "end good", "stable", "CPU-s"]
+        lines += ["", f"**{experiment}**", "", _line(head), _line(["---"] * len(head))]
+        for name in names:
+            trial, found = study.trials[name], rows[name]
+            hand_designed = get_method(trial.method).learns == "step_size"
+            means = [statistics.fmean(curve(row)[step] for row in found) for step in steps]
+            effects = ((other, effect(found, rows.get(other, []))) for other in trial.against)
+            lines.append(
+                _line(
+                    [
+                        f"`{name}`",
+                        trial.suspect,
+                        str(len(found)),
+                        *(f"{mean:.3g}" for mean in means),
+                        f"{statistics.fmean(end(row, 'last') for row in found):.3g}",
+                        "; ".join(f"{_shown(e)} vs `{other}`" for other, e in effects if e),
+                        *(["", ""] if hand_designed else _passed(found)),
+                        f"{statistics.fmean(row['cpu_seconds'] for row in found):.0f}",
+                    ]
+                )
+            )
+    lines += ["", _line(["trial", "predicted", "found"]), _line(["---"] * 3)]
+    lines += [
+        _line([f"`{name}`", trial.prediction, trial.outcome or "as predicted"])
+        for name, trial in study.trials.items()
+        if name in rows
+    ]
+    return "\n".join(lines).strip() + "\n"
+
+
+def _passed(rows: list[dict[str, Any]]) -> list[str]:
+    """How many seeds pass the checks for a good end and for stability, of those that apply."""
+    columns = ["meta_step", "validation", "error", "outer"]
+    histories = [pd.DataFrame(row["training"]["validations"], columns=columns) for row in rows]
+    return [
+        f"{sum(bool(check(Validations.of(history)).passed) for history in histories)}/{len(rows)}"
+        for check in (the_end_is_good, stable)
+    ]
+
+
+def _line(cells: list[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _shown(found: Effect) -> str:
+    if found.seeds == 1:
+        return f"{found.mean:.2f}"
+    return f"{found.mean:.2f} [{found.low:.2f}, {found.high:.2f}]"
+
+
+BEGIN, END = "<!-- table: begin -->", "<!-- table: end -->"
+
+
+def with_table(text: str, made: str) -> str:
+    """A page with what stands between its marks replaced."""
+    before, rest = text.split(BEGIN)
+    return f"{before}{BEGIN}\n\n{made}\n{END}{rest.split(END)[1]}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--study", type=Path, default=FOLDER / "trainability.yaml")
+    parser.add_argument("--results", type=Path, help="scratch folder, needed to run trials")
+    parser.add_argument("--page", type=Path, help="run nothing; rewrite the table in this page")
+    parser.add_argument("--rows", type=Path, default=(CHECKOUT or Path()) / "results/training")
+    parser.add_argument("trials", nargs="*", help="all, in the file's order, if none is named")
+    options = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    study = load_study(options.study)
+    if options.page:
+        made = table(study, load_rows(options.rows))
+        write_text(options.page, with_table(options.page.read_text(encoding="utf-8"), made))
+        return
+    if options.results is None:
+        raise UsageError("name a scratch folder for the trainings with --results")
+    unknown = set(options.trials) - set(study.trials)
+    if unknown:
+        raise UsageError(f"unknown trial {min(unknown)!r}; {options.study} lists them")
+    profile = with_trials(load_profile(study.profile), study)
+    chosen = options.trials or list(study.trials)
+    kept = study.model_copy(update={"trials": {name: study.trials[name] for name in chosen}})
+    prepare_inputs(profile, kept, options.results)
+    for name in chosen:
+        for seed in study.seeds:
+            path = options.rows / f"{name}-seed{seed}.json"
+            if not path.exists():
+                logging.info("%s, seed %d", name, seed)
+                write_json(path, run_trial(profile, study, name, seed, options.results))
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except UsageError as error:
+        raise SystemExit(f"error: {error}") from None
