@@ -13,6 +13,9 @@ from lft.config.problems import explain
 from lft.errors import suggestion
 from lft.methods import METHODS, Method, get_method
 
+FORMER = {"training.second_order": "training.estimator"}
+"""Dotted keys that had another name in runs that are kept -> their names now."""
+
 
 class LSTMSettings(Settings):
     """The coordinate-wise LSTM fine-tuner m_phi (eq. 3)."""
@@ -260,8 +263,8 @@ class Experiment(Settings):
             for key in (*parents, last):
                 if not isinstance(target, dict) or key not in target:
                     hint = suggestion(key, target) if isinstance(target, dict) else ""
-                    if key == "second_order":
-                        hint = "; it is now called 'training.estimator'"
+                    if dotted in FORMER:
+                        hint = f"; it is now called {FORMER[dotted]!r}"
                     raise ValueError(f"{what}: unknown key {dotted!r}{hint}")
                 parent, target = target, target[key]
             parent[last] = value

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from lft.config import Experiment, Profile
+from lft.config.experiment import FORMER
 from lft.paths import kept_alternatives
 from lft.report.tables import Builder, Metric, judged_by, metric_of
 from lft.results.records import ALTERNATIVE_COLUMNS, read_rows, write_rows
@@ -75,7 +76,8 @@ def _tries(row: Any, choice: str, methods: list[str]) -> bool:
     settings = list(json.loads(row.settings))
     if not settings:
         return str(row.alternative) in methods
-    return f"{settings[0]}.".startswith(f"{choice}.")
+    first = FORMER.get(settings[0], settings[0])
+    return f"{first}.".startswith(f"{choice}.")
 
 
 def _change(row: Any) -> str:
