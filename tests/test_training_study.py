@@ -203,6 +203,8 @@ def test_what_the_page_says_of_sine_is_in_the_rows(trainability: ModuleType) -> 
     assert ratios("lft-evolution-long", "lft-evolution", 100)[seed] < 0.85
     for name in ("lft", "lft-capped", "lft-exact", "lft-linear", "lft-final"):
         assert ratios("lft-evolution-long", name, 100)[seed] < 0.85
+    assert 0.7 < ratios("l2o-evolution", "lft-evolution", 100)[seed] < 1
+    assert ratios("l2o", "lft", 100)[seed] < 0.6
     lost = zip(rows["lft-warm-evolution"], rows["l2o"], strict=True)
     assert all(trainability.end(one, "last") > trainability.end(two, "last") for one, two in lost)
     assert max(ratios("adam", "lft", 100)) < 1 < min(ratios("adam", "lft", 5))
