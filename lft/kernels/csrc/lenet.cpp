@@ -1,9 +1,8 @@
 // The convolutions of LeNet-5 for float32 on CPU; lft/kernels/lenet.py states the mathematics.
 //
-// One image at a time goes forward, or its gradient back, while activations stay in cache. The first
-// layer is a correlation of planes with 5x5 kernels, forward and back; neighbouring pixels of a row
-// lie in the lanes. The second layer has few pixels and many channels, so its channels lie in the
-// lanes, and as pooling lets a quarter of its gradients through at most, each is taken back by itself.
+// The first layer is a correlation of planes with 5x5 kernels, forward and back; neighbouring pixels
+// of a row lie in the lanes. The second layer has few pixels and many channels, so its channels lie
+// in the lanes; pooling lets at most a quarter of its gradients through: each goes back by itself.
 
 #include <bit>
 

@@ -1,11 +1,9 @@
 // The coordinate-wise LSTM for float32 on CPU; lft/kernels/lstm.py states the mathematics.
 //
-// A tile of TILE neighbouring coordinates goes through all layers (and, in the backward pass,
-// through all steps) while its activations stay in cache. Coordinates lie in the vector lanes.
-//
-// One step of one layer reads a panel of rows = in + H + 1 lines of TILE floats, [x; h; 1], so that
-// the gates are one matrix product W panel (the last column of W is the bias) and the gradient of W
-// is one product of the gates' gradients with the panel.
+// Coordinates lie in the vector lanes, a tile of them at a time. One step of one layer reads a panel
+// of rows = in + H + 1 lines of TILE floats, [x; h; 1], so that the gates are one matrix product
+// W panel (the last column of W is the bias) and the gradient of W is one product of the gates'
+// gradients with the panel.
 
 #include <cfloat>
 #include <cmath>
@@ -226,14 +224,10 @@ struct Window {
     else
       std::copy_n(tile, count, row + first);
   }
-  // Rows of a large state are too many for the processor to foresee where each is read on.
-  void load_ahead(const float* row) const {
-    for (int v = 0; v < TILE; v += 16) __builtin_prefetch(row + first + 2 * TILE + v);
-  }
-  // state: (2, layers, H, n)
+  // state: (2, layers, H, n), rows too many for the processor to foresee where each is read on
   void load_state(const float* state, const Network& net, const Frame* frames) const {
     for_each_row(net, frames, [&](int64_t k, float* tile) {
-      load_ahead(state + k * n);
+      for (int v = 0; v < TILE; v += 16) __builtin_prefetch(state + k * n + first + 2 * TILE + v);
       load(state + k * n, tile);
     });
   }
