@@ -5,7 +5,7 @@
 // and their gradients with respect to the input, are sums over k of a[place + offset(k)] * w[k] for
 // a block of places side by side.
 
-#include <initializer_list>
+#include <span>
 
 #include "networks.h"
 
@@ -15,7 +15,7 @@ using namespace lft;
 
 constexpr int KERNEL = 3, TAPS = KERNEL * KERNEL;
 // Vectors of a block of sums, and of one of outer products.
-constexpr int BLOCK = REGISTERS / 2, OUTER = REGISTERS == 32 ? 16 : 12;
+constexpr int BLOCK = REGISTERS / 2, OUTER = LARGE ? 16 : 12;
 
 // ---- the geometry of a network
 
@@ -114,7 +114,7 @@ struct Network {
 struct Term {
   const float *a, *w;
 };
-using Terms = std::vector<Term>;
+using Terms = std::span<const Term>;
 
 // Adds to a block of places, (y, x) -> y * row + x * column, the sum over k of
 // a[place + offset(k)] * w[k], w being rows of w_stride floats. A COLUMN that the compiler knows is
@@ -135,7 +135,7 @@ template <int COLUMNS, int COLUMN, int N, int V>
 // Calls put(y, x, lane, sum) for every place of a grid and V vectors from lane on with start (zeros
 // if null) + the products there of all terms.
 template <int V, int COLUMN, class Put>
-void for_each_place(const Grid& grid, const Terms& terms, const std::vector<Run>& runs,
+void for_each_place(const Grid& grid, Terms terms, const std::vector<Run>& runs,
                     int64_t w_stride, int64_t lane, const float* start, const Put& put) {
   const auto block = [&]<int ROWS, int COLUMNS>(int64_t y, int64_t x) {
     const int64_t place = y * grid.row + x * grid.column;
@@ -166,7 +166,7 @@ void for_each_place(const Grid& grid, const Terms& terms, const std::vector<Run>
 
 // The same for all lanes of the weights' rows.
 template <class Put>
-void for_each_sum(const Grid& grid, const Terms& terms, const std::vector<Run>& runs,
+void for_each_sum(const Grid& grid, Terms terms, const std::vector<Run>& runs,
                   int64_t w_stride, const float* start, const Put& put) {
   const auto with_column = [&]<int COLUMN>() {
     in_blocks<2>(0, w_stride / LANES, [&]<int V>(int64_t v) {
@@ -202,16 +202,17 @@ struct Pass {
   Floats features, logits, d_logits;    // the last two padded to whole vectors
 
   Pass() = default;
-  explicit Pass(const Network& network)
+  Pass(const Network& network, bool gradients)
       : logits(padded(network.outputs())), d_logits(padded(network.outputs())) {
     for (const Convolution& layer : network.convolutions) {
       input.emplace_back((2 * layer.rows + 1) * layer.in_row());
-      d_output.emplace_back((layer.rows + 1) * layer.grad_row());
+      if (gradients) d_output.emplace_back((layer.rows + 1) * layer.grad_row());
       features.resize(layer.rows * layer.columns * layer.out_stride);
     }
   }
 };
 
+// What passes through the layers of a network, forward or back.
 struct Factor {
   const Pass& pass;
   const Layers& net;
@@ -226,7 +227,9 @@ struct Point {
 class Task {
  public:
   Task(const Network& network, int order)
-      : network_(network), values_(network), tangents_(order == 2 ? Pass(network) : Pass()) {}
+      : network_(network),
+        values_(network, order > 0),
+        tangents_(order == 2 ? Pass(network, true) : Pass()) {}
 
   // image: (C, H, W)
   const float* logits(const Layers& net, const float* image) {
@@ -274,15 +277,15 @@ class Task {
   void forward(const Factors& factors, Pass& to) {
     const Layers& first = factors.begin()->net;
     for (size_t l = 0; l < network_.convolutions.size(); ++l) {
-      Terms terms;
+      Term terms[2];
+      size_t n = 0;
       for (const auto& [pass, net] : factors)
         if (l > 0 || &pass == &values_)  // the image does not change
-          terms.push_back({pass.input[l].data(), net[l].w.row(0)});
-      const float* value = output_of(l, values_);  // may be the output itself
+          terms[n++] = {pass.input[l].data(), net[l].w.row(0)};
+      const float* value = &to == &values_ ? nullptr : output_of(l, values_);
       float* output = output_of(l, to);
-      convolve(l, terms, first[l].b, [&](int64_t place, vec sum) {
-        vec_at(output + place) = sum;
-        vec_at(output + place) = vec_at(value + place) <= 0.0f ? vec{} : sum;
+      convolve(l, {terms, n}, first[l].b, [value, output](int64_t place, vec sum) {
+        vec_at(output + place) = (value ? vec_at(value + place) : sum) <= 0.0f ? vec{} : sum;
       });
     }
     to.logits = first.back().b.data;
@@ -297,10 +300,11 @@ class Task {
       to.d_output.back()[d_place] = values_.features[place] <= 0.0f ? 0.0f : sum;
     });
     for (size_t l = network_.convolutions.size() - 1; l > 0; --l) {
-      Terms terms;
+      Term terms[2];
+      size_t n = 0;
       for (const auto& [pass, net] : factors)
-        terms.push_back({pass.d_output[l].data(), net[l].w_transposed.row(0)});
-      input_gradient(l, terms, to);
+        terms[n++] = {pass.d_output[l].data(), net[l].w_transposed.row(0)};
+      input_gradient(l, {terms, n}, to);
     }
   }
 
@@ -336,7 +340,7 @@ class Task {
 
   // Calls put(place in the output, bias + the sum of all terms).
   template <class Put>
-  void convolve(size_t l, const Terms& terms, const Matrix& bias, const Put& put) const {
+  void convolve(size_t l, Terms terms, const Matrix& bias, const Put& put) const {
     const Convolution& layer = network_.convolutions[l];
     const bool last = l + 1 == network_.convolutions.size();
     const int64_t column = layer.out_stride;
@@ -349,7 +353,7 @@ class Task {
   }
 
   // The gradient of a layer's input, the sum of all terms through the ReLU of the layer below.
-  void input_gradient(size_t l, const Terms& terms, Pass& to) const {
+  void input_gradient(size_t l, Terms terms, Pass& to) const {
     const Convolution &layer = network_.convolutions[l], &below = network_.convolutions[l - 1];
     for (const Parity& parity : layer.parities) {
       const float* values = &values_.input[l][layer.inside()] +
@@ -383,8 +387,8 @@ class Task {
 
   // ---- the gradients of the parameters
 
-  void add_biases(const Pass& gradients, Layers& to) const {
-    const Floats& d = gradients.d_logits;
+  void add_biases(const Pass& pass, Layers& to) const {
+    const Floats& d = pass.d_logits;
     add_multiple(1.0f, d.data(), d.size(), to.back().b.row(0));
     for (size_t l = 0; l < network_.convolutions.size(); ++l) {
       const Convolution& layer = network_.convolutions[l];
@@ -392,7 +396,7 @@ class Task {
         vec total{};
         for (int64_t y = 0; y < layer.rows; ++y)
           for (int64_t x = 0; x < layer.columns; ++x)
-            total += vec_at(&gradients.d_output[l][o + y * layer.grad_row() + x * layer.out_stride]);
+            total += vec_at(&pass.d_output[l][o + y * layer.grad_row() + x * layer.out_stride]);
         vec_at(&to[l].b.data[o]) += total;
       }
     }

@@ -1,9 +1,8 @@
-// Networks with weights of their own for every task: parameters, losses, and MAML's gradient descent.
+// Networks with weights of their own for every task: parameters, losses, MAML's gradient descent.
 
 #pragma once
 
 #include <cmath>
-#include <tuple>
 
 #if defined(__SSE__)
 #include <xmmintrin.h>
@@ -179,7 +178,7 @@ struct Examples {
 //   Network(params, x), which checks them, with `layers`, all of zeros;
 //   Point{network}, a task's parameters `net` and what is kept of a pass of its examples;
 //   Task(network, order), a thread's memory for derivatives up to this order, with
-//     gradient(point, examples, to), which sets the gradient in the parameters and returns the loss,
+//     gradient(point, examples, to), for the gradient in the parameters, which returns the loss,
 //     hessian_product(point, examples, v, to), after it, for the Hessian times v.
 
 // The loss of each task (B), and its gradients, as params.
@@ -212,9 +211,9 @@ std::tuple<at::Tensor, std::vector<at::Tensor>, std::vector<at::Tensor>> descend
     const std::vector<at::Tensor>& params, const at::Tensor& x, const at::Tensor& y,
     const at::Tensor& query_x, const at::Tensor& query_y, int64_t steps, double step_size) {
   const Network network(params, x), query_network(params, query_x);
-  Examples::check(x, y, network.outputs());
-  Examples::check(query_x, query_y, network.outputs());
-  const float factor = -step_size;
+  const int64_t outputs = network.outputs();
+  Examples::check(x, y, outputs);
+  Examples::check(query_x, query_y, outputs);
   at::Tensor losses = at::empty({x.size(0)}, x.options());
   const std::vector<at::Tensor> gradients = like(params), ends = like(params);
   at::parallel_for(0, x.size(0), 1, [&](int64_t begin, int64_t end) {
@@ -223,16 +222,16 @@ std::tuple<at::Tensor, std::vector<at::Tensor>, std::vector<at::Tensor>> descend
     for (int64_t k = 0; k <= steps; ++k) path.push_back({k < steps ? network : query_network});
     Layers v = network.layers, change = v;
     for (int64_t b = begin; b < end; ++b) {
-      const Examples support(x, y, b, network.outputs()), query(query_x, query_y, b, network.outputs());
+      const Examples support(x, y, b, outputs), query(query_x, query_y, b, outputs);
       load(params, b, path[0].net);
       for (int64_t k = 0; k < steps; ++k) {
         task.gradient(path[k], support, change);
-        set_sum(path[k].net, factor, change, path[k + 1].net);
+        set_sum(path[k].net, -step_size, change, path[k + 1].net);
       }
       losses.mutable_data_ptr<float>()[b] = task.gradient(path[steps], query, v);
       for (int64_t k = steps; k-- > 0;) {
         task.hessian_product(path[k], support, v, change);
-        set_sum(v, factor, change, v);
+        set_sum(v, -step_size, change, v);
       }
       store(v, b, gradients);
       store(path[steps].net, b, ends);
