@@ -180,3 +180,39 @@ def test_a_search_draws_runs_again_and_judges(
     assert curve == sorted(curve, reverse=True)
     # The lowest rate is the best, so that edge is open; the other is worse.
     assert "'training.learning_rate': {'low': False, 'high': True}" in judged["edges"]
+
+
+def test_what_the_page_says_of_sine_is_in_the_rows(trainability: ModuleType) -> None:
+    rows = trainability.load_rows(ROWS)
+    curves = {name: [trainability.curve(row) for row in found] for name, found in rows.items()}
+
+    def ratios(name: str, other: str, step: int) -> list[float]:
+        pairs = zip(curves[name], curves[other], strict=False)
+        return [one[step] / two[step] for one, two in pairs]
+
+    contrast = ratios("lft", "l2o-support", 100)
+    assert min(contrast) > 1.5
+    assert np.mean(contrast) == pytest.approx(2.2, abs=0.2)
+    assert abs(np.log(ratios("l2o-support", "l2o", 100)).mean()) < math.log(1.1)
+    for step in (50, 100):
+        assert np.mean(ratios("l2o", "lft", step)) < 0.9
+    for name in ("lft-capped", "lft-exact", "lft-linear", "lft-final", "l2o-union"):
+        assert np.exp(np.log(ratios(name, "lft", 100)).mean()) > 0.85
+    assert 0.85 < np.exp(np.log(ratios("lft-evolution", "lft", 100)).mean()) < 1.1
+    seed = 0  # of the one long training
+    assert ratios("lft-evolution-long", "lft-evolution", 100)[seed] < 0.85
+    for name in ("lft", "lft-capped", "lft-exact", "lft-linear", "lft-final"):
+        assert ratios("lft-evolution-long", name, 100)[seed] < 0.85
+    assert 0.7 < ratios("l2o-evolution", "lft-evolution", 100)[seed] < 1
+    assert ratios("l2o", "lft", 100)[seed] < 0.6
+    lost = zip(rows["lft-warm-evolution"], rows["l2o"], strict=True)
+    assert all(trainability.end(one, "last") > trainability.end(two, "last") for one, two in lost)
+    assert max(ratios("adam", "lft", 100)) < 1 < min(ratios("adam", "lft", 5))
+    assert max(ratios("maml", "lft", 100)) < 0.2
+    spread = [
+        error / score
+        for row in rows["lft-evolution"]
+        for step, score, error, _ in row["training"]["validations"]
+        if step
+    ]
+    assert np.median(spread) == pytest.approx(0.2, abs=0.05)

@@ -15,6 +15,9 @@ from lft.errors import UsageError, suggestion
 from lft.methods import METHODS, Method, get_method
 from lft.metrics import Metric
 
+FORMER = {"training.second_order": "training.estimator"}
+"""Dotted keys that had another name in runs that are kept -> their names now."""
+
 
 class ZerothOrderSettings(Settings):
     """The gradient estimate of eq. 6."""
@@ -300,8 +303,8 @@ class Experiment(Settings):
             for key in (*parents, last):
                 if not isinstance(target, dict) or key not in target:
                     hint = suggestion(key, target) if isinstance(target, dict) else ""
-                    if key == "second_order":
-                        hint = "; it is now called 'training.estimator'"
+                    if dotted in FORMER:
+                        hint = f"; it is now called {FORMER[dotted]!r}"
                     raise ValueError(f"{what}: unknown key {dotted!r}{hint}")
                 parent, target = target, target[key]
             parent[last] = value

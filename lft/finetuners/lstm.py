@@ -14,7 +14,7 @@ from torch import Generator, Tensor
 
 from lft.config import LSTMSettings
 from lft.kernels import build as native
-from lft.kernels import lstm as fused
+from lft.kernels import lstm
 from lft.kernels.build import Kernel
 from lft.types import Params, flatten, unflatten
 
@@ -43,8 +43,7 @@ def init_weights(settings: LSTMSettings, generator: Generator) -> Params:
     """Random φ: uniform in ±1/√hidden as in ``torch.nn.LSTM``, the output layer a tenth of that.
 
     Returns:
-        ``layer<l>.w_ih`` (4H, in), ``layer<l>.w_hh`` (4H, H), ``layer<l>.b`` (4H) with gates in
-        the order input, forget, cell, output; ``out.w`` (H,), ``out.b`` ().
+        Weights as :func:`lft.kernels.lstm.shapes` names and shapes them.
     """
     hidden = settings.hidden
     bound: float = hidden**-0.5
@@ -53,12 +52,9 @@ def init_weights(settings: LSTMSettings, generator: Generator) -> Params:
         drawn = torch.rand(shape, generator=generator, device=generator.device, dtype=torch.float32)
         return (2 * drawn - 1) * bound
 
-    weights = {}
-    for layer in range(settings.layers):
-        weights[f"layer{layer}.w_ih"] = uniform(4 * hidden, 2 if layer == 0 else hidden)
-        weights[f"layer{layer}.w_hh"] = uniform(4 * hidden, hidden)
-        weights[f"layer{layer}.b"] = uniform(4 * hidden)
-    weights["out.w"] = uniform(hidden) / 10
+    shapes = lstm.shapes(settings.layers, hidden)
+    weights = {name: uniform(*shape) for name, shape in shapes.items() if name != "out.b"}
+    weights["out.w"] /= 10
     weights["out.b"] = torch.zeros((), dtype=torch.float32, device=generator.device)
     return weights
 
@@ -67,7 +63,7 @@ class CoordinateLSTM:
     """m_φ: the update of a coordinate from its gradient and the LSTM's state.
 
     Args:
-        weights: φ, as :func:`init_weights` names and shapes them.
+        weights: φ, as :func:`lft.kernels.lstm.shapes` names and shapes them.
         settings: sizes, preprocessing and output scale.
         kernel: ``torch`` is the plain differentiable path; ``fused`` the native one, which serves
             float32 on the CPU where no derivative is recorded; ``auto`` takes it where it can be
@@ -92,8 +88,8 @@ class CoordinateLSTM:
     def advance(self, state: Tensor, params: Params, grads: Params) -> tuple[Tensor, Params]:
         """See :class:`lft.finetuners.base.InPlace`."""
         gradient = flatten(grads)
-        if self._use_fused(gradient):
-            update = fused.step_(
+        if self._has_kernel(gradient):
+            update = lstm.step_(
                 self.weights,
                 state,
                 gradient,
@@ -108,9 +104,9 @@ class CoordinateLSTM:
     def segment_vjp(self, start: Tensor, inputs: Tensor, cotangents: Tensor) -> Params:
         """See :class:`lft.finetuners.base.SegmentVJP`."""
         with torch.no_grad():
-            if not self._use_fused(inputs):
+            if not self._has_kernel(inputs):
                 return self._segment_vjp(start, inputs, cotangents)
-            return fused.segment_vjp(
+            return lstm.segment_vjp(
                 self.weights,
                 start,
                 inputs,
@@ -119,7 +115,7 @@ class CoordinateLSTM:
                 scale=self.settings.output_scale,
             )
 
-    def _use_fused(self, gradient: Tensor) -> bool:
+    def _has_kernel(self, gradient: Tensor) -> bool:
         if torch.is_grad_enabled():
             return False
         return native.chosen(self.kernel, gradient.device, gradient.dtype)

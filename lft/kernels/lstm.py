@@ -10,13 +10,9 @@ The kernel takes a few dozen coordinates at a time through all layers, and in th
 through all steps, so that activations never leave the cache: a segment's backward pass computes
 them again from the inputs. Coordinates are spread over torch's threads; results do not depend on
 how many.
-
-It is one of the kernels of :mod:`lft.kernels.build`.
 """
 
 from __future__ import annotations
-
-import functools
 
 import torch
 from torch import Tensor
@@ -24,11 +20,26 @@ from torch import Tensor
 from lft.types import Params
 
 
+def shapes(layers: int, hidden: int) -> dict[str, tuple[int, ...]]:
+    """The shape of every weight by its name, in the order of the native code.
+
+    Returns:
+        ``layer<l>.w_ih`` (4H, in), ``layer<l>.w_hh`` (4H, H), ``layer<l>.b`` (4H) with gates in
+        the order input, forget, cell, output; ``out.w`` (H,), ``out.b`` ().
+    """
+    result: dict[str, tuple[int, ...]] = {}
+    for layer in range(layers):
+        result[f"layer{layer}.w_ih"] = (4 * hidden, hidden if layer else 2)
+        result[f"layer{layer}.w_hh"] = (4 * hidden, hidden)
+        result[f"layer{layer}.b"] = (4 * hidden,)
+    return result | {"out.w": (hidden,), "out.b": ()}
+
+
 def step_(weights: Params, state: Tensor, gradient: Tensor, *, p: float, scale: float) -> Tensor:
     """One step of N coordinates, which overwrites the state; no derivative is recorded.
 
     Args:
-        weights: as :func:`lft.finetuners.lstm.init_weights` names and shapes them.
+        weights: as :func:`shapes` names and shapes them, in any order.
         state: (2, L, H, N), h and c of every coordinate, contiguous.
         gradient: (N,). NaN and infinity reach the update as they do in plain PyTorch.
         p: range of the preprocessing's logarithm, in (0, 80].
@@ -40,7 +51,7 @@ def step_(weights: Params, state: Tensor, gradient: Tensor, *, p: float, scale: 
     Raises:
         RuntimeError: a shape, dtype or p does not fit.
     """
-    tensors = [weights[name].contiguous() for name in _names(len(weights))]
+    tensors = [weights[name].contiguous() for name in shapes(*state.shape[1:3])]
     update: Tensor = torch.ops.lft.lstm_step_(tensors, state, gradient.contiguous(), p, scale)
     return update
 
@@ -66,7 +77,7 @@ def segment_vjp(
     Raises:
         RuntimeError: a shape, dtype or p does not fit.
     """
-    names = _names(len(weights))
+    names = shapes(*start.shape[1:3])
     gradients = torch.ops.lft.lstm_segment_vjp(
         [weights[name].contiguous() for name in names],
         start.contiguous(),
@@ -76,11 +87,3 @@ def segment_vjp(
         scale,
     )
     return dict(zip(names, gradients, strict=True))
-
-
-@functools.cache
-def _names(n_weights: int) -> list[str]:
-    """The names of so many weights in the order of the native code."""
-    parts = ("w_ih", "w_hh", "b")
-    n_layers = (n_weights - 2) // len(parts)
-    return [*(f"layer{k}.{part}" for k in range(n_layers) for part in parts), "out.w", "out.b"]

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from lft.config import Experiment, Profile
+from lft.config.experiment import FORMER
 from lft.metrics import Metric, metric_of
 from lft.paths import kept_alternatives
 from lft.report.tables import Builder
@@ -77,7 +78,8 @@ def _tries(row: Any, choice: str, methods: list[str]) -> bool:
     settings = list(json.loads(row.settings))
     if not settings:
         return str(row.alternative) in methods
-    return f"{settings[0]}.".startswith(f"{choice}.")
+    first = FORMER.get(settings[0], settings[0])
+    return f"{first}.".startswith(f"{choice}.")
 
 
 def _change(row: Any) -> str:

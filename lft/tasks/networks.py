@@ -9,11 +9,11 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional
 
+from lft import shapes
 from lft.kernels import build as native
-from lft.kernels import cnn as fused_cnn
-from lft.kernels import mlp as fused_mlp
+from lft.kernels import cnn, mlp
 from lft.kernels.build import Kernel
-from lft.shapes import Shapes, cnn, mlp
+from lft.shapes import Shapes
 from lft.tasks.base import Differentiated, TaskFamily
 from lft.types import Batch, Params, TaskBatch
 
@@ -73,7 +73,7 @@ class Network(ABC):
         """As ``init`` orders them; parameters from a file come in alphabetical order."""
         return {name: params[name] for name in self.shapes}
 
-    def _use_fused(self, x: Tensor) -> bool:
+    def _has_kernel(self, x: Tensor) -> bool:
         return native.chosen(self.kernel, x.device, x.dtype)
 
 
@@ -118,7 +118,7 @@ class MLP(Network):
     """
 
     def __init__(self, widths: tuple[int, ...], kernel: Kernel = "auto") -> None:
-        super().__init__(mlp(widths), len(widths) - 1, kernel)
+        super().__init__(shapes.mlp(widths), len(widths) - 1, kernel)
 
     def __call__(self, params: Params, x: Tensor) -> Tensor:
         x = x.flatten(2)
@@ -132,8 +132,8 @@ class MLP(Network):
         def plain(leaves: Params) -> Tensor:
             return cross_entropy(self(leaves, x), y)
 
-        if self._use_fused(x) and torch.is_grad_enabled():
-            return fused_mlp.loss(self._in_order(params), x.flatten(2), y, plain)
+        if self._has_kernel(x) and torch.is_grad_enabled():
+            return mlp.loss(self._in_order(params), x.flatten(2), y, plain)
         return plain(params)
 
     def squared_error(self, params: Params, x: Tensor, y: Tensor) -> Tensor:
@@ -143,24 +143,22 @@ class MLP(Network):
             squares = functional.mse_loss(self(leaves, x), y, reduction="none")
             return squares.mean(dim=(1, 2))
 
-        if self._use_fused(x) and torch.is_grad_enabled():
-            return fused_mlp.loss(self._in_order(params), x.flatten(2), y, plain)
+        if self._has_kernel(x) and torch.is_grad_enabled():
+            return mlp.loss(self._in_order(params), x.flatten(2), y, plain)
         return plain(params)
 
     def loss_and_gradients(self, params: Params, batch: Batch) -> tuple[Tensor, Params] | None:
-        if not self._use_fused(batch.x):
+        if not self._has_kernel(batch.x):
             return None
-        return fused_mlp.loss_and_gradients(
-            self._in_order(params), Batch(batch.x.flatten(2), batch.y)
-        )
+        return mlp.loss_and_gradients(self._in_order(params), Batch(batch.x.flatten(2), batch.y))
 
     def descend(
         self, params: Params, tasks: TaskBatch, steps: int, step_size: float
     ) -> tuple[Tensor, Params, Params] | None:
-        if not self._use_fused(tasks.support.x):
+        if not self._has_kernel(tasks.support.x):
             return None
         flat = TaskBatch(*(Batch(part.x.flatten(2), part.y) for part in tasks))
-        return fused_mlp.descend(self._in_order(params), flat, steps, step_size)
+        return mlp.descend(self._in_order(params), flat, steps, step_size)
 
 
 def grouped_convolution(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -209,16 +207,16 @@ class CNN(Network):
         outputs: int,
         kernel: Kernel = "auto",
     ) -> None:
-        super().__init__(cnn(shape, channels, outputs), len(channels), kernel)
+        super().__init__(shapes.cnn(shape, channels, outputs), len(channels), kernel)
 
     def __call__(self, params: Params, x: Tensor) -> Tensor:
-        if self._use_fused(x) and not torch.is_grad_enabled():
-            return fused_cnn.logits(self._in_order(params), x)
+        if self._has_kernel(x) and not torch.is_grad_enabled():
+            return cnn.logits(self._in_order(params), x)
         return self._plain(params, x)
 
     def cross_entropy(self, params: Params, x: Tensor, y: Tensor) -> Tensor:
-        if self._use_fused(x) and torch.is_grad_enabled():
-            return fused_cnn.cross_entropy(
+        if self._has_kernel(x) and torch.is_grad_enabled():
+            return cnn.cross_entropy(
                 self._in_order(params),
                 x,
                 y,
@@ -227,16 +225,16 @@ class CNN(Network):
         return cross_entropy(self(params, x), y)
 
     def loss_and_gradients(self, params: Params, batch: Batch) -> tuple[Tensor, Params] | None:
-        if not self._use_fused(batch.x):
+        if not self._has_kernel(batch.x):
             return None
-        return fused_cnn.loss_and_gradients(self._in_order(params), batch)
+        return cnn.loss_and_gradients(self._in_order(params), batch)
 
     def descend(
         self, params: Params, tasks: TaskBatch, steps: int, step_size: float
     ) -> tuple[Tensor, Params, Params] | None:
-        if not self._use_fused(tasks.support.x):
+        if not self._has_kernel(tasks.support.x):
             return None
-        return fused_cnn.descend(self._in_order(params), tasks, steps, step_size)
+        return cnn.descend(self._in_order(params), tasks, steps, step_size)
 
     def _plain(self, params: Params, x: Tensor) -> Tensor:
         convolve = grouped_convolution if x.device.type == "cpu" else unfolded_convolution

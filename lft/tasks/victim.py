@@ -16,7 +16,7 @@ from lft.data import ImageSet
 from lft.data.images import in_unit_range
 from lft.errors import UsageError
 from lft.kernels import build as native
-from lft.kernels import lenet as fused_lenet
+from lft.kernels import lenet
 from lft.kernels.build import Kernel
 from lft.seeding import generator, seed_from
 
@@ -86,7 +86,7 @@ class LeNet5(nn.Module):
         weights = self._constants(images)
         if weights is None:
             return self._plain_features(images)
-        return fused_lenet.features(weights, images, self._plain_features)
+        return lenet.features(weights, images, self._plain_features)
 
     def with_pullback(self, images: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]] | None:
         """Logits, and what takes their gradient to that of the images, without autograd.
@@ -98,7 +98,7 @@ class LeNet5(nn.Module):
         weights = self._constants(images)
         if weights is None:
             return None
-        features, features_pullback = fused_lenet.with_pullback(weights, images)
+        features, features_pullback = lenet.with_pullback(weights, images)
         hidden1 = self.fc1(features).relu()
         hidden2 = self.fc2(hidden1).relu()
 

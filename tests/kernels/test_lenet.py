@@ -13,11 +13,9 @@ from torch import Generator, Tensor
 
 from lft.kernels import lenet
 from lft.tasks.victim import LeNet5
+from tests.kernels.parity import assert_close
 
 pytestmark = pytest.mark.usefixtures("compiler")
-
-# float32 sums of at most 150 products.
-TOLERANCE = 1e-5
 
 
 def victim(channels: int, side: int) -> LeNet5:
@@ -42,11 +40,6 @@ def plain(network: LeNet5) -> LeNet5:
     copied = copy.deepcopy(network).double()
     copied.kernel = "torch"
     return copied
-
-
-def assert_close(actual: Tensor, expected: Tensor) -> None:
-    assert actual.shape == expected.shape
-    assert (actual - expected).norm() <= TOLERANCE * expected.norm()
 
 
 @given(n=st.integers(1, 5), channels=st.integers(1, 9), side=st.sampled_from((28, 32)))

@@ -6,17 +6,16 @@ import math
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Generator, Tensor
 
 from lft.kernels import lstm
+from tests.kernels.parity import TOLERANCE, assert_close
 
 pytestmark = pytest.mark.usefixtures("compiler")
 
 P, SCALE = 10.0, 0.1
-# The kernel's exp and tanh are good to 3e-7 relative and sums are taken in float32.
-TOLERANCE = 1e-5
 
 
 class Case:
@@ -90,14 +89,6 @@ def preprocess(gradient: Tensor) -> Tensor:
     return torch.tensor(rows, dtype=torch.float64)
 
 
-def assert_close(actual: Tensor, expected: Tensor) -> None:
-    """Equal up to TOLERANCE of the tensor's size."""
-    assert actual.shape == expected.shape
-    error = (actual.double() - expected).norm() / expected.norm()
-    assert error < TOLERANCE, f"relative error {error:.1e}"
-
-
-@settings(max_examples=40, deadline=None, derandomize=True)
 @given(
     layers=st.integers(1, 2),
     hidden=st.sampled_from([1, 3, 7, 10, 14, 20, 33]),

@@ -9,6 +9,7 @@ from collections import defaultdict
 from pathlib import Path
 
 import pytest
+from checkout import ROOT
 from synthetic import report_profile, write_results
 
 from lft.config import Profile
@@ -199,6 +200,12 @@ def test_a_variant_answers_the_question_of_what_it_sets_first(results: Path) -> 
     assert "mean |δ| " in told
     assert list(effects(rows, "training.step", [])) == []
     assert len(list(effects(rows, "training.segment", []))) == 2  # both orders of sine's variant
+
+
+def test_a_kept_run_answers_under_the_former_name_of_a_setting() -> None:
+    rows = read_rows(ROOT / "results/ablation/alternatives.csv", ALTERNATIVE_COLUMNS)
+    told = list(effects(rows, "training.estimator", []))
+    assert {line.split(" (")[0] for line in told} == {"LFT, second order kept"}
 
 
 def test_reports_show_what_the_profiles_for_alternatives_found_beside_them(

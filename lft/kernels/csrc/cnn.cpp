@@ -1,12 +1,11 @@
 // Convolutional networks whose weights differ from task to task, for float32 on CPU;
 // lft/kernels/cnn.py states the mathematics.
 //
-// One image at a time goes through all layers and back while its activations stay in cache.
 // Channels lie last and in the vector lanes, padded with zeros to whole vectors. All convolutions,
 // and their gradients with respect to the input, are sums over k of a[place + offset(k)] * w[k] for
 // a block of places side by side.
 
-#include <initializer_list>
+#include <span>
 
 #include "networks.h"
 
@@ -16,7 +15,7 @@ using namespace lft;
 
 constexpr int KERNEL = 3, TAPS = KERNEL * KERNEL;
 // Vectors of a block of sums, and of one of outer products.
-constexpr int BLOCK = REGISTERS / 2, OUTER = REGISTERS == 32 ? 16 : 12;
+constexpr int BLOCK = REGISTERS / 2, OUTER = LARGE ? 16 : 12;
 
 // ---- the geometry of a network
 
@@ -74,34 +73,17 @@ struct Convolution {
   int64_t in_row() const { return (2 * columns + 1) * in_stride; }
   int64_t inside() const { return in_row() + in_stride; }  // the first place within the margin
   int64_t grad_row() const { return (columns + 1) * out_stride; }
-
-  Floats input() const { return Floats((2 * rows + 1) * in_row()); }
-  Floats output_gradient() const { return Floats((rows + 1) * grad_row()); }
-
-  // Weights (tap, out, in), taps in the order of use.
-  void transpose(const Matrix& from, Matrix& to) const {
-    if (to.rows == 0) to = {TAPS * out, in};
-    for (size_t k = 0; k < taps.size(); ++k)
-      lft::transpose(from, taps[k] * in, in, to, k * out);
-  }
-  // Calls f(row, column of the weights) for every element of a tensor (out, in, 3, 3).
-  template <class F>
-  void for_each_weight(const F& f) const {
-    for (int64_t o = 0; o < out; ++o)
-      for (int64_t c = 0; c < in; ++c)
-        for (int64_t tap = 0; tap < TAPS; ++tap) f(tap * in + c, o);
-  }
 };
 
 struct Network {
   std::vector<Convolution> convolutions;
-  int64_t pixels, outputs, features;
+  Layers layers;
+  int64_t pixels;
 
   // params: weights (B, out, in, 3, 3) and biases (B, out) of each layer, then the linear layer's
   // (B, features, outputs) and (B, 1, outputs).
   Network(const std::vector<at::Tensor>& params, const at::Tensor& x) {
-    TORCH_CHECK(params.size() >= 4 && params.size() % 2 == 0 && x.dim() == 5 &&
-                    params.back().dim() == 3,
+    TORCH_CHECK(params.size() >= 4 && params.size() % 2 == 0 && x.dim() == 5,
                 "weights and a bias of each layer and images (B, n, C, H, W) are needed");
     const int64_t n_tasks = x.size(0);
     int64_t in = x.size(2), height = x.size(3), width = x.size(4);
@@ -112,38 +94,17 @@ struct Network {
       const int64_t out = params[k].size(1);
       check(params[k], {n_tasks, out, in, KERNEL, KERNEL}, "weight");
       check(params[k + 1], {n_tasks, out}, "bias");
+      layers.push_back({in, out, TAPS});
       const Convolution& last = convolutions.emplace_back(in, out, height, width, k == 0);
       in = out, height = last.rows, width = last.columns;
     }
-    features = in * height * width;
-    outputs = params.back().size(2);
-    check(params[params.size() - 2], {n_tasks, features, outputs}, "head");
-    check(params.back(), {n_tasks, 1, outputs}, "head bias");
-  }
-  Network(const std::vector<at::Tensor>& params, const at::Tensor& x, const at::Tensor& y)
-      : Network(params, x) {
-    check_labels(y, {x.size(0), x.size(1)}, outputs);
+    layers.push_back(linear_layer(params, params.size() - 2, n_tasks, in * height * width));
   }
 
-  Layers layers() const {
-    Layers result;
-    for (const Convolution& layer : convolutions)
-      result.push_back({Matrix{TAPS * layer.in, layer.out}, Matrix{1, layer.out}});
-    result.push_back({Matrix{features, outputs}, Matrix{1, outputs}});
-    return result;
-  }
-  void load(size_t l, const float* from, Matrix& w) const {
-    if (l == convolutions.size()) return w.load(from);
-    convolutions[l].for_each_weight([&](int64_t row, int64_t o) { w.row(row)[o] = *from++; });
-  }
-  void store(size_t l, const Matrix& w, float* to) const {
-    if (l == convolutions.size()) return w.store(to);
-    convolutions[l].for_each_weight([&](int64_t row, int64_t o) { *to++ = w.row(row)[o]; });
-  }
+  int64_t outputs() const { return layers.back().out; }
   // Of what the gradients pass through; the first layer's input has none.
   void transpose(Layers& net) const {
-    for (size_t l = 1; l < convolutions.size(); ++l)
-      convolutions[l].transpose(net[l].w, net[l].w_transposed);
+    for (size_t l = 1; l < convolutions.size(); ++l) net[l].transpose(convolutions[l].taps);
   }
 };
 
@@ -153,7 +114,7 @@ struct Network {
 struct Term {
   const float *a, *w;
 };
-using Terms = std::initializer_list<Term>;
+using Terms = std::span<const Term>;
 
 // Adds to a block of places, (y, x) -> y * row + x * column, the sum over k of
 // a[place + offset(k)] * w[k], w being rows of w_stride floats. A COLUMN that the compiler knows is
@@ -174,7 +135,7 @@ template <int COLUMNS, int COLUMN, int N, int V>
 // Calls put(y, x, lane, sum) for every place of a grid and V vectors from lane on with start (zeros
 // if null) + the products there of all terms.
 template <int V, int COLUMN, class Put>
-void for_each_place(const Grid& grid, const Terms& terms, const std::vector<Run>& runs,
+void for_each_place(const Grid& grid, Terms terms, const std::vector<Run>& runs,
                     int64_t w_stride, int64_t lane, const float* start, const Put& put) {
   const auto block = [&]<int ROWS, int COLUMNS>(int64_t y, int64_t x) {
     const int64_t place = y * grid.row + x * grid.column;
@@ -205,7 +166,7 @@ void for_each_place(const Grid& grid, const Terms& terms, const std::vector<Run>
 
 // The same for all lanes of the weights' rows.
 template <class Put>
-void for_each_sum(const Grid& grid, const Terms& terms, const std::vector<Run>& runs,
+void for_each_sum(const Grid& grid, Terms terms, const std::vector<Run>& runs,
                   int64_t w_stride, const float* start, const Put& put) {
   const auto with_column = [&]<int COLUMN>() {
     in_blocks<2>(0, w_stride / LANES, [&]<int V>(int64_t v) {
@@ -242,18 +203,25 @@ struct Pass {
 
   Pass() = default;
   Pass(const Network& network, bool gradients)
-      : logits(padded(network.outputs)), d_logits(padded(network.outputs)) {
+      : logits(padded(network.outputs())), d_logits(padded(network.outputs())) {
     for (const Convolution& layer : network.convolutions) {
-      input.push_back(layer.input());
-      if (gradients) d_output.push_back(layer.output_gradient());
+      input.emplace_back((2 * layer.rows + 1) * layer.in_row());
+      if (gradients) d_output.emplace_back((layer.rows + 1) * layer.grad_row());
       features.resize(layer.rows * layer.columns * layer.out_stride);
     }
   }
 };
 
+// What passes through the layers of a network, forward or back.
+struct Factor {
+  const Pass& pass;
+  const Layers& net;
+};
+using Factors = std::initializer_list<Factor>;
+
 struct Point {
   const Network& network;
-  Layers net = network.layers();
+  Layers net = network.layers;
 };
 
 class Task {
@@ -266,20 +234,13 @@ class Task {
   // image: (C, H, W)
   const float* logits(const Layers& net, const float* image) {
     load_image(image);
-    for (size_t l = 0; l < network_.convolutions.size(); ++l) {
-      float* output = output_of(l, values_);
-      convolve(l, {term(l, values_, net)}, net[l].b, [&](int64_t place, vec sum) {
-        vec_at(output + place) = sum < 0.0f ? vec{} : sum;
-      });
-    }
-    values_.logits = net.back().b.data;
-    add_logits(values_, net, values_);
+    forward({{values_, net}}, values_);
     return values_.logits.data();
   }
 
   float gradient(Point& at, const Examples& examples, Layers& to) {
     network_.transpose(at.net);
-    clear(to);
+    to = network_.layers;
     double total = 0.0;
     for (int64_t k = 0; k < examples.n; ++k) {
       total += there_and_back(at.net, examples, k);
@@ -291,12 +252,12 @@ class Task {
 
   void hessian_product(const Point& at, const Examples& examples, Layers& v, Layers& to) {
     network_.transpose(v);
-    clear(to);
+    to = network_.layers;
     for (int64_t k = 0; k < examples.n; ++k) {
       there_and_back(at.net, examples, k);
-      forward_tangent(at.net, v);
+      forward({{values_, v}, {tangents_, at.net}}, tangents_);
       examples.tangent(values_.logits.data(), tangents_.logits.data(), tangents_.d_logits.data());
-      backward_tangent(at.net, v);
+      back({{tangents_, at.net}, {values_, v}}, tangents_);
       add_biases(tangents_, to);
       add_weights(0, values_, tangents_, to);
       add_weights(1, tangents_, values_, to);
@@ -307,41 +268,44 @@ class Task {
   // Image k through all layers and the gradients of their outputs; returns its loss.
   double there_and_back(const Layers& net, const Examples& examples, int64_t k) {
     logits(net, examples.x + k * network_.pixels);
-    const double loss =
-        examples.gradient(k, values_.logits.data(), values_.d_logits.data());
-    for_each_feature([&](int64_t f, int64_t place, int64_t d_place) {
-      const float sum = d_feature(f, net, values_);
-      values_.d_output.back()[d_place] = values_.features[place] <= 0.0f ? 0.0f : sum;
-    });
-    for (size_t l = network_.convolutions.size() - 1; l > 0; --l)
-      input_gradient(l, {back_term(l, values_, net)}, values_);
+    const double loss = examples.gradient(k, values_.logits.data(), values_.d_logits.data());
+    back({{values_, net}}, values_);
     return loss;
   }
 
-  void forward_tangent(const Layers& net, const Layers& v) {
+  // All outputs, each the sum of what the factors pass on and of the first one's bias.
+  void forward(const Factors& factors, Pass& to) {
+    const Layers& first = factors.begin()->net;
     for (size_t l = 0; l < network_.convolutions.size(); ++l) {
-      const float* value = output_of(l, values_);
-      float* output = output_of(l, tangents_);
-      const auto put = [&](int64_t place, vec sum) {
-        vec_at(output + place) = vec_at(value + place) <= 0.0f ? vec{} : sum;
-      };
-      if (l == 0)  // the image does not change
-        convolve(l, {term(l, values_, v)}, v[l].b, put);
-      else
-        convolve(l, {term(l, values_, v), term(l, tangents_, net)}, v[l].b, put);
+      Term terms[2];
+      size_t n = 0;
+      for (const auto& [pass, net] : factors)
+        if (l > 0 || &pass == &values_)  // the image does not change
+          terms[n++] = {pass.input[l].data(), net[l].w.row(0)};
+      const float* value = &to == &values_ ? nullptr : output_of(l, values_);
+      float* output = output_of(l, to);
+      convolve(l, {terms, n}, first[l].b, [value, output](int64_t place, vec sum) {
+        vec_at(output + place) = (value ? vec_at(value + place) : sum) <= 0.0f ? vec{} : sum;
+      });
     }
-    tangents_.logits = v.back().b.data;
-    add_logits(values_, v, tangents_);
-    add_logits(tangents_, net, tangents_);
+    to.logits = first.back().b.data;
+    for (const auto& [pass, net] : factors) add_logits(pass, net, to);
   }
 
-  void backward_tangent(const Layers& net, const Layers& v) {
+  // The gradients of all outputs, each the sum of what the factors pass back.
+  void back(const Factors& factors, Pass& to) const {
     for_each_feature([&](int64_t f, int64_t place, int64_t d_place) {
-      const float sum = d_feature(f, net, tangents_) + d_feature(f, v, values_);
-      tangents_.d_output.back()[d_place] = values_.features[place] <= 0.0f ? 0.0f : sum;
+      float sum = 0.0f;
+      for (const auto& [pass, net] : factors) sum += d_feature(f, net, pass);
+      to.d_output.back()[d_place] = values_.features[place] <= 0.0f ? 0.0f : sum;
     });
-    for (size_t l = network_.convolutions.size() - 1; l > 0; --l)
-      input_gradient(l, {back_term(l, tangents_, net), back_term(l, values_, v)}, tangents_);
+    for (size_t l = network_.convolutions.size() - 1; l > 0; --l) {
+      Term terms[2];
+      size_t n = 0;
+      for (const auto& [pass, net] : factors)
+        terms[n++] = {pass.d_output[l].data(), net[l].w_transposed.row(0)};
+      input_gradient(l, {terms, n}, to);
+    }
   }
 
   // ---- the linear layer
@@ -356,7 +320,7 @@ class Task {
   float d_feature(int64_t f, const Layers& net, const Pass& pass) const {
     const float* w = net.back().w.row(f);
     float sum = 0.0f;
-    for (int64_t o = 0; o < network_.outputs; ++o) sum += w[o] * pass.d_logits[o];
+    for (int64_t o = 0; o < network_.outputs(); ++o) sum += w[o] * pass.d_logits[o];
     return sum;
   }
 
@@ -374,16 +338,9 @@ class Task {
 
   // ---- convolutions
 
-  static Term term(size_t l, const Pass& pass, const Layers& net) {
-    return {pass.input[l].data(), net[l].w.row(0)};
-  }
-  static Term back_term(size_t l, const Pass& pass, const Layers& net) {
-    return {pass.d_output[l].data(), net[l].w_transposed.row(0)};
-  }
-
   // Calls put(place in the output, bias + the sum of all terms).
   template <class Put>
-  void convolve(size_t l, const Terms& terms, const Matrix& bias, const Put& put) const {
+  void convolve(size_t l, Terms terms, const Matrix& bias, const Put& put) const {
     const Convolution& layer = network_.convolutions[l];
     const bool last = l + 1 == network_.convolutions.size();
     const int64_t column = layer.out_stride;
@@ -396,7 +353,7 @@ class Task {
   }
 
   // The gradient of a layer's input, the sum of all terms through the ReLU of the layer below.
-  void input_gradient(size_t l, const Terms& terms, Pass& to) const {
+  void input_gradient(size_t l, Terms terms, Pass& to) const {
     const Convolution &layer = network_.convolutions[l], &below = network_.convolutions[l - 1];
     for (const Parity& parity : layer.parities) {
       const float* values = &values_.input[l][layer.inside()] +
@@ -430,15 +387,8 @@ class Task {
 
   // ---- the gradients of the parameters
 
-  static void clear(Layers& layers) {
-    for (Layer& layer : layers) {
-      layer.w.clear();
-      layer.b.clear();
-    }
-  }
-
-  void add_biases(const Pass& gradients, Layers& to) const {
-    const Floats& d = gradients.d_logits;
+  void add_biases(const Pass& pass, Layers& to) const {
+    const Floats& d = pass.d_logits;
     add_multiple(1.0f, d.data(), d.size(), to.back().b.row(0));
     for (size_t l = 0; l < network_.convolutions.size(); ++l) {
       const Convolution& layer = network_.convolutions[l];
@@ -446,7 +396,7 @@ class Task {
         vec total{};
         for (int64_t y = 0; y < layer.rows; ++y)
           for (int64_t x = 0; x < layer.columns; ++x)
-            total += vec_at(&gradients.d_output[l][o + y * layer.grad_row() + x * layer.out_stride]);
+            total += vec_at(&pass.d_output[l][o + y * layer.grad_row() + x * layer.out_stride]);
         vec_at(&to[l].b.data[o]) += total;
       }
     }
@@ -480,15 +430,15 @@ class Task {
 at::Tensor logits(const std::vector<at::Tensor>& params, const at::Tensor& x) {
   const Network network(params, x);
   const int64_t n = x.size(1);
-  at::Tensor logits = at::empty({x.size(0), n, network.outputs}, x.options());
+  at::Tensor logits = at::empty({x.size(0), n, network.outputs()}, x.options());
   at::parallel_for(0, x.size(0), 1, [&](int64_t begin, int64_t end) {
     Task task(network, 0);
-    Layers net = network.layers();
+    Layers net = network.layers;
     for (int64_t b = begin; b < end; ++b) {
-      load(network, params, b, net);
+      load(params, b, net);
       for (int64_t k = 0; k < n; ++k) {
         const float* result = task.logits(net, part<const float>(x, b) + k * network.pixels);
-        std::copy_n(result, network.outputs, part<float>(logits, b) + k * network.outputs);
+        std::copy_n(result, network.outputs(), part<float>(logits, b) + k * network.outputs());
       }
     }
   });

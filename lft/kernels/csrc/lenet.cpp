@@ -1,9 +1,8 @@
 // The convolutions of LeNet-5 for float32 on CPU; lft/kernels/lenet.py states the mathematics.
 //
-// One image at a time goes forward, or its gradient back, while activations stay in cache. The first
-// layer is a correlation of planes with 5x5 kernels, forward and back; neighbouring pixels of a row
-// lie in the lanes. The second layer has few pixels and many channels, so its channels lie in the
-// lanes, and as pooling lets a quarter of its gradients through at most, each is taken back by itself.
+// The first layer is a correlation of planes with 5x5 kernels, forward and back; pixels side by side
+// lie in the lanes. The second layer has few pixels and many channels, so its channels lie
+// in the lanes; pooling lets at most a quarter of its gradients through: each goes back by itself.
 
 #include <bit>
 
@@ -17,7 +16,6 @@ using namespace lft;
 constexpr int K = 5;
 // Vectors of a block of sums, of them side by side, output planes of a block at most, and pixels of
 // a block with outputs in the lanes.
-constexpr bool LARGE = REGISTERS == 32;
 constexpr int SUMS = LARGE ? 24 : 12, VECTORS = LARGE ? 2 : 1, MAX_OUT = LARGE ? 8 : 6,
               PIXELS = LARGE ? 10 : 5;
 
@@ -173,7 +171,6 @@ constexpr int64_t FEATURES = OUT2 * WINDOWS2, CODES1 = OUT1 * POOLED1 * POOLED1,
 
 struct Shape {
   int64_t channels, side;
-  int64_t pixels() const { return channels * side * side; }
 };
 
 // The first of a window's pixels in the second layer.
@@ -234,7 +231,7 @@ struct Backward {
 
   void operator()(const float* d_features, const uint8_t* codes, float* d_image) {
     if (std::all_of(d_features, d_features + FEATURES, [](float d) { return d == 0; })) {
-      std::fill_n(d_image, shape.pixels(), 0.0f);
+      std::fill_n(d_image, shape.channels * shape.side * shape.side, 0.0f);
       return;
     }
     second_layer(d_features, codes + CODES1);

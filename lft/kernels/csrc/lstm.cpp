@@ -1,11 +1,8 @@
 // The coordinate-wise LSTM for float32 on CPU; lft/kernels/lstm.py states the mathematics.
 //
-// A tile of TILE neighbouring coordinates goes through all layers (and, in the backward pass,
-// through all steps) while its activations stay in cache. Coordinates lie in the vector lanes.
-//
-// One step of one layer reads a panel of rows = in + H + 1 lines of TILE floats, [x; h; 1], so that
-// the gates are one matrix product W panel (the last column of W is the bias) and the gradient of W
-// is one product of the gates' gradients with the panel.
+// Coordinates lie in the vector lanes, TILE of them at a time. One step of one layer reads a panel
+// of in + H + 1 lines, [x; h; 1], so that the gates are one matrix product W panel (the last column
+// of W is the bias) and the gradient of W is one product of the gates' gradients with the panel.
 
 #include <cfloat>
 #include <cmath>
@@ -22,7 +19,6 @@ namespace {
 using namespace lft;
 
 // Register blocks; the gates and panels of GROUP steps fit the first-level cache.
-constexpr bool LARGE = REGISTERS == 32;
 constexpr int VECTORS = LARGE ? 4 : 2, PANEL_ROWS = 5, OUTER_ROWS = 4,
               OUTER_COLUMNS = LARGE ? 7 : 3, GROUP = LARGE ? 3 : 7;
 constexpr int TILE = LANES * VECTORS;
@@ -83,8 +79,8 @@ inline vec sigmoid(vec x) { return reciprocal(1.0f + exp_minus(x)); }
 inline vec tanh(vec x) {
   x = at_most(at_least(x, -7.9f), 7.9f);
   const vec s = x * x;
-  const vec p = polynomial(s, 1.394553628e-8f, 2.102733560e-5f, 3.520756727e-3f, 1.340216100e-1f, 1.0f);
-  const vec q = polynomial(s, 8.015776984e-7f, 3.326951409e-4f, 2.597254514e-2f, 4.673548340e-1f, 1.0f);
+  const vec p = polynomial(s, 1.394553628e-8f, 2.10273356e-5f, 3.520756727e-3f, 0.13402161f, 1.0f);
+  const vec q = polynomial(s, 8.015776984e-7f, 3.326951409e-4f, 2.597254514e-2f, 0.467354834f, 1.0f);
   return x * p * reciprocal(q);
 }
 
@@ -211,7 +207,7 @@ struct Window {
   Window(int64_t n, int64_t tile)
       : n(n), first(tile * TILE), count(std::min<int64_t>(TILE, n - first)) {}
 
-  // Whole tiles move by vectors: what is soon read as a vector must not be written in smaller parts.
+  // Whole tiles move by vectors: what is soon read as a vector must not be written in parts.
   void load(const float* row, float* tile) const {
     if (count == TILE) {
       for (int v = 0; v < TILE; v += LANES) vec_at(tile + v) = vec_at(row + first + v);
@@ -226,14 +222,10 @@ struct Window {
     else
       std::copy_n(tile, count, row + first);
   }
-  // Rows of a large state are too many for the processor to foresee where each is read on.
-  void load_ahead(const float* row) const {
-    for (int v = 0; v < TILE; v += 16) __builtin_prefetch(row + first + 2 * TILE + v);
-  }
-  // state: (2, layers, H, n)
+  // state: (2, layers, H, n), rows too many for the processor to foresee where each is read on
   void load_state(const float* state, const Network& net, const Frame* frames) const {
     for_each_row(net, frames, [&](int64_t k, float* tile) {
-      load_ahead(state + k * n);
+      for (int v = 0; v < TILE; v += 16) __builtin_prefetch(state + k * n + first + 2 * TILE + v);
       load(state + k * n, tile);
     });
   }

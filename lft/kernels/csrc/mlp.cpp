@@ -1,8 +1,5 @@
 // Fully connected ReLU networks whose weights differ from task to task, for float32 on CPU;
 // lft/kernels/mlp.py states the mathematics.
-//
-// One task at a time: its weights, activations and their derivatives stay in cache, through all
-// steps of a gradient descent.
 
 #include "networks.h"
 
@@ -64,63 +61,40 @@ void mask(const Matrix& h, Matrix& d) {
 
 // ---- one task
 
+const std::vector<int64_t> WHOLE{0};  // the order of a linear layer's taps
+
 struct Network {
-  std::vector<int64_t> widths;  // of inputs, hidden layers and outputs
-  int64_t n, outputs;
+  Layers layers;
+  int64_t n;
 
   // params: (B, in, out) and (B, 1, out) of each layer
-  Network(const std::vector<at::Tensor>& params, const at::Tensor& x, const at::Tensor& y) {
+  Network(const std::vector<at::Tensor>& params, const at::Tensor& x) {
     TORCH_CHECK(params.size() >= 2 && params.size() % 2 == 0 && x.dim() == 3 && x.size(0) > 0 &&
                     x.size(1) > 0,
                 "weights and a bias of each layer and inputs (B, n, in) are needed");
-    const int64_t n_tasks = x.size(0);
     n = x.size(1);
     check(x, x.sizes(), "inputs");
-    widths.push_back(x.size(2));
-    for (size_t k = 0; k < params.size(); k += 2) {
-      TORCH_CHECK(params[k].dim() == 3, "weights must be (B, in, out)");
-      outputs = params[k].size(2);
-      check(params[k], {n_tasks, widths.back(), outputs}, "weight");
-      check(params[k + 1], {n_tasks, 1, outputs}, "bias");
-      widths.push_back(outputs);
-    }
-    if (y.scalar_type() == at::kLong)
-      check_labels(y, {n_tasks, n}, outputs);
-    else
-      check(y, {n_tasks, n, outputs}, "targets");
+    for (size_t k = 0; k < params.size(); k += 2)
+      layers.push_back(linear_layer(params, k, x.size(0), k == 0 ? x.size(2) : outputs()));
   }
 
-  Layers layers() const {
-    Layers result;
-    for (size_t l = 0; l + 1 < widths.size(); ++l) {
-      const int64_t in = widths[l], out = widths[l + 1];
-      result.push_back({Matrix{in, out}, Matrix{1, out}});
-    }
-    return result;
-  }
+  int64_t outputs() const { return layers.back().out; }
   // One of each hidden layer and of the outputs, for every example.
   std::vector<Matrix> values() const {
     std::vector<Matrix> result;
-    for (size_t l = 1; l < widths.size(); ++l) result.push_back({n, widths[l]});
+    for (const Layer& layer : layers) result.push_back({n, layer.out});
     return result;
   }
-  void load(size_t, const float* from, Matrix& w) const { w.load(from); }
-  void store(size_t, const Matrix& w, float* to) const { w.store(to); }
 };
 
 struct Point {
   const Network& network;
-  Layers net = network.layers();
-  Numbers x{nullptr, network.n, network.widths[0], network.widths[0], 1};
+  Layers net = network.layers;
+  Numbers x{nullptr, network.n, net[0].in, net[0].in, 1};
   std::vector<Matrix> h = network.values(), d = h;  // outputs of each layer, gradients before ReLU
 
   Numbers input(size_t l) const { return l > 0 ? plain(h[l - 1]) : x; }
 };
-
-void transpose(const Matrix& from, Matrix& to) {
-  if (to.rows == 0) to = {from.columns, from.rows};
-  transpose(from, 0, from.rows, to, 0);
-}
 
 // to = inputs w + b
 void apply(const Layer& layer, const Numbers& inputs, Matrix& to) {
@@ -137,7 +111,7 @@ void set_gradient(const Numbers& inputs, const Matrix& d, Layer& to) {
 
 class Task {
  public:
-  Task(const Network& network, int order) : last_(network.widths.size() - 2) {
+  Task(const Network& network, int order) : last_(network.layers.size() - 1) {
     if (order == 2) r_h_ = r_d_ = network.values();
   }
 
@@ -151,7 +125,7 @@ class Task {
     for (int64_t k = 0; k < examples.n; ++k)
       total += examples.gradient(k, at.h[last_].row(k), at.d[last_].row(k));
     for (size_t l = last_; l > 0; --l) {
-      transpose(at.net[l].w, at.net[l].w_transposed);
+      at.net[l].transpose(WHOLE);
       set_product(plain(at.d[l]), at.net[l].w_transposed, at.d[l - 1]);
       mask(at.h[l - 1], at.d[l - 1]);
     }
@@ -169,7 +143,7 @@ class Task {
     for (int64_t k = 0; k < examples.n; ++k)
       examples.tangent(at.h[last_].row(k), r_h_[last_].row(k), r_d_[last_].row(k));
     for (size_t l = last_; l > 0; --l) {
-      transpose(v[l].w, v[l].w_transposed);
+      v[l].transpose(WHOLE);
       set_product(plain(r_d_[l]), at.net[l].w_transposed, r_d_[l - 1]);
       add_product(plain(at.d[l]), v[l].w_transposed, r_d_[l - 1]);
       mask(at.h[l - 1], r_d_[l - 1]);

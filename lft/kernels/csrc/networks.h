@@ -1,9 +1,8 @@
-// Networks with weights of their own for every task: parameters, losses, and MAML's gradient descent.
+// Networks with weights of their own for every task: parameters, losses, MAML's gradient descent.
 
 #pragma once
 
 #include <cmath>
-#include <tuple>
 
 #if defined(__SSE__)
 #include <xmmintrin.h>
@@ -13,25 +12,6 @@
 #include "vectors.h"
 
 namespace lft {
-
-// ---- a task's parameters, or anything else of their shapes
-
-struct Layer {
-  Matrix w, b;
-  Matrix w_transposed{0, 0};  // for the way back, where it is needed
-};
-using Layers = std::vector<Layer>;
-
-// to = from + factor * change
-inline void set_sum(const Matrix& from, float factor, const Matrix& change, Matrix& to) {
-  for (size_t k = 0; k < from.data.size(); ++k) to.data[k] = from.data[k] + factor * change.data[k];
-}
-inline void set_sum(const Layers& from, float factor, const Layers& change, Layers& to) {
-  for (size_t l = 0; l < from.size(); ++l) {
-    set_sum(from[l].w, factor, change[l].w, to[l].w);
-    set_sum(from[l].b, factor, change[l].b, to[l].b);
-  }
-}
 
 // to(first_to + j, i) = from(first + i, j) for so many rows i and all columns j; four by four.
 inline void transpose(const Matrix& from, int64_t first, int64_t rows, Matrix& to,
@@ -54,6 +34,72 @@ inline void transpose(const Matrix& from, int64_t first, int64_t rows, Matrix& t
   }
 }
 
+// ---- a task's parameters, or anything else of their shapes
+
+// Weights (in, out) or, of a convolution, (taps, in) x out; in tensors these are (out, in, taps).
+struct Layer {
+  int64_t in, out, taps = 1;
+  Matrix w{taps * in, out}, b{1, out};
+  Matrix w_transposed{0, 0};  // for the way back, where it is needed
+
+  // w_transposed = (taps, out) x in, taps in this order
+  void transpose(const std::vector<int64_t>& order) {
+    if (w_transposed.rows == 0) w_transposed = {taps * out, in};
+    for (int64_t k = 0; k < taps; ++k)
+      lft::transpose(w, order[k] * in, in, w_transposed, k * out);
+  }
+  // Calls f(weight) in the order of a convolution's tensor.
+  template <class F>
+  void for_each_weight(const F& f) {
+    for (int64_t o = 0; o < out; ++o)
+      for (int64_t c = 0; c < in; ++c)
+        for (int64_t tap = 0; tap < taps; ++tap) f(w.row(tap * in + c)[o]);
+  }
+};
+using Layers = std::vector<Layer>;
+
+inline void load(const std::vector<at::Tensor>& params, int64_t task, Layers& to) {
+  for (size_t l = 0; l < to.size(); ++l) {
+    const float* weight = part<const float>(params[2 * l], task);
+    if (to[l].taps == 1)
+      to[l].w.load(weight);
+    else
+      to[l].for_each_weight([&](float& element) { element = *weight++; });
+    to[l].b.load(part<const float>(params[2 * l + 1], task));
+  }
+}
+inline void store(Layers& from, int64_t task, const std::vector<at::Tensor>& params) {
+  for (size_t l = 0; l < from.size(); ++l) {
+    float* weight = part<float>(params[2 * l], task);
+    if (from[l].taps == 1)
+      from[l].w.store(weight);
+    else
+      from[l].for_each_weight([&](float element) { *weight++ = element; });
+    from[l].b.store(part<float>(params[2 * l + 1], task));
+  }
+}
+
+// to = from + factor * change
+inline void set_sum(const Layers& from, float factor, const Layers& change, Layers& to) {
+  const auto set = [&](const Floats& from, const Floats& change, Floats& to) {
+    for (size_t k = 0; k < from.size(); ++k) to[k] = from[k] + factor * change[k];
+  };
+  for (size_t l = 0; l < from.size(); ++l) {
+    set(from[l].w.data, change[l].w.data, to[l].w.data);
+    set(from[l].b.data, change[l].b.data, to[l].b.data);
+  }
+}
+
+// The layer of params k and k + 1, weights and a bias (B, 1, out) for each task, as a linear one.
+inline Layer linear_layer(const std::vector<at::Tensor>& params, size_t k, int64_t n_tasks,
+                          int64_t in) {
+  TORCH_CHECK(params[k].dim() == 3, "weights of linear layers must be (B, in, out)");
+  const int64_t out = params[k].size(2);
+  check(params[k], {n_tasks, in, out}, "weight");
+  check(params[k + 1], {n_tasks, 1, out}, "bias");
+  return {in, out};
+}
+
 // ---- losses
 
 // The probabilities of n logits to p; returns the logarithm of the sum of exp(logits).
@@ -74,6 +120,16 @@ struct Examples {
   const float* targets;
 
   // y: labels (B, n) or targets (B, n, outputs)
+  static void check(const at::Tensor& x, const at::Tensor& y, int64_t outputs) {
+    if (y.scalar_type() != at::kLong)
+      return lft::check(y, {x.size(0), x.size(1), outputs}, "targets");
+    lft::check(y, {x.size(0), x.size(1)}, "labels", at::kLong);
+    const int64_t* labels = y.const_data_ptr<int64_t>();
+    TORCH_CHECK(std::all_of(labels, labels + y.numel(),
+                            [&](int64_t label) { return 0 <= label && label < outputs; }),
+                "labels must be in [0, ", outputs, ")");
+  }
+
   Examples(const at::Tensor& x, const at::Tensor& y, int64_t task, int64_t outputs)
       : n(x.size(1)),
         outputs(outputs),
@@ -115,57 +171,33 @@ struct Examples {
   }
 };
 
-inline void check_labels(const at::Tensor& y, at::IntArrayRef shape, int64_t classes) {
-  check(y, shape, "labels", at::kLong);
-  const int64_t* labels = y.const_data_ptr<int64_t>();
-  TORCH_CHECK(std::all_of(labels, labels + y.numel(),
-                          [&](int64_t label) { return 0 <= label && label < classes; }),
-              "labels must be in [0, ", classes, ")");
-}
 
 // ---- operators
 //
 // A kernel defines
-//   Network(params, x, y), the shapes, which checks them, with outputs, layers() of zeros, and
-//     load(l, from, w) and store(l, w, to) between a tensor and the weights of layer l;
+//   Network(params, x), which checks them, with `layers`, all of zeros;
 //   Point{network}, a task's parameters `net` and what is kept of a pass of its examples;
 //   Task(network, order), a thread's memory for derivatives up to this order, with
-//     gradient(point, examples, to), which sets the gradient in the parameters and returns the loss,
+//     gradient(point, examples, to), for the gradient in the parameters, which returns the loss,
 //     hessian_product(point, examples, v, to), after it, for the Hessian times v.
-
-template <class Network>
-void load(const Network& network, const std::vector<at::Tensor>& params, int64_t task, Layers& to) {
-  for (size_t l = 0; l < to.size(); ++l) {
-    network.load(l, part<const float>(params[2 * l], task), to[l].w);
-    to[l].b.load(part<const float>(params[2 * l + 1], task));
-  }
-}
-
-template <class Network>
-void store(const Network& network, const Layers& from, int64_t task,
-           const std::vector<at::Tensor>& params) {
-  for (size_t l = 0; l < from.size(); ++l) {
-    network.store(l, from[l].w, part<float>(params[2 * l], task));
-    from[l].b.store(part<float>(params[2 * l + 1], task));
-  }
-}
 
 // The loss of each task (B), and its gradients, as params.
 template <class Network, class Point, class Task>
 std::tuple<at::Tensor, std::vector<at::Tensor>> loss_and_gradients(
     const std::vector<at::Tensor>& params, const at::Tensor& x, const at::Tensor& y) {
-  const Network network(params, x, y);
+  const Network network(params, x);
+  Examples::check(x, y, network.outputs());
   at::Tensor losses = at::empty({x.size(0)}, x.options());
   const std::vector<at::Tensor> gradients = like(params);
   at::parallel_for(0, x.size(0), 1, [&](int64_t begin, int64_t end) {
     Task task(network, 1);
     Point point{network};
-    Layers gradient = network.layers();
+    Layers gradient = network.layers;
     for (int64_t b = begin; b < end; ++b) {
-      load(network, params, b, point.net);
+      load(params, b, point.net);
       losses.mutable_data_ptr<float>()[b] =
-          task.gradient(point, Examples(x, y, b, network.outputs), gradient);
-      store(network, gradient, b, gradients);
+          task.gradient(point, Examples(x, y, b, network.outputs()), gradient);
+      store(gradient, b, gradients);
     }
   });
   return {losses, gradients};
@@ -178,29 +210,31 @@ template <class Network, class Point, class Task>
 std::tuple<at::Tensor, std::vector<at::Tensor>, std::vector<at::Tensor>> descend(
     const std::vector<at::Tensor>& params, const at::Tensor& x, const at::Tensor& y,
     const at::Tensor& query_x, const at::Tensor& query_y, int64_t steps, double step_size) {
-  const Network network(params, x, y), query_network(params, query_x, query_y);
-  const float factor = -step_size;
+  const Network network(params, x), query_network(params, query_x);
+  const int64_t outputs = network.outputs();
+  Examples::check(x, y, outputs);
+  Examples::check(query_x, query_y, outputs);
   at::Tensor losses = at::empty({x.size(0)}, x.options());
   const std::vector<at::Tensor> gradients = like(params), ends = like(params);
   at::parallel_for(0, x.size(0), 1, [&](int64_t begin, int64_t end) {
     Task task(network, 2);
     std::vector<Point> path;
     for (int64_t k = 0; k <= steps; ++k) path.push_back({k < steps ? network : query_network});
-    Layers v = network.layers(), change = v;
+    Layers v = network.layers, change = v;
     for (int64_t b = begin; b < end; ++b) {
-      const Examples support(x, y, b, network.outputs), query(query_x, query_y, b, network.outputs);
-      load(network, params, b, path[0].net);
+      const Examples support(x, y, b, outputs), query(query_x, query_y, b, outputs);
+      load(params, b, path[0].net);
       for (int64_t k = 0; k < steps; ++k) {
         task.gradient(path[k], support, change);
-        set_sum(path[k].net, factor, change, path[k + 1].net);
+        set_sum(path[k].net, -step_size, change, path[k + 1].net);
       }
       losses.mutable_data_ptr<float>()[b] = task.gradient(path[steps], query, v);
       for (int64_t k = steps; k-- > 0;) {
         task.hessian_product(path[k], support, v, change);
-        set_sum(v, factor, change, v);
+        set_sum(v, -step_size, change, v);
       }
-      store(network, v, b, gradients);
-      store(network, path[steps].net, b, ends);
+      store(v, b, gradients);
+      store(path[steps].net, b, ends);
     }
   });
   return {losses, gradients, ends};

@@ -23,6 +23,7 @@ constexpr int LANES = 8, REGISTERS = 16;
 #else
 constexpr int LANES = 4, REGISTERS = 16;
 #endif
+constexpr bool LARGE = REGISTERS == 32;
 
 typedef float vec __attribute__((vector_size(LANES * sizeof(float)), may_alias, aligned(4)));
 typedef int32_t ivec __attribute__((vector_size(LANES * sizeof(int32_t)), may_alias, aligned(4)));
