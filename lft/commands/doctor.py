@@ -20,8 +20,8 @@ from lft.config import Run, load_profile
 from lft.errors import UsageError
 from lft.kernels import build
 from lft.kernels.build import Kernel
+from lft.meta.estimators import meta_gradient
 from lft.meta.learner import Learner
-from lft.meta.metagradient import meta_gradient
 from lft.paths import PACKAGE, shipped
 from lft.seeding import generator
 from lft.tasks.build import Context, Families

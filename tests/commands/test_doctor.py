@@ -11,7 +11,7 @@ import torch
 from lft.cli import main
 from lft.commands import doctor
 from lft.errors import UsageError
-from lft.meta.metagradient import Segment, meta_gradient
+from lft.meta.estimators import Estimate, meta_gradient
 
 
 def test_the_kernels_give_what_pytorch_gives_and_were_used() -> None:
@@ -26,12 +26,12 @@ def test_the_kernels_give_what_pytorch_gives_and_were_used() -> None:
 def test_a_kernel_that_is_wrong_is_broken(monkeypatch: pytest.MonkeyPatch) -> None:
     """By a thousandth, in one weight."""
 
-    def wrong(learner: object, *arguments: object) -> Segment:
-        segment = meta_gradient(learner, *arguments)  # type: ignore[arg-type]
+    def wrong(learner: object, *arguments: object) -> Estimate:
+        estimate = meta_gradient(learner, *arguments)  # type: ignore[arg-type]
         if learner.kernel == "fused":  # type: ignore[attr-defined]
-            largest = max(segment.grads.values(), key=lambda leaf: float(leaf.abs().max()))
+            largest = max(estimate.grads.values(), key=lambda leaf: float(leaf.abs().max()))
             largest *= 1.001
-        return segment
+        return estimate
 
     monkeypatch.setattr(doctor, "meta_gradient", wrong)
     found = doctor.kernels()
