@@ -148,8 +148,10 @@ def measure(
     values: dict[tuple[str, int], list[Tensor]] = {}
 
     def record(step: int, params: Params, part: Any) -> None:
-        of_support = family.metrics(params, part.support)[family.primary]
-        found = family.metrics(params, part.query) | {f"{family.primary}_support": of_support}
+        of_support = family.metrics(params, part.support)[family.settings.primary]
+        found = family.metrics(params, part.query) | {
+            f"{family.settings.primary}_support": of_support
+        }
         found["loss"] = family.loss(params, part.query)
         for metric, value in found.items():
             values.setdefault((metric, step), []).append(value.double())
