@@ -146,6 +146,7 @@ def measure(
     start = learner.start(meta, family, study.tasks, random)
     gradient, steps = learner.gradient(random), learner.experiment.training.steps
     values: dict[tuple[str, int], list[Tensor]] = {}
+    primary = family.settings.primary
 
     def record(step: int, params: Params, part: Any) -> None:
         of_support = family.metrics(params, part.support)[family.settings.primary]
