@@ -149,10 +149,8 @@ def measure(
     primary = family.settings.primary
 
     def record(step: int, params: Params, part: Any) -> None:
-        of_support = family.metrics(params, part.support)[family.settings.primary]
-        found = family.metrics(params, part.query) | {
-            f"{family.settings.primary}_support": of_support
-        }
+        of_support = family.metrics(params, part.support)[primary]
+        found = family.metrics(params, part.query) | {f"{primary}_support": of_support}
         found["loss"] = family.loss(params, part.query)
         for metric, value in found.items():
             values.setdefault((metric, step), []).append(value.double())
