@@ -159,7 +159,9 @@ def check(profile: Profile, run: Run, results: Path) -> list[Check]:
         raise UsageError(f"{run.method} is not meta-trained; its step size is picked from a grid")
     validations = _read(results, run)
     learner = Learner.of(profile, run)
-    families = build_families(profile, learner.experiment, run.trained_on.split("+"), results)
+    families = build_families(
+        profile, learner.experiment, run.trained_on.split("+"), results, seed=run.seed
+    )
     folder = results / "longer"
     if not (folder / run.folder / "run.json").is_file():
         _link_inputs(results, folder)

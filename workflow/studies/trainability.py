@@ -24,7 +24,7 @@ from pydantic import Field, ValidationError
 from scipy.stats import t
 from torch import Tensor
 
-from lft.config import AttackFamily, Profile, Run, load_profile
+from lft.config import Profile, Run, load_profile
 from lft.config.base import Settings
 from lft.config.experiment import Variant
 from lft.config.loading import read_yaml
@@ -109,7 +109,8 @@ def run_trial(
     train(profile, run, results)
     found = read_json(results / run.folder / "run.json", status=str)
     learner = Learner.of(profile, run)
-    families = build_families(profile, learner.experiment, trial.trained_on.split("+"), results)
+    mixture = trial.trained_on.split("+")
+    families = build_families(profile, learner.experiment, mixture, results, seed=seed)
     weights, _ = load_tensors(results / run.folder / "weights.safetensors")
     stages = ["best"] if found["best_meta_batch"] == found["meta_batches"] else ["best", "last"]
     if learner.method.learns == "step_size":
@@ -145,10 +146,11 @@ def measure(
     start = learner.start(meta, family, study.tasks, random)
     gradient, steps = learner.gradient(random), learner.experiment.training.steps
     values: dict[tuple[str, int], list[Tensor]] = {}
+    primary = family.settings.primary
 
     def record(step: int, params: Params, part: Any) -> None:
-        of_support = family.metrics(params, part.support)[family.primary]
-        found = family.metrics(params, part.query) | {f"{family.primary}_support": of_support}
+        of_support = family.metrics(params, part.support)[primary]
+        found = family.metrics(params, part.query) | {f"{primary}_support": of_support}
         found["loss"] = family.loss(params, part.query)
         for metric, value in found.items():
             values.setdefault((metric, step), []).append(value.double())
@@ -201,8 +203,11 @@ def prepare_inputs(profile: Profile, study: Study, results: Path) -> None:
                 continue
             if not data_path(results, source).exists():
                 prepare(profile.sources[source], data_path(results, source))
-            if isinstance(family, AttackFamily) and not victim_path(results, source).exists():
-                make_victim(profile, source, results)
+            if family.victim_source is None:
+                continue
+            for seed in {profile.victim_seed(seed): None for seed in study.seeds}:
+                if not victim_path(results, source, seed).exists():
+                    make_victim(profile, source, results, seed)
 
 
 def load_rows(folder: Path) -> dict[str, list[dict[str, Any]]]:
