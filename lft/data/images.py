@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lft.config import Source
+from lft.config.base import SHOWN
 from lft.errors import UsageError
 from lft.storage.tensors import load_tensors, save_tensors
 
@@ -81,6 +82,7 @@ def save(arrays: Arrays, source: Source, path: Path) -> None:
         "label": source.label,
         "stands_in_for": source.stands_in_for,
         "note": source.remarks,
+        "settings": _computing(source),
     }
     save_tensors(
         path,
@@ -92,18 +94,34 @@ def save(arrays: Arrays, source: Source, path: Path) -> None:
     )
 
 
-def load(path: Path) -> ImageSet:
+def load(path: Path, source: Source | None = None) -> ImageSet:
     """Read an array file and verify its checksum.
+
+    Args:
+        source: what the file should hold; a key that it was not prepared with is no difference.
 
     Raises:
         UsageError: the file is missing, truncated, altered or holds something else.
     """
     tensors, info = load_tensors(path)
+    made_with = info.pop("settings", {})
+    wanted = _computing(source) if source else {}
+    for key in made_with.keys() & wanted.keys():
+        if made_with[key] != wanted[key]:
+            raise UsageError(
+                f"{path} was prepared with {key} {made_with[key]!r}, the profile says "
+                f"{wanted[key]!r}; delete it and prepare it again"
+            )
     try:
         values: dict[str, Any] = {**tensors, **info, "classes": tuple(info["classes"])}
         return ImageSet(**values)
     except (KeyError, TypeError):
         raise UsageError(f"{path} does not hold images; delete it and run again") from None
+
+
+def _computing(source: Source) -> dict[str, Any]:
+    """The settings that decide about the images."""
+    return source.model_dump(mode="json", exclude=SHOWN)
 
 
 def _check(split: Split, classes: tuple[str, ...], source: Source) -> None:

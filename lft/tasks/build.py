@@ -58,7 +58,7 @@ class Context:
             UsageError: they are missing or damaged.
         """
         if source not in self._images:
-            self._images[source] = load_images(self.results, source, self.device)
+            self._images[source] = load_images(self.profile, source, self.results, self.device)
         return self._images[source]
 
     def pools(self, source: str, keep: tuple[Tensor, Tensor] | None = None) -> Pools:
@@ -147,7 +147,7 @@ def make_victim(profile: Profile, source: str, results: Path, seed: int | None =
     """
     path = victim_path(results, source, seed)
     with runtime.settings(profile) as device:
-        images = load_images(results, source, device)
+        images = load_images(profile, source, results, device)
         victim = train_victim(images, profile.victims, path.stem, device)
         accuracy = {
             split: float(correct(victim, pixels, labels).double().mean())
@@ -172,13 +172,13 @@ def make_victim(profile: Profile, source: str, results: Path, seed: int | None =
     )
 
 
-def load_images(results: Path, source: str, device: torch.device) -> ImageSet:
+def load_images(profile: Profile, source: str, results: Path, device: torch.device) -> ImageSet:
     """The prepared images of a source, on a device.
 
     Raises:
-        UsageError: they are missing or damaged.
+        UsageError: they are missing or damaged, or were prepared from another source.
     """
-    return on_device(load(data_path(results, source)), device)
+    return on_device(load(data_path(results, source), profile.sources[source]), device)
 
 
 def on_device(images: ImageSet, device: torch.device) -> ImageSet:

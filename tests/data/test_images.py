@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lft.config import Source
 from lft.data import load
 from lft.data.images import Arrays, Split, save
 from lft.errors import UsageError
@@ -22,8 +23,6 @@ GOOD = Arrays(split([0, 1, 1]), split([1, 0]), ("cat", "dog"))
 
 @pytest.fixture(scope="module")
 def file_bytes(tmp_path_factory):
-    from lft.config import Source
-
     path = tmp_path_factory.mktemp("images") / "x.safetensors"
     save(
         GOOD,
@@ -86,3 +85,18 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path, source, largest_fi
     with largest_file(100), pytest.raises(UsageError, match="cannot write"):
         save(GOOD, source("folder", shape=(1, 2, 3), path="x"), tmp_path / "x")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_images_of_another_source_are_refused_and_preparing_them_again_helps(tmp_path):
+    """Silence would train on stand-in data under the name of the real one."""
+    path = tmp_path / "x.safetensors"
+    values = {"name": "x", "label": "pets", "shape": (1, 2, 3), "path": "x"}
+    folder = Source(kind="folder", **values)
+    other = Source(kind="folder", **{**values, "name": "y"})
+    save(GOOD, folder, path)
+    load(path, folder.model_copy(update={"label": "only shown"}))
+    with pytest.raises(UsageError, match=r"prepared with name 'x', the profile says 'y'; delete"):
+        load(path, other)
+    path.unlink()
+    save(GOOD, other, path)
+    load(path, other)

@@ -87,7 +87,7 @@ def test_building_changes_nothing(results: Path) -> None:
 
 def test_a_source_is_read_once(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[Path] = []
-    monkeypatch.setattr(build, "load", lambda path: (read.append(path), load(path))[1])
+    monkeypatch.setattr(build, "load", lambda path, _: (read.append(path), load(path))[1])
     profile = tiny_profile()
     context = build.Context(profile, results, torch.device("cpu"))
     for experiment in ("attack", "classification"):
