@@ -1,4 +1,8 @@
-"""Estimators of the meta-gradient, one module each, and the choice between them."""
+"""Estimators of the meta-gradient, one module each, and the choice between them.
+
+A new one is a module here, a row of :data:`ESTIMATORS`, and a value of the setting
+``training.estimator`` (:class:`lft.config.Training`).
+"""
 
 from __future__ import annotations
 
