@@ -659,7 +659,8 @@ def test_sections_that_nothing_uses_may_be_absent() -> None:
 def test_the_schema_is_current_and_fits_the_shipped_profiles() -> None:
     folder = shipped_profiles()["smoke"].parent
     kept = json.loads((folder / "profile.schema.json").read_text())
-    assert kept == config.schema()
+    write = "json.dumps(lft.config.schema(), indent=1) is what the file should hold"
+    assert kept == config.schema(), write
     validator = jsonschema.Draft202012Validator(kept)
     for path in shipped_profiles().values():
         validator.validate(json.loads(json.dumps(config.read_yaml(path, "profile"))))

@@ -8,6 +8,7 @@ r* = (σ²/n) / (σ²/n + 1). L2O, which judges θ by the points that it has see
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -16,17 +17,10 @@ import pytest
 import torch
 from torch import Generator, Tensor
 
-from lft.config import (
-    FamilySettings,
-    LearnedTuner,
-    Positive,
-    Profile,
-    register_family,
-    register_finetuner,
-)
+from lft.config import FAMILIES, FINETUNERS, FamilySettings, LearnedTuner, Positive, Profile
 from lft.meta.evaluate import evaluate
 from lft.meta.train import train
-from lft.methods import Method, register
+from lft.methods import METHODS, Method
 from lft.metrics import MSE
 from lft.report.claims import CellClaim, Verdict, judge, load_claims
 from lft.results.aggregate import aggregate
@@ -48,7 +42,6 @@ def expected(alpha: float) -> float:
     return NOISE**2 + (1 - r) ** 2 * VARIANCE + r**2
 
 
-@register_family
 class QuadraticSettings(FamilySettings):
     """Means of normal variables."""
 
@@ -90,7 +83,6 @@ class Quadratic(TaskFamily):
         return torch.randn(n_tasks, n, SIZE, generator=generator, dtype=self.dtype)
 
 
-@register_finetuner
 class StepSettings(LearnedTuner):
     """Gradient descent whose only weight is the logarithm of its step size."""
 
@@ -115,15 +107,28 @@ class Step:
         return state, {name: leaf - rate * grads[name] for name, leaf in params.items()}
 
 
-register(Method("one-lft", "LFT of one weight", "#D55E00", "finetuner", "one-step-size"))
-register(Method("one-l2o", "L2O of one weight", "#E69F00", "finetuner", "one-step-size", "joint"))
+ROWS = (
+    Method("one-lft", "LFT of one weight", "#D55E00", "finetuner", "one-step-size"),
+    Method("one-l2o", "L2O of one weight", "#E69F00", "finetuner", "one-step-size", "joint"),
+)
 
 AGAIN = "one-lft-again"
 CELL = ("means", "means")
 
 
 @pytest.fixture(scope="module")
-def profile() -> Profile:
+def registered() -> Iterator[None]:
+    """The family, the fine-tuner and the methods, for as long as this module runs."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(FAMILIES, "quadratic", QuadraticSettings)
+        patch.setitem(FINETUNERS, "one-step-size", StepSettings)
+        for row in ROWS:
+            patch.setitem(METHODS, row.name, row)
+        yield
+
+
+@pytest.fixture(scope="module")
+def profile(registered: None) -> Profile:
     return Profile.model_validate(
         {
             "name": "controls", "title": "Controls", "seeds": list(range(5)), "kernel": "torch",
