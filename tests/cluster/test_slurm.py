@@ -139,8 +139,8 @@ def test_every_heavy_job_ran_on_slurm_with_what_it_asked_for(finished: Path) -> 
         # rule: jobs, partition, cores, MB, minutes; groups ask for all that runs side by side
         "rule_victim": (1, "gpu", 1, 3000, 60),
         "rule_train": (2, "gpu", 1, 3000, 240),
-        "rule_evaluate_evaluate": (1, "gpu", 2, 8000, 120),
-        "rule_theory": (1, "gpu", 1, 4000, 120),
+        "rule_evaluate_evaluate": (1, "gpu", 2, 8000, 60),
+        "rule_theory": (1, "gpu", 1, 4000, 60),
         "rule_report_aggregate_figures_page_tables": (1, "cpu", 2, 8000, 45),
     }
     for name, (number, partition, cores, megabytes, minutes) in asked.items():
