@@ -33,8 +33,9 @@ def test_a_victim_is_stored_with_its_clean_accuracy(results: Path) -> None:
     images = tiny_images(3, 32)
     direct = train_victim(images, tiny_profile().victims, "colour", "cpu")
     stored = load_victim(victim_path(results, "colour"), "colour", images)
-    x = torch.rand(5, 3, 32, 32, generator=generator("x"))
-    assert torch.equal(direct(x), stored(x))
+    for name, weight in direct.state_dict().items():
+        # Both trainings do the same sums, in an order that may depend on where memory is aligned.
+        torch.testing.assert_close(stored.state_dict()[name], weight, rtol=1e-4, atol=1e-5)
     record = read_json(victim_path(results, "colour").with_suffix(".json"))
     right = correct(direct, images.test_images, images.test_labels)
     assert record["accuracy_test"] == pytest.approx(float(right.double().mean()))
