@@ -25,7 +25,8 @@ from lft.report import figures
 from lft.report.alternatives import write_alternatives
 from lft.report.claims import load_claims, read_verdicts, write_claims
 from lft.report.figures import draw_figures
-from lft.report.page import inline, write_page
+from lft.report.page import write_page
+from lft.report.page.drawings import inline
 from lft.report.tables import write_tables
 from lft.report.templates import render
 from lft.results.aggregate import aggregate

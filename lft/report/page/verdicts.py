@@ -1,0 +1,71 @@
+"""The table of verdicts, and the version of the claims that were judged."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+from lft.report.claims import Verdict, Verdicts, load_claims
+from lft.report.claims.shown import SYMBOLS, effect_text, failures_text, needed_text
+
+
+def hypotheses(claims: list[Verdict], anchors: set[str]) -> Iterator[dict[str, Any]]:
+    """The claims of each hypothesis, which rest on the same trainings."""
+    for id, text in load_claims().hypotheses.items():
+        rows = [claim_row(row, anchors) for row in claims if row.hypothesis == id]
+        if rows:
+            yield {"id": id, "text": text, "claims": rows}
+
+
+def claim_row(row: Verdict, anchors: set[str]) -> dict[str, Any]:
+    """A row of the table; ``anchors`` are ids of the page that may be linked to."""
+    word = row.verdict or row.check or row.status
+    other = row.without_failures
+    depends = f"without failed runs: {other}" if other and other != row.verdict else ""
+    return {
+        "text": row.text,
+        "place": row.place,
+        "figure": row.figure,
+        "linked": row.figure in anchors,
+        "change": row.change if row.change != "unregistered" else "",
+        "verdict": word,
+        "symbol": SYMBOLS.get(word, ""),
+        "slug": word.replace(" ", "-"),
+        "reasons": [text for text in (row.reason, depends, needed_text(row)) if text],
+        "paper": row.paper,
+        "ours": row.ours,
+        "effect": effect_text(row),
+        "interval": row.interval,
+        "p": _p(row.p),
+        "g": "–" if row.g is None else f"{row.g:.1f}",
+        "improvement": "–" if row.improvement is None else f"{row.improvement:.0%}",
+        "seeds": "–" if row.n_for is None else f"{row.n_for}/{row.n_seeds}",
+        "failures": [failures_text(row, side) for side in "ab"],
+        "minutes": f"{row.seconds / 60:.1f}",
+    }
+
+
+def _p(value: float | None) -> str:
+    return "–" if value is None else "< 0.0001" if value < 1e-4 else f"{value:.2g}"
+
+
+def registration(verdicts: Verdicts) -> dict[str, Any]:
+    """What the page says of the claims' version and of what changed after the runs."""
+    changed = [row.claim for row in verdicts.claims if row.change in ("added", "changed")]
+    return {
+        "version": verdicts.version,
+        "date": verdicts.date,
+        "digest": verdicts.digest[:12],
+        "registered": verdicts.registered,
+        "changed": changed,
+        "removed": verdicts.removed,
+        "unregistered": any(row.change == "unregistered" for row in verdicts.claims),
+        "family": len(verdicts.family),
+    }
+
+
+def counts(claims: list[Verdict]) -> list[tuple[str, str, int]]:
+    """Symbol, verdict and how many claims have it, of every verdict that there can be."""
+    found = Counter(str(row.verdict) for row in claims)
+    return [(SYMBOLS[name], name, found[name]) for name in SYMBOLS]
