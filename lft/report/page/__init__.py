@@ -5,21 +5,27 @@ A module for each part of the page; this one puts them together.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from lft.config import Profile
-from lft.report.claims import read_verdicts
+from lft.report.claims import load_claims, read_verdicts
 from lft.report.claims.agreement import agreement, unexplained
 from lft.report.interactive import curves, library, specification
+from lft.report.page.cards import Card, Deck
 from lft.report.page.choices import differences, open_questions
 from lft.report.page.drawings import figures
+from lft.report.page.overview import forest, legend
 from lft.report.page.provenance import manifests, problems, provenance, run_row, times, victims
-from lft.report.page.scripts import START_CURVES, script
+from lft.report.page.scripts import START_CURVES, filters, script
+from lft.report.page.sections import Judged, judged
+from lft.report.page.speed import speed
 from lft.report.page.theory import bounds, rates
-from lft.report.page.verdicts import claim_row, counts, hypotheses, registration
+from lft.report.page.training import trainings
+from lft.report.page.verdicts import claim_row, counts, hypotheses, others, registration
 from lft.report.style import Style
 from lft.report.tables import build_tables, summary_tables
 from lft.report.templates import render
@@ -35,6 +41,22 @@ PAPER_FIGURES = {
     "figure-gap": "the gradient gap",
     "figure-vanishing": "the meta-gradients' norms",
 }
+
+CONTENTS = (
+    ("overview", "Verdicts"),
+    ("claims", "Claims"),
+    ("verdicts", "Table"),
+    ("agreement", "Numbers"),
+    ("tables", "Tables"),
+    ("figures", "Figures"),
+    ("theory", "Theory"),
+    ("interactive", "Curves"),
+    ("training", "Training"),
+    ("speed", "Speed"),
+    ("open", "Left open"),
+    ("differences", "Differences"),
+    ("provenance", "Provenance"),
+)
 
 
 def write_page(profile: Profile, results: Path) -> None:
@@ -62,18 +84,26 @@ def context(profile: Profile, results: Path) -> dict[str, Any]:
     drawn = list(figures(results))
     lines = list(curves(summary, style))
     anchors = {table.id for table in tables} | {figure["id"] for figure in drawn} | {"theory"}
-    planned = [row for row in verdicts.claims if row.status != "not in this profile"]
-    claims = [row for row in planned if row.kind != "check"]
+    planned = judged([row for row in verdicts.claims if row.status != "not in this profile"])
+    claims = [found for found in planned if found.row.kind != "check"]
+    timed = list(speed(results))
+    scripts = [filters(), *([library(), START_CURVES] if lines else [])]
     made = list(manifests(profile, results))
     return {
         "profile": profile,
+        "contents": [entry for entry in CONTENTS if entry[0] != "speed" or timed],
         "stand_ins": [s for s in profile.sources.values() if s.stands_in_for],
         "sources": profile.sources,
         "hypotheses": list(hypotheses(claims, anchors)),
-        "checks": [claim_row(row, anchors) for row in planned if row.kind == "check"],
+        "checks": [claim_row(found, anchors) for found in planned if found.row.kind == "check"],
         "untested": len(verdicts.claims) - len(planned),
-        "unjudged": sum(row.verdict is None for row in claims),
+        "forest": forest(planned),
+        "legend": legend(),
         "counts": counts(claims),
+        "others": others(planned),
+        "sections": list(dict.fromkeys(found.section for found in planned)),
+        "experiments": list(dict.fromkeys(found.experiment for found in planned)),
+        "decks": list(_decks(planned, Deck(profile, results, anchors))),
         "registration": registration(verdicts),
         "agreement": agreement(profile, results),
         "unexplained": unexplained(),
@@ -84,7 +114,9 @@ def context(profile: Profile, results: Path) -> dict[str, Any]:
         "theory": bounds(theory),
         "rates": rates(theory),
         "curves": specification(lines) if lines else None,
-        "scripts": [script(text) for text in (library(), START_CURVES)] if lines else [],
+        "scripts": [script(text) for text in scripts],
+        "trainings": list(trainings(profile, results)),
+        "speed": timed,
         "victims": list(victims(profile, results)),
         "problems": problems(cells),
         "open_questions": list(open_questions(profile, results)),
@@ -94,3 +126,11 @@ def context(profile: Profile, results: Path) -> dict[str, Any]:
         "provenance": provenance(made),
         "settings": yaml.safe_dump(profile.model_dump(mode="json"), sort_keys=False),
     }
+
+
+def _decks(planned: list[Judged], deck: Deck) -> Iterator[tuple[str, list[Card]]]:
+    """Each hypothesis with the cards of its claims."""
+    for id, text in load_claims().hypotheses.items():
+        cards = [deck.card(found) for found in planned if found.row.hypothesis == id]
+        if cards:
+            yield text, cards

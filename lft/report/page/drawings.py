@@ -29,7 +29,7 @@ def figures(results: Path) -> Iterator[dict[str, Any]]:
             svg = path.read_text(encoding="utf-8")
         except OSError as error:
             raise UsageError(f"cannot read {path}: {error.strerror}") from None
-        yield {**row, "svg": inline(svg, row["id"], row["alt"])}
+        yield {**row, "width": _width(svg), "svg": inline(svg, row["id"], row["alt"])}
 
 
 def inline(svg: str, prefix: str, label: str) -> Markup:
@@ -41,8 +41,12 @@ def inline(svg: str, prefix: str, label: str) -> Markup:
     body = re.sub(r'( id="|href="#|url\(#)', rf"\g<1>{prefix}-", body)
     for color, variable in theme().items():
         body = body.replace(color.lower(), variable)
-    body = re.sub(
-        r' width="([\d.]+)pt" height="[\d.]+pt"', r' style="width: calc(\1pt * 1.1)"', body
-    )
+    body = re.sub(r' width="[\d.]+pt" height="[\d.]+pt"', "", body, count=1)
     opening = Markup('<svg role="img" aria-label="{}" ').format(label)
     return Markup(body.replace("<svg ", opening, 1))
+
+
+def _width(svg: str) -> str:
+    """As it was drawn, in points."""
+    found = re.search(r'<svg[^>]* width="([\d.]+)pt"', svg)
+    return found[1] if found else "400"

@@ -8,6 +8,8 @@ from typing import NamedTuple
 
 from markupsafe import Markup
 
+from lft.paths import shipped
+
 START_CURVES = """
 vegaEmbed("#curves", JSON.parse(document.getElementById("curves-data").textContent),
   {mode: "vega-lite", renderer: "svg", actions: false, ast: true});
@@ -19,6 +21,11 @@ class Script(NamedTuple):
 
     text: Markup
     hash: str
+
+
+def filters() -> str:
+    """Which claims are shown: a reader without JavaScript sees all."""
+    return shipped("report_templates", "filters.js").read_text(encoding="utf-8")
 
 
 def script(text: str) -> Script:

@@ -6,32 +6,36 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
-from lft.report.claims import Verdict, Verdicts, load_claims
+from lft.report.claims import Verdicts, load_claims
 from lft.report.claims.shown import SYMBOLS, effect_text, failures_text, needed_text
+from lft.report.page.sections import Judged
 
 
-def hypotheses(claims: list[Verdict], anchors: set[str]) -> Iterator[dict[str, Any]]:
+def hypotheses(claims: list[Judged], anchors: set[str]) -> Iterator[dict[str, Any]]:
     """The claims of each hypothesis, which rest on the same trainings."""
     for id, text in load_claims().hypotheses.items():
-        rows = [claim_row(row, anchors) for row in claims if row.hypothesis == id]
+        rows = [claim_row(found, anchors) for found in claims if found.row.hypothesis == id]
         if rows:
             yield {"id": id, "text": text, "claims": rows}
 
 
-def claim_row(row: Verdict, anchors: set[str]) -> dict[str, Any]:
+def claim_row(judged: Judged, anchors: set[str]) -> dict[str, Any]:
     """A row of the table; ``anchors`` are ids of the page that may be linked to."""
-    word = row.verdict or row.check or row.status
+    row = judged.row
     other = row.without_failures
     depends = f"without failed runs: {other}" if other and other != row.verdict else ""
     return {
+        "id": row.claim,
+        "section": judged.section,
+        "experiment": judged.experiment,
         "text": row.text,
         "place": row.place,
         "figure": row.figure,
         "linked": row.figure in anchors,
         "change": row.change if row.change != "unregistered" else "",
-        "verdict": word,
-        "symbol": SYMBOLS.get(word, ""),
-        "slug": word.replace(" ", "-"),
+        "verdict": judged.word,
+        "symbol": SYMBOLS.get(judged.word, ""),
+        "slug": judged.slug,
         "reasons": [text for text in (row.reason, depends, needed_text(row)) if text],
         "paper": row.paper,
         "ours": row.ours,
@@ -65,7 +69,12 @@ def registration(verdicts: Verdicts) -> dict[str, Any]:
     }
 
 
-def counts(claims: list[Verdict]) -> list[tuple[str, str, int]]:
+def counts(claims: list[Judged]) -> list[tuple[str, str, int]]:
     """Symbol, verdict and how many claims have it, of every verdict that there can be."""
-    found = Counter(str(row.verdict) for row in claims)
+    found = Counter(found.word for found in claims)
     return [(SYMBOLS[name], name, found[name]) for name in SYMBOLS]
+
+
+def others(planned: list[Judged]) -> list[tuple[str, int]]:
+    """What stands in place of a verdict, and how many claims and checks have it."""
+    return list(Counter(found.word for found in planned if found.word not in SYMBOLS).items())
