@@ -30,7 +30,7 @@ from lft.report.claims import (
     load_paper,
     read_verdicts,
 )
-from lft.report.claims.judge import Evidence, claim_p, decide_all, no_difference_p, wider
+from lft.report.claims.decision import Evidence, claim_p, decide_all, no_difference_p, wider
 from lft.storage.csv import write_rows
 
 Make = Callable[..., Path]
