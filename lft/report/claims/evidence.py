@@ -136,6 +136,8 @@ class Court:
     def _arrival_notes(self, claim: CellClaim) -> Iterable[str]:
         """Share of tasks that ever get there, and the restricted mean of their first step."""
         horizon = self.profile.experiments[claim.experiment].testing.steps
+        if not self.measured.has_tasks:
+            return
         for name, cell in (("a", claim.a), ("b", claim.b)):
             first = self.measured.task_arrivals(claim.experiment, cell)
             yield (

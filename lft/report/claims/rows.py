@@ -23,6 +23,7 @@ from lft.report.statistics import (
     improvement,
     mean_interval,
     seeds_needed,
+    skewness_p,
     upper_sd,
 )
 from lft.seeding import seed_from
@@ -72,6 +73,7 @@ class Rows:
             "verdict": ruling.word, "without_failures": without, "ours": evidence.ours,
             "n_seeds": len(effects), "n_for": int((effects > 0).sum()),
             "p": ruling.p, "p_equivalence": ruling.equivalence, "g": hedges_g(effects),
+            "skew_p": skewness_p(effects),
             "reason": "; ".join(filter(None, (evidence.incomplete, *evidence.note))),
         }  # fmt: skip
         if ruling.word == "inconclusive":
@@ -129,6 +131,8 @@ class Rows:
             values[f"{name}_diverged"] = sum(measured.diverged(claim.experiment, cell))
             known = [word for word in untrained if word is not None]
             values[f"{name}_untrained"] = sum(known) if known else None
+        if not measured.has_tasks:
+            return values
         a, b = self.court.tasks(claim, scale)
         there = np.isfinite(a).any(1) & np.isfinite(b).any(1) | (claim.metric == ARRIVAL)
         a, b = a[there], b[there]

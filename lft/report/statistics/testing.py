@@ -92,6 +92,19 @@ def largest_mean_p(
     return column, float((1 + as_large) / (1 + draws))
 
 
+def skewness_p(values: ArrayLike) -> float:
+    """D'Agostino's test (1970) that values are skewed; NaN for fewer than eight, or equal ones.
+
+    A t test of skewed values finds too much, and from ten of them it cannot be seen: the samples
+    that mislead it are those without a value from the long tail. So this says little about one
+    claim, but how often it is small over many claims says whether t tests may be trusted.
+    """
+    array = np.asarray(values, dtype=float)
+    if len(array) < 8 or not np.isfinite(array).all() or equal(array):
+        return np.nan
+    return float(stats.skewtest(array).pvalue)
+
+
 def holm(p_values: ArrayLike) -> Floats:
     """Holm's step-down adjustment. An unknown p-value stays NaN but counts as a test: how many
     there are must not depend on what came out."""

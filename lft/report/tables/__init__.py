@@ -40,6 +40,7 @@ def build_tables(profile: Profile, results: Path) -> list[Table]:
         if ablated(experiment):
             tables.append(builder.ablations(name, experiment))
     tables.extend(builder.baselines())
+    tables.extend(builder.trained())
     return tables
 
 

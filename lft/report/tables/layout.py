@@ -11,12 +11,22 @@ import numpy as np
 from lft.config import Experiment, Order, Profile
 from lft.metrics import COSTS, metric_of
 from lft.report.claims import Verdict
-from lft.report.claims.baselines import WORDS, against_baselines
+from lft.report.claims.baselines import WORDS, against_baselines, worth_it
 from lft.report.claims.shown import effect_text
 from lft.report.statistics import Interval
 from lft.report.style import ORDERS, Style
 from lft.report.tables.numbers import FAILURES, STEP, Numbers
 from lft.report.tables.table import Key, Table, TableCell
+from lft.results.trained import ROUNDS
+
+CHECKS = ("the end is good", "stable", "longer does not help")
+"""Of :mod:`lft.results.trained`, by name."""
+TRAINED = (
+    "seeds whose meta-training passes each check. Not shown means fewer than "
+    f"{ROUNDS} meta-validations, or no longer rerun; not recorded, a run of an older version. "
+    "Beside a rule each method stands on its own objective, for L2O its support set, judged as the "
+    "claims are"
+)
 
 
 class Builder:
@@ -134,11 +144,48 @@ class Builder:
                  for key in keys],
             )  # fmt: skip
 
+    def trained(self) -> Iterator[Table]:
+        """What tells whether each learned method is trained, a table per experiment."""
+        worth = worth_it(self.profile, self.results)
+        for name, experiment in self.profile.experiments.items():
+            learned = {m for m in (*experiment.methods, *experiment.variants)
+                       if experiment.base_method(m).learns != "step_size"}  # fmt: skip
+            rules = [rule for rule in experiment.methods if rule not in learned]
+            rows = dict.fromkeys(run[1:4] for run in self.profile.runs(name) if run[2] in learned)
+            keys = [Key(name, on, on, method, order, "") for on, method, order in rows]
+            if keys:
+                yield Table(
+                    f"table-trained-{name}",
+                    f"Are the methods trained? {experiment.title}: {TRAINED}",
+                    "trained on → tested on, method",
+                    [
+                        *CHECKS,
+                        FAILURES["untrained"],
+                        *(f"beside {experiment.label(rule)}" for rule in rules),
+                    ],
+                    [self._row_of(experiment, [*key[:5]]) for key in keys],
+                    [[*self._checks(key), *_besides(key, rules, worth)] for key in keys],
+                )
+
+    def _checks(self, key: Key) -> Iterator[TableCell]:
+        for check in CHECKS:
+            yield self.numbers.check(key._replace(metric=check))
+        yield self.numbers.failures(key._replace(metric="untrained"))
+
     def _row_of(self, experiment: Experiment, parts: list[str]) -> str:
         name, trained_on, tested_on, method, order = parts
         several = f", {ORDERS[cast(Order, order)]}" if len(experiment.orders) > 1 else ""
         mixtures = " → ".join(self.style.mixture(name, m) for m in (trained_on, tested_on))
         return f"{mixtures}, {experiment.label(method)}{several}"
+
+
+def _besides(key: Key, rules: list[str], found: dict[str, Verdict]) -> Iterator[TableCell]:
+    """A method's cells beside each rule; variants are not compared."""
+    row = ":".join(key[:5])
+    for rule in rules:
+        verdict = found.get(f"{row}:{rule}")
+        where = key._replace(metric=f"beside_{rule}")
+        yield _beside(row, rule, verdict) if verdict else TableCell(where, "–", "ok", "")
 
 
 def _beside(key: str, rule: str, row: Verdict | None) -> TableCell:

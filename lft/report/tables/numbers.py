@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +13,13 @@ from lft.config import Experiment, Profile
 from lft.methods import Method
 from lft.metrics import Metric, metric_of
 from lft.report.claims import load_claims, load_paper
-from lft.report.effects import ARRIVAL, FULL, was_trained
+from lft.report.effects import ARRIVAL, FULL
 from lft.report.statistics import NOTHING, Interval, mean_interval
 from lft.report.tables.table import Key, TableCell
 from lft.results.folder import Results
 from lft.results.manifest import RunManifest
 from lft.results.schema import CELL_COLUMNS, SUMMARY_COLUMNS
+from lft.results.trained import recorded, untrained
 from lft.storage.csv import read_rows
 from lft.storage.json import read_json
 
@@ -100,21 +102,31 @@ class Numbers:
 
     def failures(self, key: Key) -> TableCell:
         """How many meta-trainings of a row diverged, or did not pass the test for trained."""
-        found = [
-            self.folder.manifest(run)
+        made = self._made(key)
+        if key.metric == "diverged":
+            return _count(key, [manifest.status == "diverged" for manifest in made], "")
+        return _count(key, [untrained(recorded(self.folder, m.run)) for m in made], "not recorded")
+
+    def check(self, key: Key) -> TableCell:
+        """How many meta-trainings of a row pass one check for trained, which ``key.metric`` names;
+        "not shown" where too few meta-validations or no longer rerun would say."""
+        found = [recorded(self.folder, manifest.run) for manifest in self._made(key)]
+        checks = [check for checks in found for check in checks if check.name == key.metric]
+        lost = any(math.isnan(check.value) or math.isnan(check.limit) for check in checks)
+        otherwise = "not recorded" if lost else "not shown"
+        return _count(key, [check.passed for check in checks], otherwise)
+
+    def _made(self, key: Key) -> list[RunManifest]:
+        """The meta-trainings of a row; none where the method has nothing to train."""
+        runs = [
+            run
             for run in self.profile.runs(key.experiment, applicable_only=False)
             if (run.trained_on, run.method, run.order) == (key.trained_on, key.method, key.order)
         ]
-        made = [manifest for manifest in found if manifest]
-        words = [
-            manifest.status == "diverged" if key.metric == "diverged" else _untrained(manifest)
-            for manifest in made
-        ]
-        known = [word for word in words if word is not None]
-        if not known:
-            return TableCell(key, "–", "ok", "not known" if made else "")
-        count = f"{sum(known)} of {len(known)}"
-        return TableCell(key, count, "ok", "", Interval(sum(known), np.nan, np.nan, len(known), ""))
+        experiment = self.profile.experiments[key.experiment]
+        learned = experiment.base_method(key.method).learns != "step_size"
+        manifests = filter(None, map(self.folder.manifest, runs))
+        return list(manifests) if learned or key.metric == "diverged" else []
 
     def change(self, key: Key, base: Key) -> TableCell:
         """A number minus that of the method it changes, paired by seed."""
@@ -192,9 +204,13 @@ def _changes(method: Method, base: Method) -> bool:
     return method.differs_only_in_meta_gradient(base) or (learned and alike)
 
 
-def _untrained(manifest: RunManifest) -> bool | None:
-    trained = was_trained(manifest)
-    return None if trained is None else not trained
+def _count(key: Key, words: Sequence[bool | None], otherwise: str) -> TableCell:
+    """How many of those that are known are true; ``otherwise`` where none is known."""
+    known = [word for word in words if word is not None]
+    if not known:
+        return TableCell(key, otherwise if words or otherwise == "not shown" else "–", "ok", "")
+    count = Interval(sum(known), np.nan, np.nan, len(known), "")
+    return TableCell(key, f"{sum(known)} of {len(known)}", "ok", "", count)
 
 
 def _bounds(metric: str) -> tuple[float, float]:
