@@ -26,7 +26,7 @@ def measured_groups(path: Path, metrics: frozenset[str]) -> Groups:
     """Seed, task, step and value of each cell and metric.
 
     The file is read a block at a time, so that memory grows with the rows of these metrics and not
-    with the file. The last answer is kept, as one command asks for it several times.
+    with the file. The last two answers are kept, as one command asks for them several times.
 
     Raises:
         UsageError: the file is missing or damaged.
@@ -54,7 +54,7 @@ def summarised_groups(summary: pd.DataFrame, metrics: frozenset[str]) -> Groups:
     return {tuple(map(str, key)): group for key, group in groups}
 
 
-@lru_cache(maxsize=1)
+@lru_cache(maxsize=2)
 def _groups(path: Path, _written: int, metrics: frozenset[str]) -> Groups:
     pieces: dict[tuple[str, ...], list[pd.DataFrame]] = {}
     for block in _blocks(path):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from lft.config import Profile
@@ -29,14 +29,17 @@ def against_baselines(profile: Profile, results: Path) -> list[Verdict]:
     return _judged(profile, results, tuple(_comparisons(profile)))
 
 
-def worth_it(profile: Profile, results: Path) -> dict[str, Verdict]:
+def worth_it(profile: Profile, results: Path, beside: Sequence[Verdict]) -> dict[str, Verdict]:
     """Every learned method against every hand-designed rule on its own objective: on tasks of the
     mixture that it was trained on, and the data that its outer loop saw.
 
     For methods that see query sets in meta-training that is :func:`against_baselines`; the others
     are judged by the primary metric on the support set, Holm-adjusted among themselves.
+
+    Args:
+        beside: the outcome of :func:`against_baselines`.
     """
-    own = {row.claim: row for row in against_baselines(profile, results) if _is_own(row.claim)}
+    own = {row.claim: row for row in beside if _is_own(row.claim)}
     blind = tuple(
         claim.model_copy(update={"metric": claim.metric + SUPPORT})
         for claim in _comparisons(profile)

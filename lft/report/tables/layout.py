@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path
 from typing import cast
 
@@ -37,6 +38,11 @@ class Builder:
         self.results = results
         self.numbers = Numbers(profile, results)
         self.style = Style(profile)
+
+    @cached_property
+    def beside(self) -> list[Verdict]:
+        """Learned methods judged beside the hand-designed rules."""
+        return against_baselines(self.profile, self.results)
 
     def at_paper_and_last_step(self, name: str, experiment: Experiment) -> Iterator[Table]:
         """The metrics of an experiment that is not the paper's, after as many steps as the paper's
@@ -123,9 +129,8 @@ class Builder:
 
     def baselines(self) -> Iterator[Table]:
         """Every learned method beside the hand-designed rules, a table per experiment."""
-        verdicts = against_baselines(self.profile, self.results)
         for name, experiment in self.profile.experiments.items():
-            found = {row.claim: row for row in verdicts if row.claim.startswith(f"{name}:")}
+            found = {row.claim: row for row in self.beside if row.claim.startswith(f"{name}:")}
             if not found:
                 continue
             keys = list(dict.fromkeys(claim.rpartition(":")[0] for claim in found))
@@ -146,7 +151,7 @@ class Builder:
 
     def trained(self) -> Iterator[Table]:
         """What tells whether each learned method is trained, a table per experiment."""
-        worth = worth_it(self.profile, self.results)
+        worth = worth_it(self.profile, self.results, self.beside)
         for name, experiment in self.profile.experiments.items():
             learned = {m for m in (*experiment.methods, *experiment.variants)
                        if experiment.base_method(m).learns != "step_size"}  # fmt: skip
