@@ -6,6 +6,7 @@ The checks themselves are in :mod:`lft.results.trained`.
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from lft.meta.learner import Learner
 from lft.meta.train import train, validate
 from lft.methods import METHODS
 from lft.results.history import read_history
+from lft.results.manifest import manifest
 from lft.results.trained import (
     LONGER,
     LONGER_FOLDER,
@@ -29,7 +31,7 @@ from lft.results.trained import (
     the_end_is_good,
     worth_it,
 )
-from lft.storage.json import read_json
+from lft.storage.json import read_json, write_json
 from lft.tasks.base import TaskFamily
 from lft.tasks.build import build_families
 
@@ -63,6 +65,17 @@ def check(profile: Profile, run: Run, results: Path) -> list[Check]:
         stable(validations),
         worth_it(validations, tuned(learner, run, families)),
     ]
+
+
+def write_checks(profile: Profile, run: Run, results: Path) -> None:
+    """Write the checks of a run into ``trained.json`` in its folder.
+
+    Raises:
+        UsageError: as :func:`check`.
+    """
+    checks = [found._asdict() for found in check(profile, run, results)]
+    content = manifest(profile.training_inputs(run), checks=checks)
+    write_json(results / run.folder / "trained.json", content)
 
 
 def tuned(learner: Learner, run: Run, families: dict[str, TaskFamily]) -> list[Validations]:
@@ -105,8 +118,9 @@ def _link_inputs(results: Path, folder: Path) -> None:
     """Let another result folder use the images and victims of this one."""
     folder.mkdir(parents=True, exist_ok=True)
     for name in ("data", "victims"):
-        if (results / name).is_dir() and not (folder / name).exists():
-            (folder / name).symlink_to((results / name).resolve(), target_is_directory=True)
+        if (results / name).is_dir():
+            with suppress(FileExistsError):  # another run of this folder may be checked right now
+                (folder / name).symlink_to((results / name).resolve(), target_is_directory=True)
 
 
 def _read(results: Path, run: Run) -> Validations:
