@@ -14,6 +14,7 @@ import yaml
 from lft.config import Profile
 from lft.report.claims import load_claims, read_verdicts
 from lft.report.claims.agreement import agreement, unexplained
+from lft.report.claims.shown import skewness_note
 from lft.report.interactive import curves, library, specification
 from lft.report.page.cards import Card, Deck
 from lft.report.page.choices import differences, open_questions
@@ -25,7 +26,14 @@ from lft.report.page.sections import Judged, judged
 from lft.report.page.speed import speed
 from lft.report.page.theory import bounds, rates
 from lft.report.page.training import trainings
-from lft.report.page.verdicts import claim_row, counts, hypotheses, others, registration
+from lft.report.page.verdicts import (
+    claim_row,
+    counts,
+    hypotheses,
+    others,
+    registration,
+    usual_interval,
+)
 from lft.report.style import Style
 from lft.report.tables import build_tables, summary_tables
 from lft.report.templates import render
@@ -95,6 +103,8 @@ def context(profile: Profile, results: Path) -> dict[str, Any]:
         "stand_ins": [s for s in profile.sources.values() if s.stands_in_for],
         "sources": profile.sources,
         "hypotheses": list(hypotheses(claims, anchors)),
+        "interval": usual_interval(claims),
+        "skewness": skewness_note([found.row for found in claims]),
         "checks": [claim_row(found, anchors) for found in planned if found.row.kind == "check"],
         "untested": len(verdicts.claims) - len(planned),
         "forest": forest(planned),

@@ -35,10 +35,20 @@ def open_questions(profile: Profile, results: Path) -> Iterator[dict[str, Any]]:
             "gap": entry["gap"],
             "choice": _agreed(choices),
             "note": entry["note"],
+            "figures": _figures_named(entry.get("figures"), profile, results),
             "tried": [
                 (_report_of(name, profile, results), name, t) for name, t in tried.items() if t
             ],
         }
+
+
+def _figures_named(prefix: str | None, profile: Profile, results: Path) -> list[tuple[str, str]]:
+    """Figures of the page that answer a question, by id and experiment."""
+    return [
+        (id, experiment.title)
+        for name, experiment in profile.experiments.items()
+        if prefix and (results / "figures" / f"{(id := f'{prefix}-{name}')}.svg").is_file()
+    ]
 
 
 def _report_of(name: str, profile: Profile, results: Path) -> str | None:

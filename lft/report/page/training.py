@@ -10,15 +10,14 @@ from typing import NamedTuple
 import numpy as np
 
 from lft.config import Order, Profile, Run
-from lft.report.effects import Measured
 from lft.report.statistics import Floats
 from lft.report.style import ORDERS, Style, theme
+from lft.results.folder import Results
 from lft.results.history import read_history
+from lft.results.trained import recorded, untrained
 
 WIDTH, HEIGHT, ROOM = 240.0, 44.0, 3.0
 """Of a curve's picture, and what stays free around it."""
-WORDS = {False: "trained", True: "still improving", None: "not recorded"}
-"""What :meth:`lft.report.effects.Measured.untrained` says of a seed."""
 
 
 class Training(NamedTuple):
@@ -43,7 +42,7 @@ class Training(NamedTuple):
 
 def trainings(profile: Profile, results: Path) -> Iterator[Training]:
     """The meta-trainings that there are, in the profile's order."""
-    style, measured = Style(profile), Measured(profile, results, [])
+    style, folder = Style(profile), Results(profile, results)
     for (name, trained_on, method, order), runs in _cells(profile, results).items():
         experiment = profile.experiment(name)
         several = f", {ORDERS[order]}" * (len(experiment.orders) > 1)
@@ -54,7 +53,7 @@ def trainings(profile: Profile, results: Path) -> Iterator[Training]:
             experiment.label(method) + several,
             theme()[experiment.base_method(method).color],
             _lines(curves),
-            list(Counter(_words(measured, runs)).items()),
+            list(Counter(_words(folder, runs)).items()),
             ", ".join(f"{curve[:, 1].min():.3g}" for curve in curves) or "–",
             ", ".join(f"{_best(curve):.0f} of {curve[-1, 0]:.0f}" for curve in curves) or "–",
         )
@@ -71,15 +70,19 @@ def _cells(profile: Profile, results: Path) -> dict[tuple[str, str, str, Order],
     return cells
 
 
-def _words(measured: Measured, runs: list[Run]) -> Iterator[str]:
-    """Whether each training came to its end."""
-    first = runs[0]
-    cell = (first.trained_on, first.trained_on, first.method, first.order)
-    untrained = dict(zip(measured.seeds, measured.untrained(first.experiment, cell), strict=True))
+def _words(folder: Results, runs: list[Run]) -> Iterator[str]:
+    """How each training ended, by its checks."""
     for run in runs:
-        manifest = measured.folder.manifest(run)
-        diverged = manifest is not None and manifest.status == "diverged"
-        yield "diverged" if diverged else WORDS[untrained[run.seed]]
+        manifest, checks = folder.manifest(run), recorded(folder, run)
+        failed = {check.name for check in checks if check.passed is False}
+        if manifest is not None and manifest.status == "diverged":
+            yield "diverged"
+        elif "longer does not help" in failed:
+            yield "still improving"
+        elif failed:
+            yield "not trained"
+        else:
+            yield "not recorded" if untrained(checks) is None else "trained"
 
 
 def _scores(folder: Path) -> Floats:

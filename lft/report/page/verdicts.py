@@ -7,20 +7,38 @@ from collections.abc import Iterator
 from typing import Any
 
 from lft.report.claims import Verdicts, load_claims
-from lft.report.claims.shown import SYMBOLS, effect_text, failures_text, needed_text
+from lft.report.claims.shown import (
+    SYMBOLS,
+    effect_text,
+    failures_text,
+    needed_text,
+    skewed_text,
+)
 from lft.report.page.sections import Judged
 
 
 def hypotheses(claims: list[Judged], anchors: set[str]) -> Iterator[dict[str, Any]]:
     """The claims of each hypothesis, which rest on the same trainings."""
+    usual = usual_interval(claims)
     for id, text in load_claims().hypotheses.items():
-        rows = [claim_row(found, anchors) for found in claims if found.row.hypothesis == id]
+        rows = [claim_row(found, anchors, usual) for found in claims if found.row.hypothesis == id]
         if rows:
             yield {"id": id, "text": text, "claims": rows}
 
 
-def claim_row(judged: Judged, anchors: set[str]) -> dict[str, Any]:
-    """A row of the table; ``anchors`` are ids of the page that may be linked to."""
+def usual_interval(claims: list[Judged]) -> str:
+    """What most intervals are, to be said once."""
+    kinds = Counter(found.row.interval for found in claims if found.row.low is not None)
+    return kinds.most_common(1)[0][0] if kinds else ""
+
+
+def claim_row(judged: Judged, anchors: set[str], usual: str = "") -> dict[str, Any]:
+    """A row of the table.
+
+    Args:
+        anchors: ids of the page that may be linked to.
+        usual: the kind of interval that is not named again.
+    """
     row = judged.row
     other = row.without_failures
     depends = f"without failed runs: {other}" if other and other != row.verdict else ""
@@ -36,11 +54,15 @@ def claim_row(judged: Judged, anchors: set[str]) -> dict[str, Any]:
         "verdict": judged.word,
         "symbol": SYMBOLS.get(judged.word, ""),
         "slug": judged.slug,
-        "reasons": [text for text in (row.reason, depends, needed_text(row)) if text],
+        "reasons": [
+            text
+            for text in (row.reason, row.behind, depends, skewed_text(row), needed_text(row))
+            if text
+        ],
         "paper": row.paper,
         "ours": row.ours,
         "effect": effect_text(row),
-        "interval": row.interval,
+        "interval": row.interval if row.interval != usual else "",
         "p": _p(row.p),
         "g": "–" if row.g is None else f"{row.g:.1f}",
         "improvement": "–" if row.improvement is None else f"{row.improvement:.0%}",
