@@ -49,3 +49,8 @@ def kept_alternatives(results: Path) -> dict[str, Path]:
         for name in ("ablation", "alternatives", "supplement")
     }
     return {name: path for name, path in paths.items() if path.is_file()}
+
+
+def kept_benchmarks(results: Path) -> list[Path]:
+    """The benchmarks of each processor, where they are kept beside a result folder."""
+    return sorted((results.parent / "benchmarks").glob("*.json"))

@@ -13,8 +13,9 @@ INK = "#1b1f24"
 """Text and axes."""
 RULE = "#d9dee5"
 """Grid lines."""
-CAPTION_COLUMNS = ("id", "section", "caption", "alt")
-"""Columns of figures/captions.csv; ``section`` says where the page shows a figure."""
+CAPTION_COLUMNS = ("id", "section", "caption", "alt", "builder")
+"""Columns of figures/captions.csv; ``section`` says where the page shows a figure,
+``builder`` which function drew it."""
 DASHES = ((1, 1), (4, 2), (6, 2, 1, 2), (8, 3), (3, 1, 1, 1, 1, 1))
 """On-off lengths in line widths, for the variants of a method in turn."""
 

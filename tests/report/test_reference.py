@@ -33,6 +33,7 @@ def rebuilt(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (results / kept.parent.name).mkdir()
         for name in ("alternatives.csv", "report.html"):
             shutil.copy(kept.with_name(name), results / kept.parent.name)
+    shutil.copytree(ROOT / "results" / "benchmarks", results / "benchmarks")
     copy = results / "reference"
     shutil.copytree(REFERENCE, copy, ignore=shutil.ignore_patterns(*made))
     report(ROOT / "workflow/config/reference.yaml", copy)

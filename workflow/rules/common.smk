@@ -1,7 +1,13 @@
 # What the rules share: how a command is run, what a job depends on, and the files of a profile.
 from lft import plugins
 from lft.config import Run
-from lft.paths import data_path, kept_alternatives, theory_path, victim_path
+from lft.paths import (
+    data_path,
+    kept_alternatives,
+    kept_benchmarks,
+    theory_path,
+    victim_path,
+)
 from lft.results import jobs
 from lft.results.sources import Sources
 

@@ -13,6 +13,9 @@ KEPT_ALTERNATIVES = [
     if name != PROFILE.name
 ]
 
+# Speed that was measured beside this run.
+KEPT_BENCHMARKS = [str(path) for path in kept_benchmarks(Path(RESULTS))]
+
 
 # The other steps of the report differ in what they name.
 rule aggregate:
@@ -91,6 +94,7 @@ use rule aggregate as page with:
         rules.tables.output,
         rules.figures.output,
         KEPT_ALTERNATIVES,
+        KEPT_BENCHMARKS,
     output:
         f"{RESULTS}/report.html",
         f"{RESULTS}/verdicts.md",

@@ -69,23 +69,30 @@ def draw_figures(profile: Profile, results: Path) -> None:
         atomic_folder(results / "figures") as folder,
     ):
         rows = []
-        for drawing in build_figures(profile, results):
+        for builder, drawing in _built(profile, results):
             if drawing.figure.get_layout_engine() is None:
                 # Once for all formats: savefig would draw a figure with an engine twice for each.
                 ConstrainedLayoutEngine().execute(drawing.figure)
             for suffix, metadata in UNDATED.items():
                 drawing.figure.savefig(folder / f"{drawing.id}.{suffix}", metadata=metadata)
             write_frame(folder / f"{drawing.id}.csv", drawing.data)
-            rows.append((drawing.id, drawing.section, drawing.caption, drawing.alt))
+            rows.append((drawing.id, drawing.section, drawing.caption, drawing.alt, builder))
         write_rows(folder / "captions.csv", CAPTION_COLUMNS, rows)
 
 
 def build_figures(profile: Profile, results: Path) -> Iterator[Drawing]:
     """All figures that the measurements allow, in the order of the page."""
+    for _, drawing in _built(profile, results):
+        yield drawing
+
+
+def _built(profile: Profile, results: Path) -> Iterator[tuple[str, Drawing]]:
+    """The same, each with the name of the function that drew it."""
     measured = Measured(profile, results)
     plugged = [*plugins.installed("figures"), *profile.plugins.figures]
     for build in (*BUILDERS, *map(plugins.load_object, plugged)):
-        yield from build(measured)
+        for drawing in build(measured):
+            yield f"{build.__module__}.{build.__qualname__}", drawing
 
 
 BUILDERS: tuple[Callable[[Measured], Iterator[Drawing]], ...] = (
