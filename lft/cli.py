@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import io
 import logging
+import os
 import sys
+from pathlib import Path
 
 import typer
 
@@ -33,6 +36,7 @@ def main() -> None:
         level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s"
     )
     try:
+        _check_folder()
         app(prog_name="lft")
     except UsageError as error:
         sys.exit(_fail(f"lft: {error}", 2))
@@ -40,11 +44,29 @@ def main() -> None:
         sys.exit(_fail(f"lft: this needs {error.name}; pip install 'lft[report]'", 2))
     except Interrupted as stop:
         sys.exit(_fail(f"lft: {stop}", 128 + stop.signal))
+    except OSError as error:
+        if error.filename is None:
+            _drop_output()
+        place = error.filename or "cannot write the output"
+        sys.exit(_fail(f"lft: {place}: {error.strerror or error}", 2))
     except RuntimeError as error:
         line = _memory_problem(error)
         if line is None:
             raise
         sys.exit(_fail(f"lft: {line}", 2))
+
+
+def _check_folder() -> None:
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        raise UsageError("this folder was deleted; change to one that exists") from None
+
+
+def _drop_output() -> None:
+    """What could not be written is not tried again when the interpreter ends."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _memory_problem(error: RuntimeError) -> str | None:

@@ -183,6 +183,12 @@ def aggregate(
     join(settings, folder)
 
 
+def _need_measurements(folder: Path) -> None:
+    path = folder / "measurements.csv"
+    if not path.is_file():
+        raise UsageError(f"{path} is missing; lft report makes it of what has been measured")
+
+
 @app.command()
 def tables(profile: ProfileFile = QUICK, results: Results = None, planned: Planned = None) -> None:
     """Write the tables, claims.json, claims.csv and alternatives.csv."""
@@ -192,6 +198,7 @@ def tables(profile: ProfileFile = QUICK, results: Results = None, planned: Plann
 
     settings, folder = load(profile, results)
     check_plan(planned, settings, "tables")
+    _need_measurements(folder)
     write_tables(settings, folder)
     write_claims(settings, folder)
     write_alternatives(settings, folder)
@@ -204,6 +211,7 @@ def figures(profile: ProfileFile = QUICK, results: Results = None, planned: Plan
 
     settings, folder = load(profile, results)
     check_plan(planned, settings, "figures")
+    _need_measurements(folder)
     draw_figures(settings, folder)
 
 
@@ -214,6 +222,7 @@ def page(profile: ProfileFile = QUICK, results: Results = None, planned: Planned
 
     settings, folder = load(profile, results)
     check_plan(planned, settings, "page")
+    _need_measurements(folder)
     write_page(settings, folder)
 
 

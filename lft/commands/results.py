@@ -38,6 +38,8 @@ def export(
     from lft.pretrained import save
     from lft.pretrained.export import from_run
 
+    if output is None and name is not None and Path(name).name != name:
+        raise UsageError(f"--name {name!r} is no name of a file; name the file with --output")
     run = Run(experiment, trained_on, method, order, seed)
     tuner = from_run(results, run, name=name, licence=licence, note=note)
     path = output or Path(f"{tuner.card.name}.safetensors")
@@ -78,6 +80,9 @@ def compare(
     from lft.report.compare import compare as compared
     from lft.storage.csv import write_rows
 
+    for folder in (a, b):
+        if not (folder / "summary.csv").is_file():
+            raise UsageError(f"{folder} has no summary.csv; lft report makes it")
     frame = compared(a, b)
     if output:
         write_rows(output, list(frame.columns), frame.itertuples(index=False))
