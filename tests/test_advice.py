@@ -106,8 +106,8 @@ def test_a_profile_mended_as_advised_loads(case: str, tmp_path: Path) -> None:
 def test_the_commands_that_lines_name_help(sine: Profile, make: Any, tmp_path: Path) -> None:
     results, path = make(sine), tmp_path / "profile.yaml"
     path.write_text(yaml.safe_dump(sine.model_dump(mode="json")))
-    (results / "measurements.csv").unlink()
-    with pytest.raises(UsageError, match=r"measurements\.csv is missing; lft report makes it"):
+    (results / "summary.csv").unlink()
+    with pytest.raises(UsageError, match=r"summary\.csv is missing; lft report makes it"):
         jobs.tables(path, results)
     jobs.aggregate(path, results)  # the first step of lft report
     jobs.tables(path, results)

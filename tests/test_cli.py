@@ -51,7 +51,7 @@ WRONG = {
         ["evaluate", "sine", "sine", "lft"],
         "run.json is missing: the run",
     ),
-    "no measurements": (["tables"], "measurements.csv is missing; lft report makes it of what"),
+    "no measurements": (["tables"], "summary.csv is missing; lft report makes it of what"),
     "not applicable": (["train", "attack", "grey+colour", "maml"], "MAML meta-learns one initial"),
 }
 
@@ -209,3 +209,16 @@ def test_a_folder_that_was_deleted_is_one_line(
     status, errors = outcome(monkeypatch, capsys, "card")
     expected = "lft: this folder was deleted; change to one that exists\n"
     assert (status, errors) == (2, expected)
+
+
+def test_a_library_that_does_not_load_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def load(*_: object) -> None:
+        raise ImportError("libx.so: failed to map segment from shared object")
+
+    monkeypatch.setattr("lft.config.load_profile", load)
+    status, errors = outcome(monkeypatch, capsys, "data", "grey")
+    assert (status, errors.count("\n")) == (2, 1)
+    assert "libx.so: failed to map segment" in errors
+    assert "run lft doctor" in errors

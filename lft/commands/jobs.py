@@ -183,8 +183,8 @@ def aggregate(
     join(settings, folder)
 
 
-def _need_measurements(folder: Path) -> None:
-    path = folder / "measurements.csv"
+def _need_summary(folder: Path) -> None:
+    path = folder / "summary.csv"
     if not path.is_file():
         raise UsageError(f"{path} is missing; lft report makes it of what has been measured")
 
@@ -198,7 +198,7 @@ def tables(profile: ProfileFile = QUICK, results: Results = None, planned: Plann
 
     settings, folder = load(profile, results)
     check_plan(planned, settings, "tables")
-    _need_measurements(folder)
+    _need_summary(folder)
     write_tables(settings, folder)
     write_claims(settings, folder)
     write_alternatives(settings, folder)
@@ -211,7 +211,7 @@ def figures(profile: ProfileFile = QUICK, results: Results = None, planned: Plan
 
     settings, folder = load(profile, results)
     check_plan(planned, settings, "figures")
-    _need_measurements(folder)
+    _need_summary(folder)
     draw_figures(settings, folder)
 
 
@@ -222,7 +222,7 @@ def page(profile: ProfileFile = QUICK, results: Results = None, planned: Planned
 
     settings, folder = load(profile, results)
     check_plan(planned, settings, "page")
-    _need_measurements(folder)
+    _need_summary(folder)
     write_page(settings, folder)
 
 
