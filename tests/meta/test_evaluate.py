@@ -18,8 +18,9 @@ from tiny import profile_values, tiny_profile, write_images
 from lft import cli
 from lft.config import Profile, Run
 from lft.errors import UsageError
-from lft.meta.evaluate import evaluate, evaluate_runs, first_full
+from lft.meta.evaluate import evaluate, evaluate_runs
 from lft.meta.learner import Learner
+from lft.meta.measured import first_full
 from lft.meta.train import train
 from lft.paths import data_path, victim_path
 from lft.results.jobs import EVALUATED, TRAINED

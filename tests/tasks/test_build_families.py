@@ -12,7 +12,6 @@ from tiny import tiny_images, tiny_profile, write_images
 from lft.data import load
 from lft.errors import UsageError
 from lft.paths import data_path, victim_path
-from lft.seeding import generator
 from lft.storage.json import read_json
 from lft.storage.tensors import load_tensors, save_tensors
 from lft.tasks import build
