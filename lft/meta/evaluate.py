@@ -12,6 +12,7 @@ from lft.config import Profile, Run, Testing
 from lft.meta.learner import Learner
 from lft.meta.measured import measured, steps_of
 from lft.results.folder import Results
+from lft.results.kept_evaluations import take_evaluations
 from lft.results.schema import Measurement
 from lft.runtime.device import settings
 from lft.seeding import generator
@@ -42,9 +43,10 @@ def evaluate(profile: Profile, run: Run, results: Path) -> None:
 def evaluate_runs(profile: Profile, runs: Iterable[Run], results: Path) -> None:
     """Measure several runs, one after the other; see :func:`evaluate`."""
     folder = Results(profile, results)
+    own = take_evaluations(profile, runs, results)
     with settings(profile) as device:
         families = Families(Context(profile, results, device))
-        for run in runs:
+        for run in own:
             folder.write_evaluation(run, *_evaluate(folder, run, families))
 
 

@@ -15,6 +15,7 @@ from lft.meta.learner import Learner
 from lft.meta.outer_loop import begin, meta_batches
 from lft.meta.selection import pick_step_size
 from lft.meta.state import TrainingState
+from lft.results.kept import take_trainings
 from lft.results.manifest import manifest
 from lft.results.schema import HISTORY_COLUMNS
 from lft.runtime.device import settings
@@ -57,14 +58,17 @@ def train_seeds(
     refusal = profile.why_not(runs[0])
     if refusal:
         raise UsageError(refusal)
+    own = take_trainings(profile, runs, results)
+    if not own:
+        return
     learner = Learner.of(profile, runs[0])
     names = runs[0].trained_on.split("+")
     with settings(profile) as device:
         families = Families(Context(profile, results, device))
-        for run in runs:
+        for run in own:
             of_run = families.of(learner.experiment, names, run.seed)
             _train(profile, run, learner, of_run, results, tensorboard)
-    for run in runs:
+    for run in own:
         _checkpoints(profile, run, results).clear()
 
 

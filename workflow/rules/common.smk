@@ -2,7 +2,7 @@
 from lft import plugins
 from lft.config import Run
 from lft.paths import data_path, kept_alternatives, theory_path, victim_path
-from lft.results import jobs
+from lft.results import jobs, schema
 from lft.results.sources import Sources
 
 # Priority of long jobs: evaluations, which are short, fill the cores at the end.
@@ -126,13 +126,21 @@ TRAININGS = below(
     name
     for job in EVERY
     if job.rule == "train"
-    for name in jobs.files(job.runs, jobs.TRAINED)
+    for name in jobs.files(job.runs, schema.TRAINED)
 )
 EVALUATIONS = below(
     name
     for job in EVERY
     if job.rule == "evaluate"
-    for name in jobs.files(job.runs, jobs.EVALUATED)
+    for name in jobs.files(job.runs, schema.EVALUATED)
+)
+# Measurements made elsewhere.
+GIVEN = sorted(
+    {
+        str(path)
+        for experiment in PROFILE.experiments.values()
+        for path in experiment.measurements.values()
+    }
 )
 THEORY = [
     str(theory_path(Path(RESULTS), name, seed).with_suffix(suffix))

@@ -8,7 +8,7 @@ rule train:
         lambda w: prepared(w.experiment, w.trained_on.split("+"), seeds_of(w)),
     output:
         below(
-            jobs.files([WILD._replace(seed=seed) for seed in JOB_SEEDS], jobs.TRAINED)
+            jobs.files([WILD._replace(seed=seed) for seed in JOB_SEEDS], schema.TRAINED)
         ),
     log:
         f"{RESULTS}/logs/train/{JOB}.log",
