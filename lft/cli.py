@@ -162,6 +162,26 @@ def train(
 
 
 @app.command()
+def trained(
+    experiment: str,
+    trained_on: str,
+    method: str,
+    order: str = "first",
+    seed: int = 0,
+    profile: ProfileFile = QUICK,
+    results: Results = None,
+    planned: Planned = None,
+) -> None:
+    """Check whether a meta-training came to its end; trains it again, three times as long."""
+    from lft.meta.trained import write_checks
+
+    settings, folder = _load(profile, results)
+    run = _run(settings, experiment, trained_on, method, order, seed)
+    _check_plan(planned, settings, "train", runs=[run])
+    write_checks(settings, run, folder)
+
+
+@app.command()
 def evaluate(
     experiment: str,
     trained_on: str,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,7 +23,8 @@ from lft.meta.selection import validate
 from lft.meta.train import train
 from lft.methods import METHODS
 from lft.results.history import read_history
-from lft.storage.json import read_json
+from lft.results.manifest import manifest
+from lft.storage.json import read_json, write_json
 from lft.tasks.base import TaskFamily
 from lft.tasks.build import build_families
 
@@ -177,6 +179,17 @@ def check(profile: Profile, run: Run, results: Path) -> list[Check]:
     ]
 
 
+def write_checks(profile: Profile, run: Run, results: Path) -> None:
+    """Write the checks of a run into ``trained.json`` in its folder.
+
+    Raises:
+        UsageError: as :func:`check`.
+    """
+    checks = [found._asdict() for found in check(profile, run, results)]
+    content = manifest(profile.training_inputs(run), checks=checks)
+    write_json(results / run.folder / "trained.json", content)
+
+
 def tuned(learner: Learner, run: Run, families: dict[str, TaskFamily]) -> list[Validations]:
     """SGD and Adam with every step size of their grids, on the learner's own objective and data."""
     found = []
@@ -217,8 +230,9 @@ def _link_inputs(results: Path, folder: Path) -> None:
     """Let another result folder use the images and victims of this one."""
     folder.mkdir(parents=True, exist_ok=True)
     for name in ("data", "victims"):
-        if (results / name).is_dir() and not (folder / name).exists():
-            (folder / name).symlink_to((results / name).resolve(), target_is_directory=True)
+        if (results / name).is_dir():
+            with suppress(FileExistsError):  # another run of this folder may be checked right now
+                (folder / name).symlink_to((results / name).resolve(), target_is_directory=True)
 
 
 def _read(results: Path, run: Run) -> Validations:

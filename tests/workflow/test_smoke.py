@@ -104,6 +104,20 @@ def test_a_finished_workflow_has_nothing_to_do(finished: Path) -> None:
     assert "Nothing to be done" in snakemake(finished, "--dry-run", "--", "reproduce", "all").stdout
 
 
+def test_a_training_is_checked_by_a_longer_one(copied: Path) -> None:
+    run = Run("sine", "sine", "lft", "first", 0).folder
+    done = snakemake(copied, "--", f"{RESULTS}/{run}/trained.json")
+    assert done.returncode == 0, done.stdout
+    found = json.loads((copied / RESULTS / run / "trained.json").read_text())
+    assert len(found["checks"]) == 4
+    short, long = (
+        json.loads((copied / RESULTS / part / "run.json").read_text())["meta_batches"]
+        for part in (run, "longer" / run)
+    )
+    assert long == 3 * short
+    assert "Nothing to be done" in snakemake(copied, "--dry-run", "--", "reproduce", "all").stdout
+
+
 def test_one_hyper_parameter_reruns_only_what_depends_on_it(copied: Path) -> None:
     edit(copied, "maml: {epochs: 1, steps: 2, step_size: {first: 0.1}, learning_rate: 1.0e-2}",
          "maml: {epochs: 1, steps: 3, step_size: {first: 0.1}, learning_rate: 1.0e-2}")  # fmt: skip

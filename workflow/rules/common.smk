@@ -128,6 +128,14 @@ TRAININGS = below(
     if job.rule == "train"
     for name in jobs.files(job.runs, schema.TRAINED)
 )
+# Every method that is meta-trained, with the profile's first seed.
+CHECKED = below(
+    f"{run.folder.as_posix()}/trained.json"
+    for name, experiment in PROFILE.experiments.items()
+    for run in PROFILE.runs(name)
+    if run.seed == PROFILE.seeds[0]
+    and experiment.base_method(run.method).learns != "step_size"
+)
 EVALUATIONS = below(
     name
     for job in EVERY

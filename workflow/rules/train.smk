@@ -33,6 +33,43 @@ rule train:
         " > {log:q} 2>&1"
 
 
+# Did a meta-training come to its end? Each is run again, three times as long: not a part of `all`.
+ONE_RUN = f"runs/{CELL}/seed{{seed}}"
+LONG_RUN = f"longer/{ONE_RUN}"
+
+
+use rule train as trained with:
+    input:
+        below(f"{ONE_RUN}/{name}" for name in jobs.TRAINED),
+        lambda w: prepared(w.experiment, w.trained_on.split("+"), [w.seed]),
+    output:
+        f"{RESULTS}/{ONE_RUN}/trained.json",
+        below(f"{LONG_RUN}/{name}" for name in jobs.TRAINED),
+    log:
+        f"{RESULTS}/logs/trained/{CELL}/seed{{seed}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/trained/{CELL}/seed{{seed}}.tsv"
+    resources:
+        mem_mb=lambda w, attempt: 3000 * attempt,
+        runtime=lambda w, attempt: 720 * attempt,
+        gpu=GPU,
+    params:
+        lft=LFT,
+        options=OPTIONS,
+        job=lambda w: (
+            f"trained {w.experiment} {w.trained_on} {w.method}"
+            f" --order {w.order} --seed {w.seed}"
+        ),
+        settings=lambda w: jobs.planned(PROFILE, "train", runs=runs_of(w)),
+        code=code("train", *PLUGINS),
+
+
+rule check_trained:
+    input:
+        CHECKED,
+    localrule: True
+
+
 # Victims of one seed, or of all: see `victim.per_seed` in lft/config.
 VICTIM_SEED = None if None in PROFILE.victim_seeds else "{seed}"
 VICTIM = victim_path(Path(RESULTS), "{source}", VICTIM_SEED)

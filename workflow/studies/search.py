@@ -35,8 +35,13 @@ Bounds = tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]]
 
 
 class Ranges(Settings):
+    set: dict[str, Any] = Field(default={})  #: what is not searched: dotted key -> value
+    ranges: dict[str, Bounds]
+
+
+class Experiment(Settings):
     trained_on: str
-    methods: dict[str, dict[str, Bounds]]
+    methods: dict[str, Ranges]
 
 
 class Search(Settings):
@@ -47,7 +52,7 @@ class Search(Settings):
     tasks: Positive
     steps: tuple[int, ...]
     common: dict[str, dict[str, Any]]
-    ranges: dict[str, Ranges]
+    experiments: dict[str, Experiment]
 
 
 def load_search(path: Path) -> Search:
@@ -65,15 +70,16 @@ def load_search(path: Path) -> Search:
 def trials(search: Search) -> dict[str, dict[str, Any]]:
     """Every trial by name, as trainability.yaml writes them."""
     found = {}
-    for experiment, ranges in search.ranges.items():
-        for method, bounds in ranges.methods.items():
+    for experiment, part in search.experiments.items():
+        for method, own in part.methods.items():
             random = generator("search", experiment, method)
-            for number, drawn in enumerate(random_trials(bounds, search.trials, random), start=1):
+            drawn = random_trials(own.ranges, search.trials, random)
+            for number, settings in enumerate(drawn, start=1):
                 found[f"{experiment}-{method}-{number}"] = {
                     "experiment": experiment,
-                    "trained_on": ranges.trained_on,
+                    "trained_on": part.trained_on,
                     "method": method,
-                    "set": drawn,
+                    "set": own.set | settings,
                     "suspect": "hyper-parameters",
                     "prediction": "none; drawn at random",
                     "excludes": "nothing",
@@ -138,7 +144,7 @@ def judged(search: Search, rows: Path) -> list[tuple[Any, ...]]:
         scores, errors = zip(*(outcome(rows, name, first) for name in names), strict=True)
         edges = {
             key: edges_are_worse([every[n]["set"][key] for n in names], scores, errors, *bounds)
-            for key, bounds in search.ranges[experiment].methods[method].items()
+            for key, bounds in search.experiments[experiment].methods[method].ranges.items()
         }
         curve = [float(f"{expected_best(scores, n):.4g}") for n in range(1, len(names) + 1)]
         settings, seeds = every[chosen]["set"], len(search.seeds)
