@@ -14,35 +14,35 @@ from lft.config import Experiment, Profile
 from lft.config.experiment import FORMER
 from lft.metrics import Metric, metric_of
 from lft.paths import kept_alternatives
-from lft.report.tables import Builder
+from lft.report.tables import Numbers
 from lft.results.schema import ALTERNATIVE_COLUMNS
 from lft.storage.csv import read_rows, write_rows
 
 
 def write_alternatives(profile: Profile, results: Path) -> None:
     """Write alternatives.csv; without rows where the profile has no variants."""
-    builder = Builder(profile, results)
+    numbers = Numbers(profile, results)
     rows = [
         row
         for name, experiment in profile.experiments.items()
-        for row in _rows(builder, name, experiment)
+        for row in _rows(numbers, name, experiment)
     ]
     write_rows(results / "alternatives.csv", ALTERNATIVE_COLUMNS, rows)
 
 
-def _rows(builder: Builder, name: str, experiment: Experiment) -> Iterator[tuple[Any, ...]]:
-    for key, base in builder.changes(name, experiment):
+def _rows(numbers: Numbers, name: str, experiment: Experiment) -> Iterator[tuple[Any, ...]]:
+    for key, base in numbers.changes(name, experiment):
         if key == base:
             continue
         variant = experiment.variants.get(key.method)
         settings = json.dumps(variant.set if variant else {})
         for metric in experiment.judged_by:
             key, base = key._replace(metric=metric), base._replace(metric=metric)
-            outcome, change = builder.cell(key), builder.change(key, base)
+            outcome, change = numbers.cell(key), numbers.change(key, base)
             yield (
                 *(name, key.trained_on, key.tested_on, key.order, base.method, key.method),
                 *(experiment.label(key.method), settings, metric, outcome.step),
-                *(builder.cell(base).interval.mean, outcome.interval.mean),
+                *(numbers.cell(base).interval.mean, outcome.interval.mean),
                 *(change.interval.mean, change.interval.low, change.interval.high),
                 *(change.interval.kind, change.interval.n),
             )

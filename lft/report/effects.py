@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import pandas as pd
 
 from lft.config import Order, Profile, Run, Settings
+from lft.report.measurements import measured_groups, summarised_groups
 from lft.report.statistics import ALPHA, UNBOUNDED, Floats, greater_p
 from lft.results.folder import Results
-from lft.results.manifest import RunManifest
-from lft.results.schema import Measurement
-from lft.storage.csv import read_rows
+from lft.results.trained import recorded, untrained
 
 CellName = tuple[str, str, str, Order]
 """Trained on, tested on, method, order."""
@@ -87,15 +85,26 @@ class Cube:
 
 
 class Measured:
-    """Metrics of the cells of a result folder as arrays over (seed, task), with what failed."""
+    """Metrics of the cells of a result folder as arrays over (seed, task), with what failed.
+
+    Attributes:
+        has_tasks: whether measurements.csv is there. A run that is kept without it has the means
+            over test tasks of summary.csv, each as if of one task: enough for verdicts, which rest
+            on these means, and for nothing that is about single tasks.
+    """
 
     def __init__(self, profile: Profile, results: Path, metrics: Sequence[str]) -> None:
         self.profile = profile
         self.folder = Results(profile, results)
-        path = results / "measurements.csv"
-        written = path.stat().st_mtime_ns if path.is_file() else 0
-        self._groups = _groups(path, written, frozenset({*metrics, "asr"}))
+        wanted, path = frozenset({*metrics, "asr"}), results / "measurements.csv"
+        self.has_tasks = path.is_file() or not (results / "summary.csv").is_file()
+        self._groups = (
+            measured_groups(path, wanted)
+            if self.has_tasks
+            else summarised_groups(self.folder.summary, wanted)
+        )
         self._cubes: dict[tuple[str, ...], Cube | None] = {}
+        self._untrained: dict[Run, bool | None] = {}
         keys = ["experiment", "trained_on", "tested_on", "method", "order"]
         cells = self.folder.cells
         self.status = {
@@ -131,22 +140,13 @@ class Measured:
         return [status.get(seed) == "diverged" for seed in self.seeds]
 
     def untrained(self, experiment: str, cell: CellName) -> list[bool | None]:
-        """Whether each seed failed the test for trained; None where its manifest does not say."""
+        """Whether each seed failed the test for trained; None where too little was recorded."""
         trained_on, _, method, order = cell
         runs = [Run(experiment, trained_on, method, order, seed) for seed in self.seeds]
-        return [self._untrained(run) for run in runs]
-
-    def _untrained(self, run: Run) -> bool | None:
-        return self._trained.get(run)
-
-    @cached_property
-    def _trained(self) -> dict[Run, bool | None]:
-        found: dict[Run, bool | None] = {}
-        for name in self.profile.experiments:
-            for run in self.profile.runs(name):
-                trained = was_trained(self.folder.manifest(run))
-                found[run] = None if trained is None else not trained
-        return found
+        for run in runs:
+            if run not in self._untrained:
+                self._untrained[run] = untrained(recorded(self.folder, run))
+        return [self._untrained[run] for run in runs]
 
     # ------------------------------------------------------------ values
 
@@ -220,13 +220,12 @@ class Measured:
     def arrivals(self, experiment: str, cell: CellName) -> Floats:
         """(seeds,) first written step at which the mean ASR reaches 100 %, one step more than were
         made where it never does; NaN for a missing seed."""
-        steps = np.array(self.steps(experiment))
         never = self.profile.experiments[experiment].testing.steps + 1
         cube = self.cube(experiment, cell, "asr")
         found = np.full(len(self.seeds), float(never))
         if cube is not None:
             full = np.nan_to_num(cube.values).mean(1) >= FULL
-            found = np.where(full.any(1), steps[full.argmax(1)], never).astype(float)
+            found = np.where(full.any(1), np.array(cube.steps)[full.argmax(1)], never).astype(float)
         found[self._absent(experiment, cell)] = np.nan
         return found
 
@@ -255,20 +254,6 @@ class Measured:
         if floor is None or floor.shape != values.shape:
             return None
         return _not_better(scale.lead(values.mean(1), floor.mean(1)))
-
-
-@lru_cache(maxsize=1)
-def _groups(path: Path, _written: int, metrics: frozenset[str]) -> dict[Any, pd.DataFrame]:
-    """Rows of each cell and metric; kept, as one command asks for them several times."""
-    rows = read_rows(path, Measurement._fields)
-    keys = ["experiment", "trained_on", "tested_on", "method", "order", "metric"]
-    return dict(list(rows[rows["metric"].isin(metrics)].groupby(keys, observed=True)))
-
-
-def was_trained(manifest: RunManifest | None) -> bool | None:
-    """Whether a run passed the test for trained; None where its manifest does not say."""
-    said = (manifest.model_extra or {}).get("trained") if manifest else None
-    return None if said is None else bool(said)
 
 
 def _not_better(leads: Floats) -> bool | None:

@@ -20,7 +20,14 @@ from lft.errors import UsageError
 from lft.report.alternatives import effects, found_alternatives
 from lft.report.claims import REFERENCE, Verdict, Verdicts, load_claims, read_verdicts
 from lft.report.claims.agreement import agreement, unexplained
-from lft.report.claims.shown import SYMBOLS, effect_text, failures_text, needed_text
+from lft.report.claims.shown import (
+    SYMBOLS,
+    effect_text,
+    failures_text,
+    needed_text,
+    skewed_text,
+    skewness_note,
+)
 from lft.report.interactive import curves, library, specification
 from lft.report.statistics import NOTHING, Interval
 from lft.report.style import CAPTION_COLUMNS, Style, theme
@@ -89,7 +96,9 @@ def context(profile: Profile, results: Path) -> dict[str, Any]:
         "stand_ins": [s for s in profile.sources.values() if s.stands_in_for],
         "sources": profile.sources,
         "hypotheses": list(_hypotheses(claims, anchors)),
-        "checks": [_claim(row, anchors) for row in planned if row.kind == "check"],
+        "interval": _usual_interval(claims),
+        "skewness": skewness_note(claims),
+        "checks": [_claim(row, anchors, "") for row in planned if row.kind == "check"],
         "untested": len(verdicts.claims) - len(planned),
         "unjudged": sum(row.verdict is None for row in claims),
         "counts": [(SYMBOLS[name], name, counts[name]) for name in SYMBOLS],
@@ -155,13 +164,20 @@ def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
 
 def _hypotheses(claims: list[Verdict], anchors: set[str]) -> Iterator[dict[str, Any]]:
     """The claims of each hypothesis, which rest on the same trainings."""
+    usual = _usual_interval(claims)
     for id, text in load_claims().hypotheses.items():
-        rows = [_claim(row, anchors) for row in claims if row.hypothesis == id]
+        rows = [_claim(row, anchors, usual) for row in claims if row.hypothesis == id]
         if rows:
             yield {"id": id, "text": text, "claims": rows}
 
 
-def _claim(row: Verdict, anchors: set[str]) -> dict[str, Any]:
+def _usual_interval(claims: list[Verdict]) -> str:
+    """What most intervals are, to be said once."""
+    kinds = Counter(row.interval for row in claims if row.low is not None)
+    return kinds.most_common(1)[0][0] if kinds else ""
+
+
+def _claim(row: Verdict, anchors: set[str], usual: str) -> dict[str, Any]:
     word = row.verdict or row.check or row.status
     other = row.without_failures
     depends = f"without failed runs: {other}" if other and other != row.verdict else ""
@@ -174,11 +190,15 @@ def _claim(row: Verdict, anchors: set[str]) -> dict[str, Any]:
         "verdict": word,
         "symbol": SYMBOLS.get(word, ""),
         "slug": word.replace(" ", "-"),
-        "reasons": [text for text in (row.reason, depends, needed_text(row)) if text],
+        "reasons": [
+            text
+            for text in (row.reason, row.behind, depends, skewed_text(row), needed_text(row))
+            if text
+        ],
         "paper": row.paper,
         "ours": row.ours,
         "effect": effect_text(row),
-        "interval": row.interval,
+        "interval": row.interval if row.interval != usual else "",
         "p": _p(row.p),
         "g": "–" if row.g is None else f"{row.g:.1f}",
         "improvement": "–" if row.improvement is None else f"{row.improvement:.0%}",
@@ -295,10 +315,20 @@ def _open_questions(profile: Profile, results: Path) -> Iterator[dict[str, Any]]
             "gap": entry["gap"],
             "choice": _agreed(choices),
             "note": entry["note"],
+            "figures": _figures_named(entry.get("figures"), profile, results),
             "tried": [
                 (_report_of(name, profile, results), name, t) for name, t in tried.items() if t
             ],
         }
+
+
+def _figures_named(prefix: str | None, profile: Profile, results: Path) -> list[tuple[str, str]]:
+    """Figures of the page that answer a question, by id and experiment."""
+    return [
+        (id, experiment.title)
+        for name, experiment in profile.experiments.items()
+        if prefix and (results / "figures" / f"{(id := f'{prefix}-{name}')}.svg").is_file()
+    ]
 
 
 def _report_of(name: str, profile: Profile, results: Path) -> str | None:

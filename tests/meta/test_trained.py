@@ -12,18 +12,16 @@ from lft.config import Run
 from lft.errors import UsageError
 from lft.meta.learner import Learner
 from lft.meta.train import train
-from lft.meta.trained import (
+from lft.meta.trained import check, longer_profile, tuned
+from lft.results.history import read_history
+from lft.results.trained import (
     Validations,
-    check,
     longer_does_not_help,
-    longer_profile,
     smallest_effect,
     stable,
     the_end_is_good,
-    tuned,
     worth_it,
 )
-from lft.results.history import read_history
 from lft.storage.json import read_json
 from lft.tasks.build import build_families
 
@@ -66,10 +64,10 @@ def test_longer_does_not_help(
         ([1.0, *[1.2] * 19], False),
         ([*[1.2] * 10, 1.0, *[1.2] * 9], True),  # the eleventh of twenty
         ([*[1.2] * 9, 1.0, *[1.2] * 10], False),  # the tenth: not yet the last half
-        (FALLING[:19], False),  # too few to choose from
+        (FALLING[:19], None),  # too few to tell
     ],
 )
-def test_the_end_is_good(scores: list[float], passed: bool) -> None:
+def test_the_end_is_good(scores: list[float], passed: bool | None) -> None:
     assert the_end_is_good(validations(scores)).passed is passed
 
 
@@ -125,7 +123,7 @@ def test_a_run_is_checked_from_its_result_folder(tmp_path: Path) -> None:
         "worth it",
     ]
     assert all(math.isfinite(each.value) for each in found)
-    assert found[1].passed is False  # 3 validations
+    assert found[1].passed is None  # 3 validations
     kept = read_json(tmp_path / "longer" / run.folder / "run.json")
     assert kept["meta_batches"] == 3 * 6
     with pytest.raises(UsageError, match="sgd is not meta-trained"):

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
-from synthetic import paper_level, report_profile
+from synthetic import TRAINED, paper_level, report_profile, write_history
 
 from lft.config import Profile, Run
 from lft.errors import UsageError
@@ -29,8 +29,9 @@ from lft.report.claims import (
     load_claims,
     load_paper,
     read_verdicts,
+    write_claims,
 )
-from lft.report.claims.judge import Evidence, claim_p, decide_all, no_difference_p, wider
+from lft.report.claims.decision import Evidence, claim_p, decide_all, no_difference_p, wider
 from lft.storage.csv import write_rows
 
 Make = Callable[..., Path]
@@ -401,12 +402,40 @@ def test_runs_that_were_not_trained_count_and_are_counted(make: Make) -> None:
     results = make(profile)
     for method in ("lft", "l2o"):
         for run in runs(profile, method):
-            path = results / run.folder / "run.json"
-            trained = (method, run.seed) != ("l2o", 2)
-            path.write_text(json.dumps(json.loads(path.read_text()) | {"trained": trained}))
+            failed = (method, run.seed) == ("l2o", 2)
+            write_history(results, run, TRAINED[::-1] if failed else TRAINED, error=0.01)
     found = verdict(profile, results, claim())
     assert (found.a_untrained, found.b_untrained, found.n_seeds) == (0, 1, 5)
     assert found.without_failures == "supported"
+
+
+def test_a_verdict_that_an_untrained_seed_makes_says_so(make: Make) -> None:
+    """In one seed L2O is far ahead of an LFT whose best checkpoint was the first."""
+
+    def level(run: Run, _: str) -> float:
+        return 0.05 if (run.method, run.seed) == ("lft", 3) else paper_level(run, "sine")
+
+    profile = report_profile(SEEDS, "sine")
+    results = make(profile, level=level)
+    for run in (*runs(profile, "lft"), *runs(profile, "l2o")):
+        failed = (run.method, run.seed) == ("lft", 3)
+        write_history(results, run, TRAINED[::-1] if failed else TRAINED, error=0.01)
+    found = verdict(profile, results, claim())
+    assert (found.a_untrained, found.b_untrained) == (1, 0)
+    assert (found.verdict, found.without_failures) == ("inconclusive", "supported")
+
+
+def test_a_row_says_which_rules_a_method_is_behind(make: Make) -> None:
+    """SGD attacks better than LFT, which attacks better than L2O."""
+    levels = {"sgd": 0.95, "lft": 0.8, "l2o": 0.3, "maml": 0.2}
+    profile = report_profile(SEEDS, "sine", "attack")
+    results = make(profile, level=lambda run, _: levels.get(run.method, 0.5))
+    write_claims(profile, results)
+    rows = {row.claim: row for row in read_verdicts(results).claims}
+    row = rows["asr-lft-l2o"]
+    assert row.verdict == "supported"
+    assert row.behind == "LFT is behind SGD on ASR; L2O is behind SGD on ASR"
+    assert rows["sine-lft-l2o-first"].behind == ""  # there is no rule in this experiment
 
 
 def test_two_methods_that_always_diverged_are_vacuous(make: Make) -> None:

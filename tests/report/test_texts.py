@@ -10,9 +10,11 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import yaml
 
 from lft.report.claims import read_verdicts
 from lft.report.statistics import detectable
+from lft.report.tables import STEP
 
 ROOT = Path(__file__).resolve().parents[2]
 REFERENCE = ROOT / "results" / "reference"
@@ -115,6 +117,143 @@ def facts(mean: Callable[..., float]) -> list[str]:
         "with 5,000 MNIST digits",
         *SETTINGS,
     ]
+
+
+def alternatives(name: str, experiment: str, alternative: str, metric: str) -> pd.Series[float]:
+    """A row of a kept alternatives.csv, with half the interval."""
+    rows = pd.read_csv(ROOT / "results" / name / "alternatives.csv").set_index(
+        ["experiment", "alternative", "metric"]
+    )
+    rows = rows[rows["order"] == "first"].assign(half=(rows["high"] - rows["low"]) / 2)
+    row: pd.Series[float] = rows.loc[(experiment, alternative, metric)]
+    return row
+
+
+def signed(value: float, decimals: int, scale: float = 100) -> str:
+    return f"{scale * value:+.{decimals}f}".replace("-", "−")
+
+
+def cpu_seconds(name: str, experiment: str = "*", method: str = "*") -> float:
+    """Of the meta-trainings of a kept run; wall time where an older version recorded no other."""
+    pattern = f"{experiment}/*/{method}/seed*/run.json"
+    paths = (ROOT / "results" / name / "runs").glob(pattern)
+    found = [json.loads(path.read_text()) for path in paths]
+    assert found
+    return sum(facts.get("cpu_seconds") or facts["seconds"] for facts in found)
+
+
+@pytest.fixture(scope="module")
+def answers() -> list[str]:
+    """Pieces of what docs/explanation/open-questions.md says, their numbers put in from files."""
+
+    def change(experiment: str, alternative: str, metric: str) -> str:
+        row = alternatives("ablation", experiment, alternative, metric)
+        if metric == "mse":
+            change = f"{signed(row['difference'], 2, 1)} ± {row['half']:.2f}"
+            return f"{row['base']:.2f} → {row['mean']:.2f}, {change}"
+        numbers = f"{100 * row['base']:.0f} % → {100 * row['mean']:.0f} %"
+        return f"{numbers}, {signed(row['difference'], 0)} ± {100 * row['half']:.0f}"
+
+    def slower(experiment: str) -> str:
+        exact, dropped = (
+            cpu_seconds("ablation", experiment, f"{name}-first") for name in ("lft-exact", "lft")
+        )
+        return f"{exact / dropped:.1f}"
+
+    def of(name: str, metric: str) -> pd.Series[float]:
+        return alternatives("alternatives", "attack", name, metric)
+
+    whole = alternatives("ablation", "attack", "lft-whole", "distortion")
+    light, heavy = of("lft-light", "distortion"), of("lft-heavy", "distortion")
+    cost, four = of("lft-heavy", "asr"), of("lft-classes", "distortion")
+    widths = [
+        of(f"l2o-{name}", "asr")["half"]
+        for name in ("classes", "images", "light", "heavy", "probability")
+    ]
+    assert 0.9 < min(widths) < 1 < max(widths) < 1.5
+    extra = (
+        pd.read_csv(ROOT / "results/supplement/summary.csv")
+        .groupby(["experiment", "trained_on", "tested_on", "method", "metric", "step"])["mean"]
+        .mean()
+    )
+
+    def asr(method: str, n: int, step: int) -> str:
+        where = ("support", "support-2", f"support-{n}", method, "asr", step)
+        return f"{100 * extra[where]:.0f}"
+
+    def shots(method: str) -> str:
+        one, five, ten = (
+            f"{100 * round(extra['shots', n, n, method, 'accuracy', 50], 6):.0f}"
+            for n in ("one-shot", "five-shot", "ten-shot")
+        )
+        return f"{one}, {five} and {ten} %"
+
+    few = [asr("lft", n, 100) for n in (1, 2, 5, 15)]
+    return [
+        f"{slower('sine')} (sine) to {slower('classification')} (CNN) times",
+        f"ASR {change('attack', 'lft-exact', 'asr')})",
+        f"accuracy ({change('classification', 'lft-exact', 'accuracy')})",
+        f"error ({change('sine', 'lft-exact', 'mse')})",
+        f"search's segments of 10 (mean |δ| {whole['base']:.2f} → {whole['mean']:.2f})",
+        "λ = 20 in place of 5 halves LFT's perturbation (mean |δ| "
+        f"{heavy['base']:.2f} → {heavy['mean']:.2f}) and costs {-100 * cost['difference']:.0f} ± "
+        f"{100 * cost['half']:.0f} points",
+        f"with λ = 1 the perturbation grows beyond use ({light['mean']:.1f})",
+        f"smaller perturbation ({signed(four['difference'], 2, 1)} ± {four['half']:.2f})",
+        "LFT trained on 20 steps in place of 100 attacks",
+        "intervals of about ± 100 points",
+        f"has an ASR of {', '.join(few[:3])} and {few[3]} % with 1, 2, 5 and 15 images",
+        f"on 50 images, 300 steps, reach {asr('sgd', 50, 300)} and {asr('adam', 50, 300)} %",
+        f"with 1, 5 and 10 shots ({shots('lft')} against {shots('l2o')})",
+        f"MAML has {shots('maml')}",
+        "In 5-way classification",
+    ]
+
+
+def test_every_number_about_open_questions_comes_from_a_file(answers: list[str]) -> None:
+    path = ROOT / "docs/explanation/open-questions.md"
+    page = path.read_text(encoding="utf-8")
+    text = " ".join(re.sub(r"```.*?```", "", page, flags=re.DOTALL).split())
+    assert [piece for piece in answers if piece not in text] == []
+    for piece in answers:
+        text = text.replace(piece, " ")
+    names = re.compile(NAMES.pattern + r"|Table 2|Figure 4")
+    assert re.findall(r"\d[\d.,]*", names.sub(" ", text)) == []
+
+
+def test_the_page_on_open_questions_shows_the_file() -> None:
+    path = ROOT / "docs/explanation/open-questions.md"
+    page = path.read_text(encoding="utf-8")
+    shown = re.findall(r"```\{literalinclude\} (\S+)", page)
+    files = [(path.parent / name).resolve() for name in shown]
+    assert files == [
+        ROOT / f"workflow/reference/{name}.yaml" for name in ("open-questions", "differences")
+    ]
+    entries = yaml.safe_load(files[0].read_text(encoding="utf-8"))
+    ids = [entry["id"] for entry in entries]
+    assert ids == [f"O{n}" for n in range(1, len(ids) + 1)]
+    (step,) = (entry for entry in entries if "figures" in entry)
+    assert step["choice"] == "testing.steps"
+    assert f"after {STEP} steps" in step["note"]
+
+
+def times() -> dict[str, str]:
+    """Minutes of meta-training of every kept run, from its manifests or its search.csv."""
+    minutes = {
+        name: cpu_seconds(name) / 60
+        for name in ("ablation", "alternatives", "supplement", "reference")
+    }
+    for name in ("search", "search-seeds"):
+        rows = pd.read_csv(ROOT / "results" / name / "search.csv")
+        minutes[name] = (rows["seconds"] * rows["seeds"]).sum() / 60
+    return {name: f"{value:.0f}" for name, value in minutes.items()}
+
+
+def test_the_readme_has_the_times_of_the_kept_runs() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `([\w-]+)`.*\| ([^|]*) \|$", readme, flags=re.MULTILINE)
+    said = {name: text for name, text in rows if re.search(r"\d", text)}
+    assert said == times()
 
 
 def texts() -> dict[str, str]:

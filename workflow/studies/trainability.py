@@ -34,10 +34,10 @@ from lft.errors import UsageError
 from lft.meta.adapt import adapt, parts
 from lft.meta.learner import Learner
 from lft.meta.train import train
-from lft.meta.trained import Validations, stable, the_end_is_good
 from lft.methods import get_method
 from lft.paths import CHECKOUT, data_path, victim_path
 from lft.results.history import read_history
+from lft.results.trained import Validations, stable, the_end_is_good
 from lft.seeding import generator
 from lft.storage.atomic import write_text
 from lft.storage.json import read_json, write_json

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from lft.config import Profile
+from lft.metrics import SUPPORT, metric_of
 from lft.report.claims.judge import judge
 from lft.report.claims.model import CellClaim, Claims, load_claims
 from lft.report.claims.verdict import Verdict
@@ -25,25 +26,78 @@ WORDS = {
 def against_baselines(profile: Profile, results: Path) -> list[Verdict]:
     """Every learned method against every hand-designed rule in the same cell, after as many steps
     as the paper's tables; judged as the claims are, Holm-adjusted among themselves."""
+    return _judged(profile, results, tuple(_comparisons(profile)))
+
+
+def worth_it(profile: Profile, results: Path, beside: Sequence[Verdict]) -> dict[str, Verdict]:
+    """Every learned method against every hand-designed rule on its own objective: on tasks of the
+    mixture that it was trained on, and the data that its outer loop saw.
+
+    For methods that see query sets in meta-training that is :func:`against_baselines`; the others
+    are judged by the primary metric on the support set, Holm-adjusted among themselves.
+
+    Args:
+        beside: the outcome of :func:`against_baselines`.
+    """
+    own = {row.claim: row for row in beside if _is_own(row.claim)}
+    blind = tuple(
+        claim.model_copy(update={"metric": claim.metric + SUPPORT})
+        for claim in _comparisons(profile)
+        if _is_own(claim.id)
+        and profile.experiments[claim.experiment].base_method(claim.a[2]).outer != "query"
+    )
+    return own | {row.claim: row for row in _judged(profile, results, blind)}
+
+
+def behind(profile: Profile, results: Path) -> dict[tuple[str, ...], str]:
+    """What is said of the cells in which a learned method has been shown to be worse than a rule,
+    by experiment, mixtures, method and order."""
+    rules: dict[tuple[str, ...], list[str]] = {}
+    for row in against_baselines(profile, results):
+        *cell, rule = row.claim.split(":")
+        if row.verdict == "contradicted":
+            rules.setdefault(tuple(cell), []).append(rule)
+    return {cell: _sentence(profile, cell, found) for cell, found in rules.items()}
+
+
+def _sentence(profile: Profile, cell: tuple[str, ...], rules: list[str]) -> str:
+    experiment = profile.experiments[cell[0]]
+    names = " and ".join(experiment.label(rule) for rule in rules)
+    return f"{experiment.label(cell[3])} is behind {names} on {metric_of(experiment.primary).label}"
+
+
+def _is_own(name: str) -> bool:
+    _, trained_on, tested_on, *_ = name.split(":")
+    return trained_on == tested_on
+
+
+def _judged(profile: Profile, results: Path, comparisons: tuple[CellClaim, ...]) -> list[Verdict]:
+    if not comparisons:
+        return []
     registered = load_claims()
     claims = Claims(
         version=registered.version,
         date=registered.date,
-        metrics=registered.metrics,
+        metrics={
+            claim.metric: registered.metrics[claim.metric.removesuffix(SUPPORT)]
+            for claim in comparisons
+        }
+        | {"asr": registered.metrics["asr"]},
         hypotheses={"baselines": "A learned method is better than a hand-designed one"},
-        claims=tuple(_comparisons(profile, registered)),
+        claims=comparisons,
     )
-    return judge(profile, results, claims, diagnostics=False) if claims.claims else []
+    return judge(profile, results, claims, diagnostics=False)
 
 
-def _comparisons(profile: Profile, registered: Claims) -> Iterator[CellClaim]:
+def _comparisons(profile: Profile) -> Iterator[CellClaim]:
+    metrics = load_claims().metrics
     for run, tested_on, refusal in profile.cells():
         experiment = profile.experiments[run.experiment]
         method = experiment.base_method(run.method)
         first = run.seed == profile.seeds[0] and run.method in experiment.methods
         if refusal or not first or method.learns == "step_size":
             continue
-        if experiment.primary not in registered.metrics:
+        if experiment.primary not in metrics:
             continue
         for rule in experiment.methods:
             if experiment.base_method(rule).learns != "step_size":

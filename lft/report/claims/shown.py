@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from lft.report.claims.verdict import Verdict
+from lft.report.statistics import ALPHA
 
 SYMBOLS = {
     "supported": "✓",
@@ -49,12 +52,32 @@ def needed_text(row: Verdict) -> str:
     return f"{seeds} seeds would find {size}; these could have shown {_shown(row)}"
 
 
+def skewed_text(row: Verdict) -> str:
+    """A warning where the seeds do not look normal."""
+    if row.skew_p is None or row.skew_p >= ALPHA:
+        return ""
+    return f"the seeds are skewed (p = {row.skew_p:.2g}), for which t intervals are not made"
+
+
+def skewness_note(rows: Sequence[Verdict]) -> str:
+    """In how many claims the seeds are skewed, and in how many that is expected if none is; empty
+    for too few seeds to tell."""
+    tested = [row.skew_p for row in rows if row.skew_p is not None]
+    if not tested:
+        return ""
+    skewed = sum(p < ALPHA for p in tested)
+    return (
+        f"The seeds are skewed (D'Agostino's test at 5 %) in {skewed} of {len(tested)} claims, "
+        f"where about {ALPHA * len(tested):.0f} are to be expected of normal ones"
+    )
+
+
 def failures_text(row: Verdict, side: str) -> str:
     """Diverged and untrained seeds of one cell."""
     diverged, untrained = (getattr(row, f"{side}_{what}") for what in ("diverged", "untrained"))
     if diverged is None:
         return "–"
-    return f"{diverged} / {'?' if untrained is None else untrained}"
+    return f"{diverged} / {'not recorded' if untrained is None else untrained}"
 
 
 def _shown(row: Verdict) -> str:

@@ -44,6 +44,7 @@ class Verdict(Settings):
     p: float | None = None  #: Holm-adjusted over all empirical claims of the profile
     p_equivalence: float | None = None  #: of "no difference", Holm-adjusted among themselves
     g: float | None = None  #: Hedges' g over seeds, positive on the claim's side
+    skew_p: float | None = None  #: that the seeds' effects are skewed, not adjusted
     improvement: float | None = None  #: P(a better than b) over test tasks
     bootstrap_low: float | None = None  #: hierarchical bootstrap, a diagnostic
     bootstrap_high: float | None = None
@@ -55,6 +56,7 @@ class Verdict(Settings):
     b_diverged: int | None = None
     a_untrained: int | None = None
     b_untrained: int | None = None
+    behind: str = ""  #: hand-designed rules that either method has been shown to be worse than
     without_failures: Word | None = None  #: the verdict without seeds in which a run failed
     change: Change = ""  #: against the version that the runs were registered under
     seconds: float  #: of the meta-trainings or theory measurements that it rests on

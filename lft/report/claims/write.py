@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pandas as pd
@@ -10,8 +10,9 @@ from pydantic import ValidationError
 
 from lft.config import Profile, explain
 from lft.errors import UsageError
+from lft.report.claims.baselines import behind
 from lft.report.claims.judge import judge
-from lft.report.claims.model import load_claims
+from lft.report.claims.model import CellClaim, TheoryClaim, load_claims
 from lft.report.claims.verdict import Verdict, Verdicts
 from lft.results.folder import Results
 from lft.results.registered import CLAIMS, Version, changes, version_of, versions
@@ -59,9 +60,13 @@ def verdicts(profile: Profile, results: Path, claims: Path = CLAIMS) -> Verdicts
         differing |= changes(old, now) if old else dict.fromkeys(now.claims, "unregistered")
     if not before:
         differing = dict.fromkeys(now.claims, "unregistered")
+    chosen = load_claims(claims)
+    slower = behind(profile, results)
     rows = [
-        row.model_copy(update={"change": differing.get(row.claim, "")})
-        for row in judge(profile, results, load_claims(claims))
+        row.model_copy(
+            update={"change": differing.get(row.claim, ""), "behind": _behind(claim, slower)}
+        )
+        for claim, row in zip(chosen.claims, judge(profile, results, chosen), strict=True)
     ]
     return Verdicts(
         profile=profile.name,
@@ -77,6 +82,14 @@ def verdicts(profile: Profile, results: Path, claims: Path = CLAIMS) -> Verdicts
         ),
         claims=tuple(rows),
     )
+
+
+def _behind(claim: CellClaim | TheoryClaim, slower: Mapping[tuple[str, ...], str]) -> str:
+    """The sentence of a row about its methods and the hand-designed rules."""
+    if not isinstance(claim, CellClaim):
+        return ""
+    found = (slower.get((claim.experiment, *cell)) for cell in (claim.a, claim.b))
+    return "; ".join(dict.fromkeys(filter(None, found)))
 
 
 def _registered(profile: Profile, results: Path) -> Iterator[Version | None]:

@@ -1,0 +1,149 @@
+"""From the effects of the seeds to a verdict: pure functions that know no folder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from lft.report.claims.verdict import Word
+from lft.report.statistics import (
+    ALPHA,
+    Floats,
+    beyond_p,
+    equivalence_p,
+    holm,
+    largest_mean_p,
+    mean_interval,
+    two_sided_p,
+)
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What the seeds say about one claim.
+
+    Attributes:
+        ours: both numbers, as text.
+        kind: as in claims.yaml.
+        effects: (seeds,) leads of a over b on the metric's scale, positive on the claim's side.
+        margin: smallest effect of interest on that scale.
+        p: of the claim's own test, two-sided and not yet adjusted.
+        equivalence: p of the two one-sided tests; NaN where the claim itself is one of equality.
+        vacuous: the floor rule's outcome.
+        n_planned: seeds that the profile has.
+        note: what else should be known.
+    """
+
+    ours: str
+    kind: str
+    effects: Floats
+    margin: float
+    p: float
+    equivalence: float
+    vacuous: bool
+    n_planned: int
+    note: tuple[str, ...] = ()
+
+    @property
+    def incomplete(self) -> str:
+        """Why there can be no verdict yet; empty if there can."""
+        n = len(self.effects)
+        return "" if 1 < n == self.n_planned else f"n = {n}/{self.n_planned} seeds"
+
+
+class Ruling(NamedTuple):
+    """A verdict with the adjusted p-values of the claim's own test and of equivalence."""
+
+    word: Word
+    p: float
+    equivalence: float
+
+
+def decide_all(found: Sequence[Evidence | None], tests: Sequence[bool]) -> list[Ruling | None]:
+    """Verdicts of a family of claims.
+
+    Args:
+        found: None where there is nothing to judge.
+        tests: which of them count in the adjustments.
+    """
+    counted = np.array(tests, dtype=bool)
+    usable = [e if e is not None and not e.incomplete else None for e in found]
+    p = np.array([np.nan if e is None else e.p for e in usable])
+    equal = np.array([np.nan if e is None else e.equivalence for e in usable])
+    p[counted], equal[counted] = holm(p[counted]), holm(equal[counted])
+    return [
+        None if evidence is None else Ruling(decide(evidence, of, same), of, same)
+        for evidence, of, same in zip(found, p.tolist(), equal.tolist(), strict=True)
+    ]
+
+
+def decide(evidence: Evidence, p: float, equivalence: float) -> Word:
+    """The verdict on one claim, from adjusted p-values; see :func:`judge` for the order."""
+    if evidence.incomplete:
+        return "inconclusive"
+    if evidence.vacuous:
+        return "vacuous"
+    effects, margin = evidence.effects, evidence.margin
+    mean = float(effects.mean())
+    if p < ALPHA:
+        if evidence.kind == "equivalent":
+            return "supported" if abs(mean) < margin else "contradicted"
+        if evidence.kind == "not-worse":
+            return "supported" if mean > -margin else "contradicted"
+        narrow = mean_interval(effects, level=1 - 2 * ALPHA)
+        if -margin < narrow.low and narrow.high < margin:
+            return "negligible"
+        return "supported" if mean > 0 else "contradicted"
+    return "no difference" if equivalence < ALPHA else "inconclusive"
+
+
+def claim_p(kind: str, effects: Floats, margin: float) -> float:
+    """Two-sided p of a claim's own test.
+
+    A claim of non-inferiority is tested against −margin in place of 0; one of equivalence by two
+    one-sided tests where the mean lies within ± margin, and by the test that it lies beyond where
+    it does not.
+    """
+    if kind == "not-worse":
+        return two_sided_p(effects, -margin)
+    if kind == "equivalent":
+        within = len(effects) > 0 and abs(effects.mean()) < margin
+        return equivalence_p(effects, margin) if within else beyond_p(effects, margin)
+    return two_sided_p(effects)
+
+
+def no_difference_p(kind: str, effects: Floats, margin: float) -> float:
+    """p of "no difference"; claims of equality ask for it themselves."""
+    return np.nan if kind in ("equivalent", "not-worse") else equivalence_p(effects, margin)
+
+
+def wider(
+    leads: Floats, margin: float, random: np.random.Generator
+) -> tuple[int, Floats, float, float]:
+    """Whether the largest lead before the last step exceeds that after it.
+
+    Supported only if the lead itself is one, since being behind by less is none; contradicted only
+    if the leads at all earlier steps are smaller than the last; no difference only if none of them
+    differs.
+
+    Args:
+        leads: (seeds, steps), the last step in the last column.
+
+    Returns:
+        The step's column, excesses over the last lead there (seeds,), the two-sided p and that of
+        no difference.
+    """
+    excess = leads[:, :-1] - leads[:, -1:]
+    column, above = largest_mean_p(excess, random)
+    chosen, early = excess[:, column], leads[:, column]
+    if excess.size == 0 or np.isnan(above):
+        return column, chosen, np.nan, np.nan
+    if chosen.mean() > 0:
+        p = max(2 * above, two_sided_p(early)) if early.mean() > 0 else 1.0
+    else:
+        p = max(two_sided_p(of_step) for of_step in excess.T)
+    same = max(equivalence_p(of_step, margin) for of_step in excess.T)
+    return column, chosen, min(1.0, p), same

@@ -1,0 +1,197 @@
+"""Whether a meta-training came to its end: four checks on its meta-validations.
+
+A method that is not trained says nothing about the claims that it appears in. The checks are pure
+functions of what ``history.csv`` holds; :func:`recorded` finds those that a result folder can tell,
+:func:`lft.meta.trained.check` computes what is missing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from lft.config import Run
+from lft.results.folder import Results
+from lft.results.history import read_history
+from lft.results.manifest import RunManifest
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+ROUNDS = 20
+"""Meta-validations that a choice among checkpoints needs at least."""
+
+LONGER = 3
+"""Times the meta-batches of the rerun that shows whether longer training helps."""
+
+LONGER_FOLDER = Path("longer")
+"""Below a result folder: reruns with :data:`LONGER` times the meta-batches."""
+
+EXPLODED = 10.0
+"""Times the loss of the untrained start from which on a training counts as unstable."""
+
+
+class Check(NamedTuple):
+    """One check.
+
+    Attributes:
+        name: ``longer does not help``, ``the end is good``, ``stable`` or ``worth it``.
+        passed: None if what it needs was not recorded, or there are too few meta-validations.
+        value: what was measured.
+        limit: what ``value`` must not exceed.
+    """
+
+    name: str
+    passed: bool | None
+    value: float
+    limit: float
+
+
+class Validations(NamedTuple):
+    """Meta-validations of one meta-training, in order, without the one of the untrained start.
+
+    Attributes:
+        steps: meta-batches done before each.
+        scores: lower is better.
+        errors: their standard errors over meta-validation tasks.
+        outer: uncapped outer losses on the same tasks.
+        start: uncapped outer loss of the untrained start.
+    """
+
+    steps: Sequence[float]
+    scores: Sequence[float]
+    errors: Sequence[float]
+    outer: Sequence[float]
+    start: float
+
+    @classmethod
+    def of(cls, history: pd.DataFrame) -> Validations:
+        """From the rows of a ``history.csv``."""
+        validated = history.dropna(subset=["validation"])
+        trained = validated[validated["meta_step"] > 0]
+        begun = validated[validated["meta_step"] == 0]["outer"]
+        return cls(
+            trained["meta_step"].tolist(),
+            trained["validation"].tolist(),
+            trained["error"].tolist(),
+            trained["outer"].tolist(),
+            float(begun.iloc[0]) if len(begun) else math.nan,
+        )
+
+    @property
+    def best(self) -> int:
+        """Index of the lowest score."""
+        return min(range(len(self.scores)), key=lambda i: self.scores[i])
+
+
+def smallest_effect(primary: str, score: float) -> float:
+    """The smallest improvement of a meta-validation score that matters: 2 points of accuracy, or a
+    loss lower by a factor of 1.1."""
+    return 0.02 if primary == "accuracy" else score * (1 - 1 / 1.1)
+
+
+def longer_does_not_help(validations: Validations, longer: Validations, smallest: float) -> Check:
+    """A rerun with :data:`LONGER` times the meta-batches, and its schedule stretched, improves the
+    score by less than one standard error, and by less than the smallest effect of interest."""
+    here, there = validations.best, longer.best
+    gain = validations.scores[here] - longer.scores[there]
+    limit = _least(validations.errors[here], smallest)
+    return Check("longer does not help", _at_most(gain, limit), gain, limit)
+
+
+def the_end_is_good(validations: Validations) -> Check:
+    """The best of :data:`ROUNDS` checkpoints or more lies in the last half, or the last one is
+    worse by no more than one standard error. Fewer checkpoints show nothing."""
+    best = validations.best
+    loss = validations.scores[-1] - validations.scores[best]
+    late = validations.steps[best] > validations.steps[-1] / 2
+    limit = validations.errors[-1]
+    enough = len(validations.scores) >= ROUNDS
+    passed = (late or _at_most(loss, limit)) if enough else None
+    return Check("the end is good", passed, loss, limit)
+
+
+def stable(validations: Validations) -> Check:
+    """The uncapped outer loss of the meta-validation tasks stays below :data:`EXPLODED` times that
+    of the untrained start after the first tenth, in 99 % of the meta-validations."""
+    tenth = validations.steps[-1] / 10
+    late = [f for k, f in zip(validations.steps, validations.outer, strict=True) if k > tenth]
+    if math.isnan(validations.start):
+        return Check("stable", None, math.nan, 0.01)
+    exploded = sum(not f < EXPLODED * validations.start for f in late) / len(late)
+    return Check("stable", exploded <= 0.01, exploded, 0.01)
+
+
+def worth_it(validations: Validations, baselines: Sequence[Validations]) -> Check:
+    """The score is not behind that of the best hand-designed optimizer, tuned on the same tasks
+    from the same starts, by more than one standard error of the difference."""
+    here = validations.best
+    best = min(baselines, key=lambda other: other.scores[other.best])
+    behind = validations.scores[here] - best.scores[best.best]
+    limit = math.hypot(validations.errors[here], best.errors[best.best])
+    return Check("worth it", _at_most(behind, limit), behind, limit)
+
+
+def _at_most(value: float, limit: float) -> bool | None:
+    """None where the limit was not recorded."""
+    return None if math.isnan(limit) else value <= limit
+
+
+def _least(*limits: float) -> float:
+    return math.nan if any(map(math.isnan, limits)) else min(limits)
+
+
+def untrained(checks: Iterable[Check]) -> bool | None:
+    """Whether a meta-training fails the test for trained; None where too little was recorded.
+
+    One failed check is enough. :func:`longer_does_not_help` and :func:`worth_it` may be missing, as
+    they need more than the training itself.
+    """
+    outcomes = {check.name: check.passed for check in checks}
+    if False in outcomes.values():
+        return True
+    if any(outcomes.get(name) is None for name in ("the end is good", "stable")):
+        return None
+    return False
+
+
+def recorded(results: Results, run: Run) -> tuple[Check, ...]:
+    """The checks of one run that its result folder can tell.
+
+    A good end and stability follow from the run's own history; whether longer training helps only
+    from a rerun in the folder ``longer``. A run that is missing, diverged, or whose method is not
+    meta-trained has none.
+    """
+    experiment = results.profile.experiment(run.experiment)
+    manifest = results.manifest(run)
+    by_hand = experiment.base_method(run.method).learns == "step_size"
+    if by_hand or manifest is None or manifest.status == "diverged":
+        return ()
+    own = _validations(results.folder / run.folder)
+    if own is None:
+        return ()
+    found = (the_end_is_good(own), stable(own))
+    longer = _rerun(results.folder / LONGER_FOLDER / run.folder, manifest)
+    if longer is None:
+        return found
+    smallest = smallest_effect(experiment.primary, own.scores[own.best])
+    return (*found, longer_does_not_help(own, longer, smallest))
+
+
+def _rerun(folder: Path, of: RunManifest) -> Validations | None:
+    """The longer training, if it is there, did not diverge and has as many meta-batches as it
+    should."""
+    if of.meta_batches is None or not (folder / "run.json").is_file():
+        return None
+    manifest = RunManifest.read(folder / "run.json")
+    long_enough = manifest.meta_batches == LONGER * of.meta_batches
+    return _validations(folder) if manifest.status == "ok" and long_enough else None
+
+
+def _validations(folder: Path) -> Validations | None:
+    """Those in a run's folder; None if it kept none."""
+    path = folder / "history.csv"
+    found = Validations.of(read_history(path)) if path.is_file() else None
+    return found if found and found.scores else None
