@@ -1,4 +1,7 @@
-"""The inner loop. Meta-training, evaluation and the theory all fine-tune through it."""
+"""The inner loop. Meta-training, evaluation and the theory all fine-tune through it.
+
+Each step (eq. 3) is the fine-tuner's, see :mod:`lft.finetuners.base`.
+"""
 
 from __future__ import annotations
 

@@ -260,8 +260,7 @@ def texts() -> dict[str, str]:
     """The README's section on results, without the tables that files hold, and the page."""
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     section = readme[readme.index("## What came out") : readme.index("**Documentation**")]
-    for name in ("verdicts.md", "numbers.md"):
-        section = section.replace((REFERENCE / name).read_text(encoding="utf-8").strip(), "")
+    section = "\n".join(line for line in section.splitlines() if not line.startswith("|"))
     return {
         "README.md": section,
         "results.md": (ROOT / "docs/explanation/results.md").read_text(encoding="utf-8"),
@@ -284,10 +283,14 @@ def test_what_is_said_in_results_md_is_said_with_the_numbers_of_the_files(
     assert [fact for fact in facts if fact not in said] == []
 
 
-def test_the_readme_shows_the_tables_of_the_kept_run() -> None:
+def test_the_readme_shows_a_few_verdicts_of_the_kept_run() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    for name in ("verdicts.md", "numbers.md"):
-        assert (REFERENCE / name).read_text(encoding="utf-8").strip() in readme
+    section = readme[readme.index("## What came out") : readme.index("**Documentation**")]
+    shown = [line for line in section.splitlines() if line.startswith("|")]
+    kept = (REFERENCE / "verdicts.md").read_text(encoding="utf-8").splitlines()
+    assert shown[:2] == kept[:2]  # the head
+    assert set(shown) <= set(kept)
+    assert 3 <= len(shown) <= 10
 
 
 @pytest.mark.parametrize("said", SETTINGS)
