@@ -52,6 +52,7 @@ WRONG = {
         "run.json is missing: the run",
     ),
     "universe": (["universe", "show", "sine", "1"], "profile 'tiny' has no universes"),
+    "no measurements": (["tables"], "summary.csv is missing; lft report makes it of what"),
     "not applicable": (["train", "attack", "grey+colour", "maml"], "MAML meta-learns one initial"),
 }
 
@@ -155,3 +156,70 @@ def test_the_profile_of_a_result_folder_is_that_of_its_name(
     monkeypatch.chdir(tmp_path / "quick")
     status, errors = outcome(monkeypatch, capsys, "cost", ".")
     assert (status, "no job of profile quick has run in ." in errors) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["compare", "nowhere", "nowhere"], "nowhere has no summary.csv; lft report makes it"),
+        (["cost", "nowhere"], "there is no folder nowhere; name a result folder"),
+        (["crate", "nowhere"], "there is no folder nowhere; name a result folder"),
+        (
+            ["export", "nowhere", "sine", "sine", "lft", "--name", "../mine"],
+            "--name '../mine' is no name of a file; name the file with --output",
+        ),
+    ],
+)
+def test_a_folder_or_name_that_cannot_be_is_one_line(
+    arguments: list[str],
+    expected: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    status, errors = outcome(monkeypatch, capsys, *arguments)
+    assert (status, errors.count("\n")) == (2, 1)
+    assert errors.startswith(f"lft: {expected}")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has /dev/full")
+@pytest.mark.parametrize("arguments", [["card"], ["--help"]])
+def test_output_to_a_full_disk_is_one_line(arguments: list[str]) -> None:
+    with Path("/dev/full").open("w") as full:
+        command = [sys.executable, "-m", "lft", *arguments]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
+    expected = "lft: cannot write the output: No space left on device\n"
+    assert (done.returncode, done.stderr) == (2, expected)
+
+
+def test_a_reader_that_has_left_is_no_error() -> None:
+    command = [sys.executable, "-m", "lft", "card", "lft-mnist+cifar10"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None and process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == b""
+
+
+def test_a_folder_that_was_deleted_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    status, errors = outcome(monkeypatch, capsys, "card")
+    expected = "lft: this folder was deleted; change to one that exists\n"
+    assert (status, errors) == (2, expected)
+
+
+def test_a_library_that_does_not_load_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def load(*_: object) -> None:
+        raise ImportError("libx.so: failed to map segment from shared object")
+
+    monkeypatch.setattr("lft.config.load_profile", load)
+    status, errors = outcome(monkeypatch, capsys, "data", "grey")
+    assert (status, errors.count("\n")) == (2, 1)
+    assert "libx.so: failed to map segment" in errors
+    assert "run lft doctor" in errors

@@ -10,7 +10,8 @@ TESTS = Path(__file__).parent
 
 def test_every_fault_has_a_test_that_exists() -> None:
     rows = (TESTS.parent / "docs/faults.md").read_text().splitlines()
-    rows = [row for row in rows if row.startswith("| ") and not row.startswith("| fault")]
+    heads = ("| fault", "| number")
+    rows = [row for row in rows if row.startswith("| ") and not row.startswith(heads)]
     assert len(rows) > 20
     for row in rows:
         file = ""

@@ -60,6 +60,11 @@ class Results:
 
     def _checked(self, run: Run, path: Path) -> RunManifest:
         found = RunManifest.read(path)
+        if found.run != run:
+            raise UsageError(
+                f"{path} is that of {found.run.folder.as_posix()}; move it there, or delete its "
+                "folder and run the workflow again"
+            )
         difference = found.difference(self.profile.training_inputs(run))
         if difference:
             raise UsageError(f"{path} was trained with {difference}; restore it, or train again")

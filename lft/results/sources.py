@@ -2,8 +2,8 @@
 them.
 
 Snakemake does not see edits inside a package, so that each rule has a digest of these files among
-its parameters. Nothing is listed by hand: a command of :mod:`lft.cli` names the modules that do its
-job by importing them.
+its parameters. Nothing is listed by hand: each command of :mod:`lft.commands.jobs` imports
+the modules that do its job.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Sources:
     def _files(self, command: str, others: frozenset[Path]) -> frozenset[Path]:
         entries = self._commands.get(command, frozenset())
         if not any(map(self._file, entries)):
-            raise LookupError(f"{self.package}/cli.py has no command {command!r} that does a job")
+            raise LookupError(f"{self.package}/commands/jobs.py has no command {command!r}")
         found = self.closure(entries.union(*(self._imports(path)[1] for path in others)))
         folders = {path.parent for path in found}
         return others.union(found, *map(self._beside, folders))
@@ -90,8 +90,8 @@ class Sources:
 
     @cached_property
     def _commands(self) -> dict[str, frozenset[str]]:
-        """What each function of the command line imports."""
-        tree = ast.parse((self.package / "cli.py").read_bytes())
+        """What each command that does a job imports."""
+        tree = ast.parse((self.package / "commands" / "jobs.py").read_bytes())
         functions = (node for node in tree.body if isinstance(node, ast.FunctionDef))
         return {node.name: frozenset(self._named(node, into=True)) for node in functions}
 

@@ -15,7 +15,7 @@ import pytest
 import torch
 from tiny import profile_values, tiny_profile, write_images
 
-from lft import cli
+from lft.commands import jobs
 from lft.config import Profile, Run
 from lft.errors import UsageError
 from lft.meta.evaluate import evaluate, evaluate_runs, first_full
@@ -215,15 +215,15 @@ def test_the_command_measures_all_methods_and_seeds_or_those_named(
     profile = tiny_profile(experiments__sine__methods=("sgd", "adam"))
     for run in profile.runs("sine"):
         train(profile, run, tmp_path)
-    monkeypatch.setattr("lft.cli._load", lambda profile_file, results: (profile, tmp_path))
+    monkeypatch.setattr("lft.commands.jobs.load", lambda profile_file, results: (profile, tmp_path))
 
     def found() -> set[str]:
         paths = tmp_path.glob("runs/*/*/*/*/measurements.csv")
         return {"/".join(path.parts[-3:-1]) for path in paths}
 
-    cli.evaluate("sine", "sine", "sgd", seed=[1])
+    jobs.evaluate("sine", "sine", "sgd", seed=[1])
     assert found() == {"sgd-first/seed1"}
-    cli.evaluate("sine", "sine")
+    jobs.evaluate("sine", "sine")
     assert found() == {f"{m}-first/seed{n}" for m in ("sgd", "adam") for n in (0, 1)}
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from lft.cli import report
+from lft.commands.jobs import report
 from lft.paths import kept_alternatives
 
 ROOT = Path(__file__).resolve().parents[2]

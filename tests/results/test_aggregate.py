@@ -139,6 +139,21 @@ def test_a_run_made_under_other_settings_is_refused(sine: Profile, make: Make) -
         aggregate(Profile.model_validate(values), results)
 
 
+def test_a_run_in_the_folder_of_another_is_refused(sine: Profile, make: Make) -> None:
+    """And what the line advises helps."""
+    results = make(sine)
+    here, there = (results / run("lft", seed).folder for seed in (0, 1))
+    shutil.rmtree(there)
+    shutil.copytree(here, there)
+    with pytest.raises(
+        UsageError, match=r"lft-first/seed1/run\.json is that of runs/.*/seed0; move"
+    ):
+        aggregate(sine, results)
+    shutil.rmtree(there)
+    aggregate(sine, results)
+    assert status(results, run("lft", 1)) == [("missing", "not meta-trained yet")]
+
+
 def test_weights_of_which_nobody_knows_how_they_were_made(sine: Profile, make: Make) -> None:
     results = make(sine)
     (results / run("lft", 0).folder / "run.json").unlink()

@@ -13,7 +13,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parents[2]
-NOT_LOCKED = {"lft", "pip", "setuptools", "wheel"}
+NOT_LOCKED = {"lft", "pip", "wheel"}
 
 
 def needed(name: str, extras: frozenset[str] = frozenset()) -> dict[str, Distribution]:
