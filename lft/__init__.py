@@ -1,5 +1,6 @@
-"""Reference reproduction of "Learned Fine-Tuner for Incongruous Few-Shot Learning", and trained
-fine-tuners for one's own problems: :func:`load`, :mod:`lft.attacks`."""
+"""Reference reproduction of "Learned Fine-Tuner for Incongruous Few-Shot Learning", and learned
+fine-tuners for one's own problems: :func:`meta_train`, :func:`compare`, :func:`load`,
+:mod:`lft.attacks`."""
 
 from __future__ import annotations
 
@@ -10,13 +11,17 @@ from lft import _moved
 
 if TYPE_CHECKING:
     from lft import attacks as attacks
+    from lft.library import compare as compare
+    from lft.library import meta_train as meta_train
     from lft.pretrained import load as load
 
 __version__ = "0.1.0"
 
 _moved.install()
 
-__all__ = ["__version__", "attacks", "load"]
+__all__ = ["__version__", "attacks", "compare", "load", "meta_train"]
+
+_PLACES = {"compare": "lft.library", "load": "lft.pretrained", "meta_train": "lft.library"}
 
 
 def __dir__() -> list[str]:
@@ -25,8 +30,8 @@ def __dir__() -> list[str]:
 
 def __getattr__(name: str) -> Any:
     """Import what needs torch when it is first used: the command line stays fast without."""
-    if name == "load":
-        return importlib.import_module("lft.pretrained").load
+    if name in _PLACES:
+        return getattr(importlib.import_module(_PLACES[name]), name)
     if name == "attacks":
         return importlib.import_module("lft.attacks")
     raise AttributeError(f"module 'lft' has no attribute {name!r}")

@@ -26,7 +26,7 @@ LAYERS = (
     {"lft.meta"},
     {"lft.optimizer", "lft.testing"},
     {"lft.pretrained"},
-    {"lft.attacks"},
+    {"lft.attacks", "lft.library"},
     {"lft.art", "lft"},
     {"lft.theory", "lft.report"},
     {"lft.scaffold"},

@@ -23,7 +23,7 @@ from lft.meta.adapt import adapt
 from lft.meta.evaluate import evaluate
 from lft.meta.gradients import FirstOrder
 from lft.meta.train import train
-from lft.pretrained import Pretrained, available, save
+from lft.pretrained import Pretrained, available
 from lft.pretrained.export import from_run
 from lft.seeding import generator
 from lft.storage.json import read_json, write_json
@@ -63,7 +63,7 @@ def exported(results: Path) -> Pretrained:
 def test_a_run_survives_export_and_loading(
     results: Path, exported: Pretrained, tmp_path: Path
 ) -> None:
-    save(tmp_path / "mine.safetensors", exported)
+    exported.save(tmp_path / "mine.safetensors")
     loaded = lft.load(tmp_path / "mine.safetensors")
     assert loaded.card == exported.card
     flat, _ = load_tensors(results / ATTACK.folder / "weights.safetensors")
@@ -170,7 +170,7 @@ def test_what_is_no_shipped_name_is_a_file(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))
     for name in ("mine", "below/t.safetensors"):
-        save(tmp_path / name, exported)
+        exported.save(tmp_path / name)
     for given_ in ("mine", "./mine", Path("mine"), "~/mine", "~/below/t.safetensors"):
         assert lft.load(given_).card == exported.card
     for absent in ("./yours", "below/mine", "~/t.safetensors"):
@@ -195,13 +195,13 @@ def test_files_that_hold_something_else_are_refused(exported: Pretrained, tmp_pa
     with pytest.raises(UsageError, match="holds no trained fine-tuner"):
         lft.load(path)
     other = init_weights(LSTMSettings(hidden=4), generator("other"))
-    save(path, Pretrained(exported.card, other))
+    Pretrained(exported.card, other).save(path)
     with pytest.raises(UsageError, match="weights of other sizes than its card says"):
         lft.load(path)
-    save(path, Pretrained(exported.card.model_copy(update={"method": "sgd"}), exported.weights))
+    Pretrained(exported.card.model_copy(update={"method": "sgd"}), exported.weights).save(path)
     with pytest.raises(UsageError, match="its method 'sgd' learns no fine-tuner"):
         lft.load(path)
-    save(path, Pretrained(exported.card.model_copy(update={"method": "ltf"}), exported.weights))
+    Pretrained(exported.card.model_copy(update={"method": "ltf"}), exported.weights).save(path)
     with pytest.raises(UsageError, match="unknown method 'ltf'; did you mean 'lft'"):
         lft.load(path)
 
@@ -253,7 +253,7 @@ def _places(value: object, *path: str) -> Iterator[tuple[str, ...]]:
 
 def test_a_changed_file_is_refused(exported: Pretrained, tmp_path: Path) -> None:
     path = tmp_path / "file.safetensors"
-    save(path, exported)
+    exported.save(path)
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)

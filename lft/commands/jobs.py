@@ -142,7 +142,7 @@ def evaluate(
     runs = [run_of(settings, experiment, trained_on, known, order, number) for number in seeds]
     if method == ALL:
         wanted = {run._replace(method=ALL) for run in runs}
-        applicable = settings.runs(experiment)
+        applicable = settings.own_runs(experiment)
         runs = [run for run in applicable if run._replace(method=ALL) in wanted]
     check_plan(planned, settings, "evaluate", runs=runs)
     evaluate_runs(settings, runs, folder)

@@ -35,7 +35,6 @@ def export(
     """Turn an evaluated run into a trained fine-tuner for lft.load, e.g. lft export results/quick
     attack mnist+cifar10 lft."""
     from lft.config import Run
-    from lft.pretrained import save
     from lft.pretrained.export import from_run
 
     if output is None and name is not None and Path(name).name != name:
@@ -43,7 +42,7 @@ def export(
     run = Run(experiment, trained_on, method, order, seed)
     tuner = from_run(results, run, name=name, licence=licence, note=note)
     path = output or Path(f"{tuner.card.name}.safetensors")
-    save(path, tuner)
+    tuner.save(path)
     typer.echo(path)
 
 

@@ -20,7 +20,6 @@ from lft.config.experiment import (
 )
 from lft.config.families import (
     FAMILIES,
-    LENET_SIDES,
     AttackFamily,
     AttackLoss,
     ClassificationFamily,
@@ -57,17 +56,18 @@ from lft.config.profile import (
     Run,
     TheorySettings,
     VanishingSettings,
-    VictimSettings,
 )
 from lft.config.questions import Fork, Question, forks, load_questions
 from lft.config.schema import schema
 from lft.config.sources import Source
 from lft.config.universes import Tuning, UniverseSettings
+from lft.config.victims import LENET, LENET_SIDES, VictimSettings
 
 __all__ = [
     "ALL",
     "FAMILIES",
     "FINETUNERS",
+    "LENET",
     "LENET_SIDES",
     "AdamSettings",
     "AttackFamily",

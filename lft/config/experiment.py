@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import product
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
@@ -125,7 +126,8 @@ class Variant(Settings):
 
     method: str
     label: str
-    set: dict[str, Any]  #: dotted key of the experiment, e.g. training.estimator -> value
+    #: dotted key of the experiment, e.g. training.estimator -> value
+    set: dict[str, Any] = Field(default={})
 
 
 class Experiment(Settings):
@@ -137,6 +139,10 @@ class Experiment(Settings):
     variants: dict[Name, Variant] = Field(default={})
     #: method -> dotted key of the experiment -> value where it differs from the others'
     overrides: dict[str, dict[str, Any]] = Field(default={})
+    #: method or variant -> CSV file of its measurements, made elsewhere
+    measurements: dict[str, Path] = Field(default={})
+    #: methods and variants that are taken from the run that the profile is ``against``, which says
+    kept: tuple[str, ...] = ()
     #: method -> dotted key -> values to try
     search: dict[str, dict[str, list[Any]]] = Field(default={})
     orders: Annotated[tuple[Order, ...], Field(min_length=1)] = ("first",)
@@ -217,6 +223,9 @@ class Experiment(Settings):
         for name in (*used, *self.overrides):
             if name not in METHODS:
                 raise ValueError(f"unknown method {name!r}{suggestion(name, METHODS)}")
+        for name in self.measurements:
+            if name not in (*self.methods, *self.variants):
+                raise ValueError(f"measurements: {name!r} is no method here; add it to 'methods'")
         for name in self.variants:
             if name in METHODS:
                 raise ValueError(f"variant {name!r} has the name of a method; choose another")

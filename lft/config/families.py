@@ -18,9 +18,6 @@ if TYPE_CHECKING:
     from lft.tasks.base import TaskFamily
     from lft.tasks.build import Context
 
-LENET_SIDES = (28, 32)
-"""Sides of the images, in pixels, that LeNet-5 takes."""
-
 
 class FamilySettings(Settings):
     """Base of the settings of a task family, whose ``kind`` names it in profiles.
@@ -230,13 +227,6 @@ class AttackFamily(ImageFamily, AttackLoss):
     @property
     def classes_per_task(self) -> int:
         return self.classes
-
-    def check(self, source: Source) -> None:
-        super().check(source)
-        _, height, width = source.shape
-        if height != width or height not in LENET_SIDES:
-            sizes = " or ".join(f"{side}x{side}" for side in LENET_SIDES)
-            raise ValueError(f"shape: images of {height}x{width}; LeNet-5 takes {sizes}")
 
     def shapes(self, source: Source | None) -> Shapes:
         assert source is not None

@@ -11,6 +11,7 @@ import yaml
 from pydantic import ValidationError
 
 from lft import methods, plugins
+from lft.config.against import beside
 from lft.config.experiment import tuner_class
 from lft.config.families import register_family
 from lft.config.finetuners import register_finetuner
@@ -112,24 +113,42 @@ def _profile_values(path: Path, extended_by: tuple[Path, ...] = ()) -> dict[str,
     values = {key: value for key, value in values.items() if not str(key).startswith("_")}
     if values.get("plugins") is not None:
         values["plugins"] = _plugins(values["plugins"], path)
-    if "extends" not in values:
+    victim = values.get("victim")
+    if isinstance(victim, dict) and ":" in str(victim.get("model")):
+        values["victim"] = {**victim, "model": _located(str(victim["model"]), path)}
+    key = next((key for key in ("against", "extends") if key in values), None)
+    if key is None:
         return values
+    if {"against", "extends"} <= values.keys():
+        raise UsageError(f"{path}: give one of the keys 'extends' and 'against'; remove the other")
     if "name" not in values:
         raise UsageError(
-            f"{path}: key 'name' is missing; results of a profile that extends another need a "
+            f"{path}: key 'name' is missing; results of a profile that is based on another need a "
             "folder of their own"
         )
-    base = _extended(values.pop("extends"), path)
+    base = _based_on(values.pop(key), key, path)
     if base in (path.resolve(), *extended_by):
-        raise UsageError(f"{path}: profile {base.name} extends itself; correct its key 'extends'")
-    return _merged(_profile_values(base, (path.resolve(), *extended_by)), values)
+        raise UsageError(f"{path}: profile {base.name} extends itself; correct its key {key!r}")
+    settings = _profile_values(base, (path.resolve(), *extended_by))
+    if key == "extends":
+        return _merged(settings, values)
+    if "against" in settings:
+        raise UsageError(f"{path}: against: {base.name} is against another run itself; name that")
+    return {**beside(settings, values, path), "against": settings["name"]}
 
 
-def _extended(named: Any, path: Path) -> Path:
+def _located(reference: str, profile: Path) -> str:
+    try:
+        return plugins.located(reference, profile.parent)
+    except UsageError as error:
+        raise UsageError(f"{profile}: victim.model: {error}") from None
+
+
+def _based_on(named: Any, key: str, path: Path) -> Path:
     try:
         return find_profile(str(named), path.parent).resolve()
     except UsageError as error:
-        raise UsageError(f"{path}: extends: {error}") from None
+        raise UsageError(f"{path}: {key}: {error}") from None
 
 
 def _merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:

@@ -9,11 +9,12 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import Field, field_validator, model_validator
 
-from lft.config.base import SHOWN, Fraction, Name, Order, Positive, Rate, Settings, refuse_twice
+from lft.config.base import SHOWN, Fraction, Name, Order, Positive, Settings, refuse_twice
 from lft.config.experiment import Experiment
 from lft.config.families import FamilySettings
 from lft.config.sources import Source
 from lft.config.universes import UniverseSettings
+from lft.config.victims import VictimSettings
 from lft.errors import NotApplicable, UsageError, suggestion
 from lft.methods import get_method
 from lft.shapes import Shapes
@@ -54,15 +55,6 @@ class TheorySettings(Settings):
     vanishing: VanishingSettings = VanishingSettings(experiments=(), steps=(1, 2), tasks=1)
 
 
-class VictimSettings(Settings):
-    """Training of the LeNet-5 victims."""
-
-    epochs: Positive
-    batch: Positive = 128
-    learning_rate: Rate = 1e-3  #: Adam, decayed to 0 along a cosine
-    per_seed: bool = False  #: a victim of its own for every seed, or one for all of them
-
-
 class Plugins(Settings):
     """Fine-tuners, methods, families and figures from outside the package: ``module:name``."""
 
@@ -75,6 +67,9 @@ class Plugins(Settings):
 class Profile(Settings):
     name: Name
     title: str
+    #: profile whose kept run this one's methods are set beside, e.g. ``reference``: all other
+    #: settings are that profile's, and only these methods are trained and measured
+    against: Name | None = None
     seeds: Annotated[tuple[Seed, ...], Field(min_length=1)]
     device: str = "cpu"  #: cpu, cuda (a free GPU) or ``cuda:N``; never silently another
     threads: Annotated[int, Field(ge=1, le=1024, strict=True)] = 1  #: per job
@@ -147,6 +142,8 @@ class Profile(Settings):
         if images is not None:
             try:
                 family.check(images)
+                if family.victim_source is not None:
+                    self.victims.check(images)
             except ValueError as error:
                 raise ValueError(f"sources.{source}.{error} (experiment {experiment!r})") from None
 
@@ -195,6 +192,15 @@ class Profile(Settings):
                         run = Run(experiment_name, trained_on, method, order, seed)
                         if not applicable_only or self.why_not(run) is None:
                             yield run
+
+    def own_runs(self, experiment_name: str) -> Iterator[Run]:
+        """The runs that have jobs: all but those whose measurements were made elsewhere."""
+        given = self.experiment(experiment_name).measurements
+        return (run for run in self.runs(experiment_name) if run.method not in given)
+
+    def is_kept(self, run: Run) -> bool:
+        """Whether a run is taken from the run that the profile is against."""
+        return self.against is not None and run.method in self.experiment(run.experiment).kept
 
     def victim_seed(self, seed: int) -> int | None:
         """Whose victims a seed attacks: its own, or None if one serves all seeds."""

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator
-from itertools import chain
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from lft.config import Profile, Run, Testing
-from lft.meta.adapt import adapt, parts
 from lft.meta.learner import Learner
-from lft.metrics import SUPPORT
+from lft.meta.measured import measured, steps_of
 from lft.results.folder import Results
+from lft.results.kept_evaluations import take_evaluations
 from lft.results.schema import Measurement
 from lft.runtime.device import settings
 from lft.seeding import generator
@@ -45,9 +43,10 @@ def evaluate(profile: Profile, run: Run, results: Path) -> None:
 def evaluate_runs(profile: Profile, runs: Iterable[Run], results: Path) -> None:
     """Measure several runs, one after the other; see :func:`evaluate`."""
     folder = Results(profile, results)
+    own = take_evaluations(profile, runs, results)
     with settings(profile) as device:
         families = Families(Context(profile, results, device))
-        for run in runs:
+        for run in own:
             folder.write_evaluation(run, *_evaluate(folder, run, families))
 
 
@@ -70,8 +69,8 @@ def _evaluate(
             draw = name if mixture == name else f"{mixture}/{name}"
             n_tasks = learner.experiment.testing.tasks // len(names)
             tasks, start = test_tasks(learner, meta, run, draw, family, n_tasks)
-            measured, end = trajectory(learner, meta, run, draw, family, tasks, start)
-            rows.extend(_rows(run, mixture, name, measured, learner.experiment.testing))
+            found, end = trajectory(learner, meta, run, draw, family, tasks, start)
+            rows.extend(_rows(run, mixture, name, found, learner.experiment.testing))
             if mixture == name and family.settings.pictures:
                 first = tasks.first(EXAMPLE_TASKS)
                 shown = {key: leaf[:EXAMPLE_TASKS] for key, leaf in end.items()}
@@ -94,7 +93,6 @@ def test_tasks(
     return tasks, learner.start(meta, family, n_tasks, random)
 
 
-@torch.no_grad()
 def trajectory(
     learner: Learner,
     meta: Params,
@@ -104,55 +102,21 @@ def trajectory(
     tasks: TaskBatch,
     start: Params,
 ) -> tuple[dict[str, Tensor], Params]:
-    """Fine-tune and measure.
-
-    Returns:
-        Each metric as (steps / every + 1, B), from step 0: the query set's metrics and the primary
-        metric of the support set, with the ending ``_support``; those of a whole trajectory, as
-        the family's settings name them, as (1, B). And θ after the last step.
-    """
+    """Fine-tune and measure a run's test tasks; see :func:`lft.meta.measured.measured`."""
     testing = learner.experiment.testing
-    whole = {m.name: m.first_of for m in family.settings.metrics if m.first_of}
     gradient = learner.gradient(generator("test directions", run.experiment, draw, run.seed))
-    measured, ends = [], []
-    for part, params in parts(tasks, start):
-        tuner = learner.tuner(meta)
-        points = adapt(family, tuner, params, part.support, steps=testing.steps, gradient=gradient)
-        after = chain([params], (point.params for point in points))
-        rows, every_step = [], []
-        for step, end in enumerate(after):
-            written = step % testing.every == 0
-            if written or whole:
-                every_step.append(family.metrics(end, part.query))
-            if written:
-                rows.append(every_step[-1] | _on_support(family, end, part))
-        found = {key: torch.stack([row[key] for row in rows]) for key in rows[0]}
-        for name_of, share in whole.items():
-            found[name_of] = first_full(torch.stack([row[share] for row in every_step]))
-        measured.append(found)
-        ends.append(end)
-    result = {key: torch.cat([of_part[key] for of_part in measured], 1) for key in measured[0]}
-    return result, {key: torch.cat([end[key] for end in ends]) for key in ends[0]}
-
-
-def _on_support(family: TaskFamily, params: Params, tasks: TaskBatch) -> dict[str, Tensor]:
-    primary = family.settings.primary
-    return {f"{primary}{SUPPORT}": family.metrics(params, tasks.support)[primary]}
-
-
-def first_full(shares: Tensor) -> Tensor:
-    """First step with a share of 100 %, (1, B), from (steps + 1, B); NaN where there is none."""
-    full = shares >= 1
-    first = full.to(torch.float32).argmax(0, keepdim=True).to(torch.float32)
-    return first.where(full.any(0, keepdim=True), torch.nan)
+    tuner, every = learner.tuner(meta), testing.every
+    return measured(
+        family, tuner, tasks, start, steps=testing.steps, every=every, gradient=gradient
+    )
 
 
 def _rows(
-    run: Run, mixture: str, name: str, measured: dict[str, Tensor], testing: Testing
+    run: Run, mixture: str, name: str, found: dict[str, Tensor], testing: Testing
 ) -> Iterator[Measurement]:
     """Rows of one family in a test mixture."""
-    for metric, values in measured.items():
-        steps = [*range(0, testing.steps + 1, testing.every)][-len(values) :]
+    for metric, values in found.items():
+        steps = steps_of(values, testing.steps, testing.every)
         for step, row in zip(steps, values.tolist(), strict=True):
             for task, value in enumerate(row):
                 yield Measurement(

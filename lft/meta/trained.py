@@ -16,7 +16,8 @@ import torch
 from lft.config import Profile, Run
 from lft.errors import UsageError
 from lft.meta.learner import Learner
-from lft.meta.train import train, validate
+from lft.meta.selection import validate
+from lft.meta.train import train
 from lft.methods import METHODS
 from lft.results.history import read_history
 from lft.results.manifest import manifest

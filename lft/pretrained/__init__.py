@@ -9,7 +9,7 @@ import os
 import warnings
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import torch
 from pydantic import Field, ValidationError, model_validator
@@ -17,6 +17,7 @@ from torch import Tensor
 
 from lft.config import (
     AttackLoss,
+    HandDesignedTuner,
     LearnedTuner,
     Order,
     Settings,
@@ -27,10 +28,17 @@ from lft.config import (
 )
 from lft.errors import UsageError, suggestion
 from lft.finetuners.base import FineTuner, InPlace
-from lft.methods import get_method
+from lft.meta.measured import adapted
+from lft.methods import Method, get_method
 from lft.optimizer import LearnedOptimizer
-from lft.storage.tensors import load_tensors, save_tensors
-from lft.types import Params, State
+from lft.seeding import generator
+from lft.shapes import Shapes
+from lft.storage.tensors import below, load_tensors, save_tensors
+from lft.tasks.own import as_family, shapes_of
+from lft.types import Params, State, TaskBatch
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 FOLDER = Path(__file__).parent
 """The fine-tuners that come with the package."""
@@ -82,16 +90,77 @@ class Pretrained:
 
     Attributes:
         card: what it is and where it comes from.
-        weights: φ.
+        weights: φ, or the ``step_size`` of a hand-designed rule; a meta-learned θ⁽⁰⁾ below
+            ``init/``.
+        history: outer losses and meta-validations, as
+            :data:`lft.results.schema.HISTORY_COLUMNS` names them, right after meta-training.
     """
 
-    def __init__(self, card: Card, weights: Params) -> None:
+    def __init__(self, card: Card, weights: Params, history: pd.DataFrame | None = None) -> None:
         self.card = card
         self.weights = weights
+        self.history = history
         self._tuners: dict[tuple[torch.device, torch.dtype], FineTuner] = {}
 
     def __repr__(self) -> str:
-        return f"<{get_method(self.card.method).label} {self.card.name!r}>"
+        return f"<{self.method.label} {self.card.name!r}>"
+
+    @property
+    def method(self) -> Method:
+        """The row of the method table."""
+        return get_method(self.card.method)
+
+    def save(self, path: str | Path, *, licence: str | None = None) -> None:
+        """Write a file for :func:`load`, atomically.
+
+        Args:
+            licence: of the weights, an SPDX identifier, in place of the card's.
+
+        Raises:
+            UsageError: the folder cannot be written.
+        """
+        changes = {} if licence is None else {"licence": licence}
+        card = self.card.model_copy(update=changes)
+        save_tensors(Path(path).expanduser(), self.weights, card.model_dump(mode="json"))
+
+    def adapt(
+        self,
+        family: Any,
+        tasks: int | TaskBatch = 100,
+        *,
+        steps: int = 100,
+        every: int = 1,
+        seed: int = 0,
+    ) -> pd.DataFrame:
+        """Fine-tune tasks that it has not seen, from random starts or the meta-learned one.
+
+        Args:
+            family: where the tasks come from, with ``sample``, ``init`` and ``loss``
+                (:class:`lft.tasks.base.TaskFamily`).
+            tasks: B tasks, or how many to draw for meta-testing.
+            steps: fine-tuning steps K.
+            every: steps between those that are measured, from step 0; divides ``steps``.
+            seed: of the tasks, the random starts and zeroth-order directions: two fine-tuners with
+                the same seed are given the same.
+
+        Returns:
+            A row for each task and step: ``task``, ``step`` and a column for each metric of the
+            family, with the ending ``_support`` on the support set.
+
+        Raises:
+            UsageError: it is no family, the meta-learned θ⁽⁰⁾ is one of other shapes, or a number
+                is out of range.
+        """
+        family, method = as_family(family), self.method
+        init = below("init", self.weights) if method.learns_initialisation else None
+        if init is not None:
+            own: Shapes = {name: tuple(leaf.shape) for name, leaf in init.items()}
+            these = shapes_of(family, generator("shapes"))
+            method.check_applicable({"meta-training": own, "these tasks": these})
+        zeroth = self.card.zeroth_order if self.card.order == "zeroth" else None
+        return adapted(
+            self, family, tasks, steps=steps, every=every, seed=seed, init=init, zeroth_order=zeroth
+        )
 
     def start(self, params: Params) -> State:
         """State before the first step; see :class:`lft.finetuners.base.FineTuner`."""
@@ -176,9 +245,16 @@ class Pretrained:
         leaf = next(iter(params.values()))
         where = leaf.device, leaf.dtype
         if where not in self._tuners:
-            weights = {name: w.to(leaf.device, leaf.dtype) for name, w in self.weights.items()}
-            self._tuners[where] = _learned(self.card).build(weights)
+            self._tuners[where] = self._built(*where)
         return self._tuners[where]
+
+    def _built(self, device: torch.device, dtype: torch.dtype) -> FineTuner:
+        rule = self.card.finetuner
+        if isinstance(rule, LearnedTuner):
+            weights = {name: w.to(device, dtype) for name, w in _update_rule(self.weights).items()}
+            return rule.build(weights)
+        assert isinstance(rule, HandDesignedTuner)
+        return rule.build(float(self.weights["step_size"]))
 
 
 def available() -> list[str]:
@@ -213,30 +289,35 @@ def load(name: str | Path) -> Pretrained:
         register_installed()
         card = Card.model_validate(info)
         _ = card.attack_loss  # what it was trained on must be valid, too
-        rule = _learned(card)
+        wanted = _update_rule_shapes(card)
     except ValidationError as error:
         raise UsageError(f"{path} holds no trained fine-tuner: {explain(error)}") from None
     except UsageError as error:
         raise UsageError(f"{path}: {error}") from None
-    if _shapes(weights) != _shapes(rule.initial(torch.Generator())):
+    begins = any(name.startswith("init/") for name in weights)
+    sizes = {name: leaf.shape for name, leaf in _update_rule(weights).items()}
+    if sizes != wanted or begins != get_method(card.method).learns_initialisation:
         raise UsageError(f"{path} holds weights of other sizes than its card says; export it again")
     return Pretrained(card, weights)
 
 
-def save(path: Path, tuner: Pretrained) -> None:
-    """Write a file for :func:`load`, atomically.
+def _update_rule(weights: Params) -> Params:
+    """The weights without a meta-learned θ⁽⁰⁾."""
+    return {name: leaf for name, leaf in weights.items() if not name.startswith("init/")}
+
+
+def _update_rule_shapes(card: Card) -> dict[str, torch.Size]:
+    """Shapes of the weights of the update rule.
 
     Raises:
-        UsageError: the folder cannot be written.
+        UsageError: the card's method and its fine-tuner do not go together.
     """
-    save_tensors(path, tuner.weights, tuner.card.model_dump(mode="json"))
-
-
-def _learned(card: Card) -> LearnedTuner:
-    if not (isinstance(card.finetuner, LearnedTuner) and get_method(card.method).learns_finetuner):
-        raise UsageError(f"its method {card.method!r} learns no fine-tuner; export another run")
-    return card.finetuner
-
-
-def _shapes(weights: Params) -> dict[str, torch.Size]:
-    return {name: leaf.shape for name, leaf in weights.items()}
+    rule, method = card.finetuner, get_method(card.method)
+    if rule.learned != method.learns_finetuner:
+        learns = "a" if method.learns_finetuner else "no"
+        raise UsageError(
+            f"its method {card.method!r} learns {learns} fine-tuner; export another run"
+        )
+    if not isinstance(rule, LearnedTuner):
+        return {"step_size": torch.Size([])}
+    return {name: leaf.shape for name, leaf in rule.initial(torch.Generator()).items()}

@@ -10,12 +10,12 @@ import pandas as pd
 
 from lft.config import Profile, Run
 from lft.errors import UsageError
-from lft.metrics import metric_of
-from lft.results.folder import Results
+from lft.metrics import SUPPORT, metric_of
+from lft.results.folder import Results, rows_of
 from lft.results.manifest import RunManifest
 from lft.results.schema import CELL_COLUMNS, SUMMARY_COLUMNS, THEORY_COLUMNS, Measurement
 from lft.storage.atomic import atomic_path
-from lft.storage.csv import join_csv, read_bytes, read_rows, write_rows
+from lft.storage.csv import join_csv, read_rows, write_rows
 
 KEYS = ["experiment", "trained_on", "tested_on", "method", "order", "seed", "metric", "step"]
 
@@ -35,11 +35,14 @@ def aggregate(profile: Profile, folder: Path) -> None:
         raise UsageError(
             f"nothing has been measured in {folder} yet; run snakemake reproduce first"
         )
+    given = {path for one in profile.experiments.values() for path in one.measurements.values()}
     joined = folder / "measurements.csv"
     with atomic_path(joined) as temporary, temporary.open("wb") as file:
         file.write(",".join(Measurement._fields).encode() + b"\n")
         for path, runs in parts.items():
-            frame, text = _rows_of(path, runs)
+            frame, text = rows_of(path, runs)
+            if path in given:
+                _refuse_strangers(path, frame, profile)
             summaries.append(summarise(frame))
             file.write(text)
     summary = _in_order(pd.concat(summaries, ignore_index=True))
@@ -62,22 +65,27 @@ def evaluated(results: Results) -> dict[Path, list[Run]]:
     return parts
 
 
-def _rows_of(path: Path, runs: list[Run]) -> tuple[pd.DataFrame, bytes]:
-    """The measurements of some runs, as a table and as the lines of a CSV file."""
-    frame, text = read_rows(path, Measurement._fields), read_bytes(path)
-    if not text.endswith(b"\n"):
-        raise UsageError(
-            f"{path}: its last line is cut; delete the file and run the workflow again"
-        )
-    wanted = {(run.method, run.seed) for run in runs}
-    kept = [key in wanted for key in zip(frame["method"], frame["seed"], strict=True)]
-    if all(kept):
-        return frame, text.partition(b"\n")[2]
-    frame = frame[kept]
-    lines = frame.to_csv(
-        index=False, header=False, float_format="%.7g", na_rep="nan", lineterminator="\n"
-    )
-    return frame, lines.encode()
+def _refuse_strangers(path: Path, frame: pd.DataFrame, profile: Profile) -> None:
+    """Make sure that measurements made elsewhere are of the profile's cells, tasks and steps.
+
+    Raises:
+        UsageError: a row is not, or a task is missing.
+    """
+    cells = {(*run[:2], tested_on, *run[2:]) for run, tested_on, _ in profile.cells()}
+    for key, rows in frame.groupby(KEYS[:6], observed=True):
+        where = f"{path}: {' '.join(map(str, key))}"
+        if key not in cells:
+            raise UsageError(f"{where} is no cell of profile {profile.name!r}; remove these rows")
+        experiment = profile.experiment(str(key[0]))
+        testing, names = experiment.testing, str(key[2]).split("+")
+        tasks = {f"{name}-{i}" for name in names for i in range(testing.tasks // len(names))}
+        if odd := tasks ^ set(rows["task"].astype(str)):
+            raise UsageError(f"{where}: task {min(odd)!r} is not in both the file and the profile")
+        steps = {*range(0, testing.steps + 1, testing.every)}
+        metrics = {name for m in experiment.metrics for name in (m.name, f"{m.name}{SUPPORT}")}
+        for column, known in (("step", steps), ("metric", metrics)):
+            if odd := set(rows[column].tolist()) - known:
+                raise UsageError(f"{where}: {column} {min(odd)!r} is none of the profile's")
 
 
 def _in_order(summary: pd.DataFrame) -> pd.DataFrame:

@@ -118,7 +118,7 @@ def _work(profile: Profile, job: Job) -> float:
     if job.rule == "theory":
         return _theory_work(profile, job.name[0])
     if job.rule == "victim":
-        return profile.victims.epochs
+        return profile.victims.epochs or 1
     return _rows(profile) if job.rule == "aggregate" else 1.0
 
 

@@ -17,7 +17,7 @@ from lft.results.schema import (
     THEORY_COLUMNS,
     Measurement,
 )
-from lft.storage.csv import read_rows, stored, write_rows
+from lft.storage.csv import read_bytes, read_rows, stored, write_rows
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -109,6 +109,9 @@ class Results:
 
     def measurement_file(self, run: Run) -> Path | None:
         """The file that has the measurements of a run, None if it has not been evaluated."""
+        given = self.profile.experiment(run.experiment).measurements.get(run.method)
+        if given is not None:
+            return given
         return evaluation_file(self.folder, run, "measurements.csv")
 
     def pictures_file(self, run: Run) -> Path | None:
@@ -177,3 +180,21 @@ def evaluation_file(results: Path, run: Run, name: str) -> Path | None:
     folders = (run.folder, run.evaluation_folder, together.evaluation_folder)
     paths = (stored(results / folder / name) for folder in folders)
     return next((path for path in paths if path.is_file()), None)
+
+
+def rows_of(path: Path, runs: list[Run]) -> tuple[pd.DataFrame, bytes]:
+    """The measurements of some runs, as a table and as the lines of a CSV file."""
+    frame, text = read_rows(path, Measurement._fields), read_bytes(path)
+    if not text.endswith(b"\n"):
+        raise UsageError(
+            f"{path}: its last line is cut; delete the file and run the workflow again"
+        )
+    wanted = {(run.method, run.seed) for run in runs}
+    kept = [key in wanted for key in zip(frame["method"], frame["seed"], strict=True)]
+    if all(kept):
+        return frame, text.partition(b"\n")[2]
+    frame = frame[kept]
+    lines = frame.to_csv(
+        index=False, header=False, float_format="%.7g", na_rep="nan", lineterminator="\n"
+    )
+    return frame, lines.encode()

@@ -14,6 +14,7 @@ from lft.config import ALL, Profile, Run, digest, find_profile
 from lft.errors import UsageError, suggestion
 from lft.paths import data_path, theory_path, victim_path
 from lft.results import universes
+from lft.results.schema import EVALUATED, TRAINED
 
 ON_DEVICE = ("victim", "train", "evaluate", "theory", "universe")
 """Rules that compute on the profile's device."""
@@ -23,13 +24,9 @@ REPORT = {
     "figures": "figures",
     "page": "report.html",
 }
+"""Steps of the report, each with one of the things that it writes."""
 MULTIVERSE = "multiverse.html"
 """What the report on all universes ends with."""
-"""Steps of the report, each with one of the things that it writes."""
-TRAINED = ("weights.safetensors", "history.csv", "run.json")
-"""What a meta-training writes into a run's folder."""
-EVALUATED = ("measurements.csv", "examples.safetensors")
-"""What an evaluation writes beside it."""
 CONFIG = ("profile", "claim")
 """What Snakemake's ``--config`` may hold."""
 
@@ -102,7 +99,7 @@ def evaluations(profile: Profile) -> Iterator[Job]:
 def _grouped(profile: Profile, rule: str, *, every_method: bool) -> Iterator[Job]:
     groups: dict[tuple[str, ...], list[Run]] = {}
     for experiment in profile.experiments:
-        for run in profile.runs(experiment):
+        for run in profile.own_runs(experiment):
             named = run._replace(method=ALL) if every_method else run
             path = named.folder if profile.seeds_per_job == "one" else named.evaluation_folder
             groups.setdefault(path.parts[1:], []).append(run)

@@ -76,6 +76,10 @@ class Manifest(BaseModel):
                 f"{path}: {explain(error)}; delete the file and run the workflow again"
             ) from None
 
+    def difference(self, settings: Mapping[str, Any]) -> str | None:
+        """The first setting that is another than those given, in words; None if there is none."""
+        return _difference(self.settings, settings)
+
 
 class RunManifest(Manifest):
     """The run.json of a meta-training."""
@@ -90,10 +94,6 @@ class RunManifest(Manifest):
     meta_batches: int | None = None
     best_meta_batch: int | None = None
     validation_score: float | None = None
-
-    def difference(self, settings: Mapping[str, Any]) -> str | None:
-        """The first setting that is another than those given, in words; None if there is none."""
-        return _difference(self.settings, settings)
 
 
 def _difference(made: Any, wanted: Any, key: str = "") -> str | None:

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+TRAINED = ("weights.safetensors", "history.csv", "run.json")
+"""What a meta-training writes into a run's folder."""
+EVALUATED = ("measurements.csv", "examples.safetensors")
+"""What an evaluation writes beside it."""
+
 
 class Measurement(NamedTuple):
     """One number of one test task after one fine-tuning step.

@@ -7,7 +7,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import NamedTuple, Self
 
@@ -84,14 +84,17 @@ class Tracker:
 
 
 @contextmanager
-def track(total: int, done: int, title: str, beat: Path | None = None) -> Iterator[Tracker]:
+def track(
+    total: int, done: int, title: str, beat: Path | None = None, *, shown: bool = True
+) -> Iterator[Tracker]:
     """Show progress until the block ends.
 
     Args:
         beat: where a :class:`Heartbeat` is written every few seconds, and removed at the end.
+        shown: whether there is a bar, on a terminal or in a notebook.
     """
     try:
-        with _bar() as bar:
+        with _bar() if shown else nullcontext() as bar:
             yield Tracker(total, done, title, bar, beat)
     finally:
         with suppress(OSError):
@@ -101,9 +104,9 @@ def track(total: int, done: int, title: str, beat: Path | None = None) -> Iterat
 
 @contextmanager
 def _bar() -> Iterator[Progress | None]:
-    """A progress bar, None where the output is no terminal."""
+    """A progress bar, None where the output is neither a terminal nor a notebook."""
     console = Console(stderr=True)
-    if not console.file.isatty():  # whatever FORCE_COLOR says, a log wants lines
+    if not (console.is_jupyter or console.file.isatty()):  # whatever FORCE_COLOR says: a log
         yield None
         return
     columns = (

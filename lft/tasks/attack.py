@@ -12,7 +12,7 @@ from torch import Generator, Tensor
 from lft.config import AttackFamily, AttackLoss
 from lft.tasks.base import Differentiated, Phase, TaskFamily
 from lft.tasks.pools import Pools
-from lft.tasks.victim import LeNet5
+from lft.tasks.victim import Victim
 from lft.types import Batch, Params, TaskBatch
 
 
@@ -96,9 +96,9 @@ class Attack(Perturbation, TaskFamily, Differentiated):
     """
 
     settings: AttackFamily
-    victim: LeNet5
+    victim: Victim
 
-    def __init__(self, settings: AttackFamily, victim: LeNet5, pools: Pools) -> None:
+    def __init__(self, settings: AttackFamily, victim: Victim, pools: Pools) -> None:
         pools.check(settings.classes, settings.support, settings.query)
         super().__init__(settings, victim)
         self.pools = pools

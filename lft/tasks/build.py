@@ -10,18 +10,20 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from lft.config import Experiment, FamilySettings, Profile
+from lft.config import LENET, Experiment, FamilySettings, Profile, VictimSettings
 from lft.data import ImageSet, load
 from lft.errors import UsageError
 from lft.kernels.build import Kernel, used
 from lft.paths import data_path, victim_path
+from lft.results.kept import kept_victim
 from lft.results.manifest import manifest
 from lft.runtime import device as runtime
 from lft.storage.json import write_json
 from lft.storage.tensors import load_tensors, save_tensors
 from lft.tasks.base import TaskFamily
+from lft.tasks.given import Given, read_weights
 from lft.tasks.pools import Pools
-from lft.tasks.victim import LeNet5, correct, train_victim
+from lft.tasks.victim import LeNet5, Victim, correct, train_victim
 
 
 class Context:
@@ -43,7 +45,7 @@ class Context:
         self.seed = seed
         self.kernel: Kernel = profile.kernel
         self._images: dict[str, ImageSet] = {}
-        self._victims: dict[tuple[str, int | None], LeNet5] = {}
+        self._victims: dict[tuple[str, int | None], Victim] = {}
 
     def of_seed(self, seed: int | None) -> Context:
         """The same for another seed; files that were read serve both."""
@@ -66,7 +68,7 @@ class Context:
         shared = self.profile
         return Pools(self.images(source), shared.partition, shared.validation_share, keep)
 
-    def victim(self, source: str) -> LeNet5:
+    def victim(self, source: str) -> Victim:
         """The network that tasks on a source attack.
 
         Raises:
@@ -75,7 +77,8 @@ class Context:
         key = source, None if self.seed is None else self.profile.victim_seed(self.seed)
         if key not in self._victims:
             path = victim_path(self.results, *key)
-            found = load_victim(path, source, self.images(source), self.kernel)
+            model = self.profile.victims.model
+            found = load_victim(path, source, self.images(source), self.kernel, model)
             self._victims[key] = found.to(self.device)
         return self._victims[key]
 
@@ -140,15 +143,24 @@ def build_families(
 
 
 def make_victim(profile: Profile, source: str, results: Path, seed: int | None = None) -> None:
-    """Train the victim of an image source; write its weights and its clean accuracy.
+    """Train the victim of an image source, or read it; write its weights and clean accuracy.
+
+    A profile that is against a kept run takes its weights, where they were kept, and compares the
+    accuracy with the record.
 
     Args:
         seed: whose victim it is; None for one that serves all seeds.
     """
     path = victim_path(results, source, seed)
+    kept = kept_victim(profile, source, results, seed)
     with runtime.settings(profile) as device:
         images = load_images(profile, source, results, device)
-        victim = train_victim(images, profile.victims, path.stem, device)
+        if kept is not None and kept.weights is not None:
+            settings = profile.victims
+            victim = load_victim(kept.weights, source, images, profile.kernel, settings.model)
+            victim.to(device)
+        else:
+            victim = _made(profile.victims, source, images, path.stem, device)
         accuracy = {
             split: float(correct(victim, pixels, labels).double().mean())
             for split, pixels, labels in (
@@ -156,6 +168,8 @@ def make_victim(profile: Profile, source: str, results: Path, seed: int | None =
                 ("test", images.test_images, images.test_labels),
             )
         }
+    if kept is not None:
+        kept.check(accuracy)
     save_tensors(path, dict(victim.state_dict()), {"source": source})
     write_json(
         path.with_suffix(".json"),
@@ -170,6 +184,22 @@ def make_victim(profile: Profile, source: str, results: Path, seed: int | None =
             accuracy_test=accuracy["test"],
         ),
     )
+
+
+def _made(
+    settings: VictimSettings, source: str, images: ImageSet, name: str, device: torch.device
+) -> Victim:
+    """A victim that is trained, or one with the weights that the settings name."""
+    if settings.model == LENET:
+        return train_victim(images, settings, name, device)
+    victim = Given(settings.model, _shape(images), len(images.classes))
+    read_weights(victim, settings.weights_of(source))
+    return victim.to(device).requires_grad_(False)
+
+
+def _shape(images: ImageSet) -> tuple[int, int, int]:
+    channels, height, width = images.train_images.shape[1:]
+    return channels, height, width
 
 
 def load_images(profile: Profile, source: str, results: Path, device: torch.device) -> ImageSet:
@@ -192,15 +222,21 @@ def on_device(images: ImageSet, device: torch.device) -> ImageSet:
     )
 
 
-def load_victim(path: Path, source: str, images: ImageSet, kernel: Kernel = "auto") -> LeNet5:
+def load_victim(
+    path: Path, source: str, images: ImageSet, kernel: Kernel = "auto", model: str = LENET
+) -> Victim:
     """A trained victim for a source's images; its weights are constants.
 
     Raises:
         UsageError: the weights are missing, damaged, or those of a network for other images.
     """
     tensors, _ = load_tensors(path)
-    channels, height, width = images.train_images.shape[1:]
-    victim = LeNet5((channels, height, width), len(images.classes), kernel)
+    n_classes = len(images.classes)
+    victim = (
+        LeNet5(_shape(images), n_classes, kernel)
+        if model == LENET
+        else Given(model, _shape(images), n_classes)
+    )
     try:
         victim.load_state_dict(tensors)
     except RuntimeError:

@@ -41,7 +41,20 @@ def pooled_convolution(x: Tensor, layer: nn.Conv2d) -> Tensor:
     return pooled
 
 
-class LeNet5(nn.Module):
+class Victim(nn.Module):
+    """A network that is attacked: logits (n, classes) for images (n, C, H, W) in [0, 1]."""
+
+    def with_pullback(self, images: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]] | None:
+        """Logits, and what takes their gradient to that of the images, without autograd.
+
+        Returns:
+            Logits (n, classes) for images (n, C, H, W) and a function from the former's shape to
+            the latter's; None where autograd is needed.
+        """
+        return None
+
+
+class LeNet5(Victim):
     """LeNet-5 with ReLU and max-pooling; images in [0, 1] of 28×28 (padded) or 32×32 pixels.
 
     Args:
@@ -89,12 +102,7 @@ class LeNet5(nn.Module):
         return lenet.features(weights, images, self._plain_features)
 
     def with_pullback(self, images: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]] | None:
-        """Logits, and what takes their gradient to that of the images, without autograd.
-
-        Returns:
-            Logits (n, classes) for images (n, C, H, W) and a function from the former's shape to
-            the latter's; None where the native convolutions do not apply.
-        """
+        """See :class:`Victim`: where the native convolutions apply."""
         weights = self._constants(images)
         if weights is None:
             return None
@@ -150,9 +158,9 @@ def train_victim(
     victim.to(device)
     pixels, labels = images.train_images.to(device), images.train_labels.to(device)
     optimizer = torch.optim.Adam(victim.parameters(), lr=settings.learning_rate)
-    n_batches = math.ceil(len(labels) / settings.batch)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, settings.epochs * n_batches)
-    for epoch in range(settings.epochs):
+    n_batches, epochs = math.ceil(len(labels) / settings.batch), settings.trained_for
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs * n_batches)
+    for epoch in range(epochs):
         random = generator("victim", name, epoch)
         order = torch.randperm(len(labels), generator=random, device=random.device).to(device)
         for indices in order.split(settings.batch):
@@ -165,7 +173,7 @@ def train_victim(
 
 
 @torch.no_grad()
-def correct(victim: LeNet5, images: Tensor, labels: Tensor) -> Tensor:
+def correct(victim: Victim, images: Tensor, labels: Tensor) -> Tensor:
     """Which images (n, C, H, W, uint8) the victim classifies correctly, bool (n,)."""
     parts = [
         victim(in_unit_range(part)).argmax(1) == truth

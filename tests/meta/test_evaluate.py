@@ -18,12 +18,12 @@ from tiny import profile_values, tiny_profile, write_images
 from lft.commands import jobs
 from lft.config import Profile, Run
 from lft.errors import UsageError
-from lft.meta.evaluate import evaluate, evaluate_runs, first_full
+from lft.meta.evaluate import evaluate, evaluate_runs
 from lft.meta.learner import Learner
+from lft.meta.measured import first_full
 from lft.meta.train import train
 from lft.paths import data_path, victim_path
-from lft.results.jobs import EVALUATED, TRAINED
-from lft.results.schema import Measurement
+from lft.results.schema import EVALUATED, TRAINED, Measurement
 from lft.seeding import generator
 from lft.storage.csv import read_rows
 from lft.storage.json import read_json, write_json

@@ -20,12 +20,15 @@ import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tiny import changed, profile_values, tiny_profile, write_images
 
-import lft.meta.train
+import lft.meta.outer_loop
+import lft.meta.selection
 from lft.config import Profile, Run
 from lft.errors import Interrupted, UsageError
 from lft.meta.estimators import meta_gradient
 from lft.meta.learner import Learner
-from lft.meta.train import TrainingState, Validated, train, train_seeds, validate
+from lft.meta.selection import Validated, validate
+from lft.meta.state import TrainingState
+from lft.meta.train import train, train_seeds
 from lft.methods import METHODS
 from lft.results.schema import HISTORY_COLUMNS
 from lft.runtime.progress import HEARTBEAT
@@ -298,12 +301,12 @@ def test_an_updated_rate_decays_along_a_cosine(
 ) -> None:
     rates = []
 
-    class Spy(lft.meta.train.Adam):
+    class Spy(lft.meta.outer_loop.Adam):
         def step(self, *arguments: Any) -> Any:
             rates.append(self.step_size)
             return super().step(*arguments)
 
-    monkeypatch.setattr(lft.meta.train, "Adam", Spy)
+    monkeypatch.setattr(lft.meta.outer_loop, "Adam", Spy)
     train(tiny_profile(), sine_run(), tmp_path)
     # 6 meta-batches of 2 segments: cos from 0 to just before π, computed by hand.
     expected = [0.01 * torch.cos(torch.tensor(torch.pi * k / 24)).item() ** 2 for k in range(12)]
@@ -334,7 +337,7 @@ def stop_at(monkeypatch: pytest.MonkeyPatch) -> Stopper:
     Returns:
         Seed and step of every meta-batch from now on, as it begins.
     """
-    original = lft.meta.train._meta_batch
+    original = lft.meta.outer_loop._meta_batch
 
     def arrange(number: int, seed: int = 0) -> list[tuple[int, int]]:
         steps = []
@@ -346,7 +349,7 @@ def stop_at(monkeypatch: pytest.MonkeyPatch) -> Stopper:
                 os.kill(os.getpid(), signal.SIGTERM)
             return original(*arguments)
 
-        monkeypatch.setattr(lft.meta.train, "_meta_batch", stopping)
+        monkeypatch.setattr(lft.meta.outer_loop, "_meta_batch", stopping)
         return steps
 
     return arrange
@@ -509,7 +512,7 @@ def test_a_training_that_diverges_is_recorded_as_such(tmp_path: Path) -> None:
 def test_nan_in_the_middle_keeps_what_was_learned(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run, original = sine_run(), lft.meta.train.meta_gradient
+    run, original = sine_run(), lft.meta.outer_loop.meta_gradient
     calls = []
 
     def poisoned(*arguments: Any) -> Any:
@@ -519,7 +522,7 @@ def test_nan_in_the_middle_keeps_what_was_learned(
             return segment
         return segment._replace(loss=torch.tensor(float("nan")))
 
-    monkeypatch.setattr(lft.meta.train, "meta_gradient", poisoned)
+    monkeypatch.setattr(lft.meta.outer_loop, "meta_gradient", poisoned)
     written = trained(tiny_profile(), run, tmp_path)
     assert b"nan" not in written["history.csv"]
     manifest = read_json(tmp_path / run.folder / "run.json")
@@ -537,7 +540,8 @@ def test_validation_that_is_never_finite_is_divergence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     never = Validated(*3 * [float("nan")])
-    monkeypatch.setattr(lft.meta.train, "validate", lambda *arguments: never)
+    for module in (lft.meta.outer_loop, lft.meta.selection):
+        monkeypatch.setattr(module, "validate", lambda *arguments: never)
     for method in ("lft", "adam"):
         train(tiny_profile(), sine_run(method), tmp_path)
         manifest = read_json(tmp_path / sine_run(method).folder / "run.json")

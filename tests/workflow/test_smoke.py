@@ -30,8 +30,8 @@ from lft.config import Profile, Run, load_profile
 from lft.errors import UsageError
 from lft.results.cost import jobs, measured
 from lft.results.crate import write_crate
-from lft.results.jobs import EVALUATED, TRAINED
 from lft.results.jobs import planned as planned_settings
+from lft.results.schema import EVALUATED, TRAINED
 
 RESULTS = Path("results/smoke")
 SMOKE = "workflow/config/smoke.yaml"

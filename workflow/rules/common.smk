@@ -9,7 +9,7 @@ from lft.paths import (
     theory_path,
     victim_path,
 )
-from lft.results import jobs, universes
+from lft.results import jobs, schema, universes
 from lft.results.sources import Sources
 from lft.results.universes import universe_path
 
@@ -135,7 +135,7 @@ TRAININGS = below(
     name
     for job in EVERY
     if job.rule == "train"
-    for name in jobs.files(job.runs, jobs.TRAINED)
+    for name in jobs.files(job.runs, schema.TRAINED)
 )
 # Every method that is meta-trained, with the profile's first seed.
 CHECKED = below(
@@ -149,7 +149,15 @@ EVALUATIONS = below(
     name
     for job in EVERY
     if job.rule == "evaluate"
-    for name in jobs.files(job.runs, jobs.EVALUATED)
+    for name in jobs.files(job.runs, schema.EVALUATED)
+)
+# Measurements made elsewhere.
+GIVEN = sorted(
+    {
+        str(path)
+        for experiment in PROFILE.experiments.values()
+        for path in experiment.measurements.values()
+    }
 )
 THEORY = [
     str(theory_path(Path(RESULTS), name, seed).with_suffix(suffix))

@@ -40,7 +40,7 @@ for name, cells in MEASURED.items():
             below(
                 jobs.files(
                     [cell._replace(seed=seed) for cell in cells for seed in JOB_SEEDS],
-                    jobs.EVALUATED,
+                    schema.EVALUATED,
                 )
             ),
         log:

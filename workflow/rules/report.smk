@@ -29,6 +29,7 @@ rule aggregate:
         [name for name in EVALUATIONS if name.endswith(".csv")],
         [name for name in TRAININGS if name.endswith("run.json")],
         [name for name in THEORY if name.endswith(".csv")],
+        GIVEN,
     output:
         SUMMARY,
     log:

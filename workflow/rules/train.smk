@@ -8,7 +8,9 @@ rule train:
         lambda w: prepared(w.experiment, w.trained_on.split("+"), seeds_of(w)),
     output:
         below(
-            jobs.files([WILD._replace(seed=seed) for seed in JOB_SEEDS], jobs.TRAINED)
+            jobs.files(
+                [WILD._replace(seed=seed) for seed in JOB_SEEDS], schema.TRAINED
+            )
         ),
     log:
         f"{RESULTS}/logs/train/{JOB}.log",
@@ -40,11 +42,11 @@ LONG_RUN = f"longer/{ONE_RUN}"
 
 use rule train as trained with:
     input:
-        below(f"{ONE_RUN}/{name}" for name in jobs.TRAINED),
+        below(f"{ONE_RUN}/{name}" for name in schema.TRAINED),
         lambda w: prepared(w.experiment, w.trained_on.split("+"), [w.seed]),
     output:
         f"{RESULTS}/{ONE_RUN}/trained.json",
-        below(f"{LONG_RUN}/{name}" for name in jobs.TRAINED),
+        below(f"{LONG_RUN}/{name}" for name in schema.TRAINED),
     log:
         f"{RESULTS}/logs/trained/{CELL}/seed{{seed}}.log",
     benchmark:

@@ -11,7 +11,8 @@ from lft.config import Profile, Run
 from lft.errors import UsageError
 from lft.paths import theory_path
 from lft.report.claims.model import CellClaim, TheoryClaim, load_claims
-from lft.results.jobs import EVALUATED, files
+from lft.results.jobs import files
+from lft.results.schema import EVALUATED
 
 
 class Needed(NamedTuple):

@@ -1,0 +1,263 @@
+"""Meta-training, fine-tuning and comparison in a few lines, for tasks of any kind.
+
+>>> import lft
+>>> from lft.config import SineFamily
+>>> from lft.tasks.sine import Sine
+>>> sine = Sine(SineFamily(support=10, query=10))
+>>> tuner = lft.meta_train(sine, tasks=20, steps=10)
+>>> frame = tuner.adapt(sine, tasks=50, steps=10)
+>>> list(frame.columns)
+['task', 'step', 'mse', 'mse_support']
+
+The jobs of the workflow train and measure by the same functions, :mod:`lft.meta.outer_loop` and
+:mod:`lft.meta.measured`.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from pydantic import ValidationError
+
+from lft.config import Experiment, Order, Run, explain
+from lft.errors import UsageError
+from lft.finetuners.base import FineTuner
+from lft.meta.learner import Learner
+from lft.meta.measured import adapted
+from lft.meta.outer_loop import begin, meta_batches
+from lft.meta.selection import pick_step_size
+from lft.meta.state import TrainingState
+from lft.methods import METHODS, get_method
+from lft.metrics import metric_of
+from lft.pretrained import Card, Pretrained
+from lft.results.manifest import manifest
+from lft.results.schema import HISTORY_COLUMNS
+from lft.runtime.device import without_denormals
+from lft.runtime.progress import track
+from lft.seeding import generator
+from lft.storage.tensors import below
+from lft.tasks.base import TaskFamily
+from lft.tasks.own import as_families, as_family, shapes_of
+from lft.types import Params, TaskBatch
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+SEGMENT = 20
+"""Longest truncated segment by default, in fine-tuning steps."""
+TRAINING: dict[str, Any] = {
+    "meta_batch": 5,
+    "learning_rate": 1e-2,
+    "validation": {"tasks": 20, "rounds": 10},
+}
+"""Settings of :class:`lft.config.Training` by default."""
+DESCENT: dict[str, Any] = {
+    "steps": 5,
+    "step_size": {"first": 1e-2, "zeroth": 3e-4},
+    "learning_rate": 1e-2,
+    "epochs": 1,
+}
+"""Settings of :class:`lft.config.MamlSettings` by default."""
+STEP_SIZES = {
+    "sgd": (1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0),
+    "adam": (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1),
+}
+"""Step sizes of hand-designed fine-tuners to choose from, by default."""
+
+
+def meta_train(
+    families: Any,
+    method: str = "lft",
+    *,
+    steps: int = 100,
+    tasks: int = 1000,
+    order: Order = "first",
+    seed: int = 0,
+    name: str = "own",
+    training: Mapping[str, Any] | None = None,
+    progress: bool = True,
+    **sections: Any,
+) -> Pretrained:
+    """Meta-train a method on tasks, Algorithm 1; a hand-designed one chooses its step size.
+
+    Args:
+        families: a task family, i.e. an object with ``sample``, ``init`` and ``loss``
+            (:class:`lft.tasks.base.TaskFamily`), or a list or dict of them: incongruous tasks.
+        method: row of the method table (:mod:`lft.methods`), e.g. ``lft``, ``l2o``, ``maml``,
+            ``adam``.
+        steps: fine-tuning steps K of each task.
+        tasks: distinct meta-training tasks, a multiple of the meta-batch, which has 5.
+        order: whether the fine-tuner is fed gradients or zeroth-order estimates.
+        seed: of all random draws.
+        name: of the fine-tuner, and of its random draws.
+        training: other settings of :class:`lft.config.Training`, e.g.
+            ``{"learning_rate": 3e-3, "segment": 10}``.
+        progress: show a bar on a terminal or in a notebook.
+        sections: other settings of :class:`lft.config.Experiment`: ``finetuner``,
+            ``zeroth_order``, ``maml``, ``step_sizes``.
+
+    Returns:
+        The fine-tuner with the best meta-validation score.
+
+    Raises:
+        UsageError: a setting is unknown or out of range, something is no task family, or the
+            families' parameters cannot share a meta-learned initialisation.
+        lft.errors.Diverged: the outer loss became infinite or NaN.
+    """
+    found = as_families(families)
+    experiment = _experiment(found, method, steps, tasks, order, training or {}, sections)
+    learner = Learner(experiment.base_method(method), experiment.for_method(method), order)
+    shapes = {key: shapes_of(family, generator("shapes")) for key, family in found.items()}
+    learner.method.check_applicable(shapes)
+    run = Run(name, "+".join(found), method, order, seed)
+    state = begin(learner, run, found)
+    with without_denormals():
+        if learner.method.learns == "step_size":
+            pick_step_size(learner, run, found, state)
+        else:
+            title = f"{learner.method.label} on {run.trained_on}"
+            with track(learner.meta_batches, 0, title, shown=progress) as bar:
+                for done in meta_batches(learner, run, found, state):
+                    bar.advance(done.loss, state.best_score)
+    return _trained(learner, run, found, state)
+
+
+def _experiment(
+    families: Mapping[str, TaskFamily],
+    method: str,
+    steps: int,
+    tasks: int,
+    order: Order,
+    training: Mapping[str, Any],
+    sections: Mapping[str, Any],
+) -> Experiment:
+    """The settings as an experiment of a profile would have them."""
+    get_method(method)
+    segment = max((n for n in range(1, SEGMENT + 1) if steps % n == 0), default=1)
+    mixture = "+".join(families)
+    values = {
+        "title": mixture,
+        "families": {name: family.settings for name, family in families.items()},
+        "train_on": [mixture],
+        "test_on": [mixture],
+        "methods": [method],
+        "orders": [order],
+        "maml": DESCENT,
+        "step_sizes": STEP_SIZES,
+        "testing": {"tasks": len(families), "steps": steps},
+    }
+    training = {**TRAINING, "tasks": tasks, "steps": steps, "segment": segment, **training}
+    try:
+        return Experiment.model_validate({**values, **sections, "training": training})
+    except ValidationError as error:
+        raise UsageError(f"meta_train: {explain(error)}") from None
+
+
+def _trained(
+    learner: Learner, run: Run, families: Mapping[str, TaskFamily], state: TrainingState
+) -> Pretrained:
+    """The best meta-parameters with a card."""
+    import pandas as pd
+
+    experiment, made = learner.experiment, manifest({})
+    card = Card(
+        name=run.experiment,
+        method=run.method,
+        order=run.order,
+        finetuner=experiment.tuner(learner.method),
+        zeroth_order=experiment.zeroth_order if run.order == "zeroth" else None,
+        experiment=run.experiment,
+        trained_on=run.trained_on,
+        families={key: one.settings.model_dump(mode="json") for key, one in families.items()},
+        training=experiment.training.model_dump(mode="json"),
+        seed=run.seed,
+        scores={},
+        scored_after=0,
+        commit=made["commit"],
+        versions=made["versions"],
+        licence="NOASSERTION",
+    )
+    history = pd.DataFrame(state.history, columns=list(HISTORY_COLUMNS)).replace("", float("nan"))
+    return Pretrained(card, _weights(learner, state.stages["best"]), history)
+
+
+def _weights(learner: Learner, meta: Params) -> Params:
+    """Meta-parameters as :class:`lft.pretrained.Pretrained` names them."""
+    weights = {name: leaf for name, leaf in meta.items() if name.startswith("init/")}
+    if learner.method.learns_finetuner:
+        return weights | below(learner.method.phi, meta)
+    return weights | {"step_size": torch.tensor(learner.step_size(meta), dtype=torch.float64)}
+
+
+class Comparison(NamedTuple):
+    """Fine-tuners side by side.
+
+    Attributes:
+        frame: a row for each fine-tuner, task and step: ``tuner``, ``task``, ``step`` and a column
+            for each metric.
+        figure: the primary metric against fine-tuning steps: means over tasks, shaded ± 1 standard
+            deviation.
+    """
+
+    frame: pd.DataFrame
+    figure: Figure
+
+
+def compare(
+    tuners: Mapping[str, FineTuner],
+    family: Any,
+    tasks: int | TaskBatch = 100,
+    *,
+    steps: int = 100,
+    every: int = 1,
+    seed: int = 0,
+) -> Comparison:
+    """Fine-tune the same tasks from the same random starts by several fine-tuners.
+
+    Args:
+        tuners: by the name that is shown: what :func:`meta_train` and :func:`lft.load` return, or
+            any :class:`lft.finetuners.base.FineTuner`.
+        family: as :meth:`lft.pretrained.Pretrained.adapt`, as are the others.
+
+    Raises:
+        UsageError: there is nothing to compare, or as :meth:`lft.pretrained.Pretrained.adapt`.
+    """
+    import pandas as pd
+
+    if not tuners:
+        raise UsageError("compare needs at least one fine-tuner")
+    family = as_family(family)
+    frames = {
+        name: tuner.adapt(family, tasks, steps=steps, every=every, seed=seed)
+        if isinstance(tuner, Pretrained)
+        else adapted(tuner, family, tasks, steps=steps, every=every, seed=seed)
+        for name, tuner in tuners.items()
+    }
+    frame = pd.concat(frames, names=["tuner", None]).reset_index(level=0).reset_index(drop=True)
+    return Comparison(frame, _drawn(frame, family.settings.primary))
+
+
+def _drawn(frame: pd.DataFrame, primary: str) -> Figure:
+    """Curves of the primary metric, in the colours of the method table."""
+    from matplotlib.figure import Figure
+
+    metric = metric_of(primary)
+    figure = Figure(layout="constrained")
+    axis = figure.subplots()
+    colors = itertools.cycle(dict.fromkeys(method.color for method in METHODS.values()))
+    for (name, rows), color in zip(frame.groupby("tuner", sort=False), colors, strict=False):
+        curve = rows.groupby("step")[primary].agg(["mean", "std"]) * metric.factor
+        low, high = curve["mean"] - curve["std"], curve["mean"] + curve["std"]
+        axis.plot(curve.index, curve["mean"], color=color, label=str(name))
+        axis.fill_between(curve.index, low, high, color=color, alpha=0.15, lw=0)
+    axis.set(xlabel="fine-tuning steps", ylabel=f"{metric.title}{metric.unit}")
+    means = frame.groupby(["tuner", "step"])[primary].mean()
+    if metric.log and (means > 0).all():
+        axis.set_yscale("log")
+        axis.set_ylim(bottom=means.min() / 2)
+    axis.legend()
+    return figure

@@ -1,0 +1,139 @@
+"""Fine-tuning with the metrics after every step: what evaluations and the library share."""
+
+from __future__ import annotations
+
+from itertools import chain
+from typing import TYPE_CHECKING
+
+import torch
+from pydantic import ValidationError
+from torch import Tensor
+
+from lft.config import Testing, ZerothOrderSettings, explain
+from lft.errors import UsageError
+from lft.finetuners.base import FineTuner
+from lft.meta.adapt import adapt, parts
+from lft.meta.gradients import FirstOrder, Gradient, ZerothOrder
+from lft.metrics import SUPPORT
+from lft.seeding import generator
+from lft.tasks.base import TaskFamily
+from lft.types import Params, TaskBatch
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@torch.no_grad()
+def measured(
+    family: TaskFamily,
+    tuner: FineTuner,
+    tasks: TaskBatch,
+    start: Params,
+    *,
+    steps: int,
+    every: int,
+    gradient: Gradient,
+) -> tuple[dict[str, Tensor], Params]:
+    """Fine-tune tasks and measure them.
+
+    Args:
+        tuner: update rule.
+        start: θ⁽⁰⁾, each (B, …).
+        steps: K.
+        every: steps between those that are measured, from step 0.
+        gradient: what the fine-tuner is fed.
+
+    Returns:
+        Each metric as (steps / every + 1, B), from step 0: the query set's metrics and the primary
+        metric of the support set, with the ending ``_support``; those of a whole trajectory, as
+        the family's settings name them, as (1, B). And θ after the last step.
+    """
+    whole = {m.name: m.first_of for m in family.settings.metrics if m.first_of}
+    found_of, ends = [], []
+    for part, params in parts(tasks, start):
+        points = adapt(family, tuner, params, part.support, steps=steps, gradient=gradient)
+        after = chain([params], (point.params for point in points))
+        rows, every_step = [], []
+        for step, end in enumerate(after):
+            written = step % every == 0
+            if written or whole:
+                every_step.append(family.metrics(end, part.query))
+            if written:
+                rows.append(every_step[-1] | _on_support(family, end, part))
+        found = {key: torch.stack([row[key] for row in rows]) for key in rows[0]}
+        for name_of, share in whole.items():
+            found[name_of] = first_full(torch.stack([row[share] for row in every_step]))
+        found_of.append(found)
+        ends.append(end)
+    result = {key: torch.cat([of_part[key] for of_part in found_of], 1) for key in found_of[0]}
+    return result, {key: torch.cat([end[key] for end in ends]) for key in ends[0]}
+
+
+def _on_support(family: TaskFamily, params: Params, tasks: TaskBatch) -> dict[str, Tensor]:
+    primary = family.settings.primary
+    return {f"{primary}{SUPPORT}": family.metrics(params, tasks.support)[primary]}
+
+
+def first_full(shares: Tensor) -> Tensor:
+    """First step with a share of 100 %, (1, B), from (steps + 1, B); NaN where there is none."""
+    full = shares >= 1
+    first = full.to(torch.float32).argmax(0, keepdim=True).to(torch.float32)
+    return first.where(full.any(0, keepdim=True), torch.nan)
+
+
+def steps_of(values: Tensor, steps: int, every: int) -> list[int]:
+    """The fine-tuning steps of a metric's rows: the last one for a whole trajectory's metric."""
+    return [*range(0, steps + 1, every)][-len(values) :]
+
+
+def adapted(
+    tuner: FineTuner,
+    family: TaskFamily,
+    tasks: int | TaskBatch,
+    *,
+    steps: int,
+    every: int,
+    seed: int,
+    init: Params | None = None,
+    zeroth_order: ZerothOrderSettings | None = None,
+) -> pd.DataFrame:
+    """Fine-tune test tasks; what they are measured by, as a table.
+
+    The same seed gives the same tasks and the same random starts, whatever the fine-tuner is.
+
+    Args:
+        tasks: B tasks, or how many to draw.
+        steps: K.
+        every: steps between those that are measured, from step 0.
+        init: a meta-learned θ⁽⁰⁾ without task axis, in place of random ones.
+        zeroth_order: settings of gradient estimates, in place of gradients.
+
+    Returns:
+        A row for each task and step: ``task``, ``step``, and a column for each metric. A metric of
+        a whole trajectory stands in the row of the last step.
+
+    Raises:
+        UsageError: a number is out of range.
+    """
+    import pandas as pd
+
+    try:
+        Testing(tasks=tasks if isinstance(tasks, int) else 1, steps=steps, every=every)
+    except ValidationError as error:
+        raise UsageError(f"adapt: {explain(error)}") from None
+    if isinstance(tasks, int):
+        tasks = family.sample(tasks, generator("adapt tasks", seed), "test")
+    n_tasks = len(tasks.query.x)
+    start = family.init(n_tasks, generator("adapt start", seed))
+    if init is not None:
+        start = {name: init[name].to(leaf).expand_as(leaf) for name, leaf in start.items()}
+    random = generator("adapt directions", seed)
+    gradient = FirstOrder() if zeroth_order is None else ZerothOrder(zeroth_order, random)
+    found, _ = measured(family, tuner, tasks, start, steps=steps, every=every, gradient=gradient)
+    columns = {
+        name: pd.DataFrame(values.T.double().cpu().numpy(), columns=steps_of(values, steps, every))
+        .rename_axis(index="task", columns="step")
+        .stack(future_stack=True)
+        for name, values in found.items()
+    }
+    return pd.DataFrame(columns).reset_index()

@@ -1,0 +1,107 @@
+"""Any object with ``sample``, ``init`` and ``loss`` as a task family."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+from torch import Generator, Tensor
+
+from lft.config import FamilySettings
+from lft.errors import UsageError
+from lft.metrics import Metric
+from lft.shapes import Shapes
+from lft.tasks.base import Phase, TaskFamily
+from lft.types import Batch, Params, TaskBatch
+
+NEEDED = ("sample", "init", "loss")
+"""Methods that a task family cannot do without."""
+
+
+class OwnSettings(FamilySettings):
+    """Settings of a family that has none: it is measured by its loss."""
+
+    metrics = (Metric("loss", "loss"),)
+    kind: Literal["own"] = "own"
+
+
+class Own(TaskFamily):
+    """An object that has the methods :data:`NEEDED` of :class:`lft.tasks.base.TaskFamily`.
+
+    Its metrics count if it has ``settings`` that name them, its ``score`` if it has one.
+
+    Args:
+        tasks: the object; ``sample`` may return two pairs (x, y), support and query.
+    """
+
+    def __init__(self, tasks: Any) -> None:
+        for name in NEEDED:
+            if not callable(getattr(tasks, name, None)):
+                raise UsageError(
+                    f"{tasks!r:.60} is no task family: it has no method {name!r}; "
+                    "lft.tasks.base.TaskFamily describes what it takes"
+                )
+        self.tasks = tasks
+        self.measured = hasattr(tasks, "settings")
+        self.settings = tasks.settings if self.measured else OwnSettings()
+
+    def sample(self, n_tasks: int, generator: Generator, phase: Phase) -> TaskBatch:
+        """See :meth:`lft.tasks.base.TaskFamily.sample`."""
+        return TaskBatch(*(Batch(*part) for part in self.tasks.sample(n_tasks, generator, phase)))
+
+    def init(self, n_tasks: int, generator: Generator) -> Params:
+        """See :meth:`lft.tasks.base.TaskFamily.init`."""
+        found: Params = self.tasks.init(n_tasks, generator)
+        return found
+
+    def loss(self, params: Params, batch: Batch) -> Tensor:
+        """See :meth:`lft.tasks.base.TaskFamily.loss`."""
+        found: Tensor = self.tasks.loss(params, batch)
+        return found
+
+    def metrics(self, params: Params, batch: Batch) -> dict[str, Tensor]:
+        """The object's metrics, or its loss."""
+        if not self.measured:
+            return {"loss": self.loss(params, batch)}
+        found: dict[str, Tensor] = self.tasks.metrics(params, batch)
+        return found
+
+    def score(self, params: Params, batch: Batch) -> Tensor:
+        """The object's score, or its loss."""
+        found: Tensor = getattr(self.tasks, "score", self.loss)(params, batch)
+        return found
+
+
+def as_family(tasks: Any) -> TaskFamily:
+    """A task family, or an object that has the methods of one.
+
+    Raises:
+        UsageError: a method is missing.
+    """
+    return tasks if isinstance(tasks, TaskFamily) else Own(tasks)
+
+
+def as_families(tasks: Any) -> dict[str, TaskFamily]:
+    """Task families by name: one, a list, or a dict of them.
+
+    Those without a name are called by their kind, and numbered where there are several.
+
+    Raises:
+        UsageError: there is none, or one is no task family.
+    """
+    if isinstance(tasks, Mapping):
+        found = {str(name): as_family(one) for name, one in tasks.items()}
+    elif isinstance(tasks, Sequence) and not isinstance(tasks, str):
+        families = [as_family(one) for one in tasks]
+        found = {f"{one.settings.kind}-{i}": one for i, one in enumerate(families, start=1)}
+    else:
+        family = as_family(tasks)
+        found = {family.settings.kind: family}
+    if not found:
+        raise UsageError("meta-training needs at least one task family")
+    return found
+
+
+def shapes_of(family: TaskFamily, generator: Generator) -> Shapes:
+    """Shapes of a task's parameters, without the task axis."""
+    return {name: tuple(leaf.shape[1:]) for name, leaf in family.init(1, generator).items()}
