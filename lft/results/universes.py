@@ -198,7 +198,8 @@ def values(
     """
     name, number = universe.experiment, universe.number
     planned = profile.experiments[name]
-    result = profile.model_dump(mode="json", exclude={"universes", "theory", "experiments"})
+    left_out = {"universes", "theory", "experiments"}
+    result = profile.model_dump(mode="json", exclude=left_out, exclude_none=True)
     result |= {
         "name": f"{profile.name}-{name}-{number}",
         "title": f"{planned.title}, universe {number} of {profile.name}",
