@@ -140,14 +140,14 @@ def test_what_was_trained_is_not_trained_again(
 def test_a_method_that_diverges_is_an_outcome(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = training._meta_train
+    real = training._watched
 
     def train(learner: Any, *rest: Any) -> None:
         if learner.method.name.startswith("l2o"):
             raise Diverged("too steep")
         real(learner, *rest)
 
-    monkeypatch.setattr(training, "_meta_train", train)
+    monkeypatch.setattr(training, "_watched", train)
     run_universe(PROFILE, universes.universe(PROFILE, "sine", 3), tmp_path)
     reading = Reading(PROFILE, tmp_path)
     words = {one.claim: one.word for one in reading.outcomes}
