@@ -54,3 +54,8 @@ def kept_alternatives(results: Path) -> dict[str, Path]:
 def kept_benchmarks(results: Path) -> list[Path]:
     """The benchmarks of each processor, where they are kept beside a result folder."""
     return sorted((results.parent / "benchmarks").glob("*.json"))
+
+
+def kept_shares(results: Path) -> Path:
+    """shares.csv of the profile ``multiverse``, which may have been run beside a result folder."""
+    return results.parent / "multiverse" / "shares.csv"

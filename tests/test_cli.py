@@ -51,6 +51,7 @@ WRONG = {
         ["evaluate", "sine", "sine", "lft"],
         "run.json is missing: the run",
     ),
+    "universe": (["universe", "show", "sine", "1"], "profile 'tiny' has no universes"),
     "no measurements": (["tables"], "summary.csv is missing; lft report makes it of what"),
     "not applicable": (["train", "attack", "grey+colour", "maml"], "MAML meta-learns one initial"),
 }

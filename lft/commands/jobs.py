@@ -22,6 +22,13 @@ from lft.commands.options import (
 from lft.errors import UsageError
 
 app = typer.Typer()
+universe = typer.Typer(
+    help="Readings of the paper: show one as a profile, run it, report on all of them.",
+    no_args_is_help=True,
+)
+app.add_typer(universe, name="universe")
+MULTIVERSE = Path("multiverse")
+Number = Annotated[int, typer.Argument(help="Counted from 1.")]
 
 
 @app.command()
@@ -169,6 +176,75 @@ def search(profile: ProfileFile = QUICK, results: Results = None, planned: Plann
     settings, folder = load(profile, results)
     check_plan(planned, settings, "search")
     write_search(settings, folder)
+
+
+@universe.command("show")
+def universe_show(
+    experiment: str, number: Number, profile: ProfileFile = MULTIVERSE, results: Results = None
+) -> None:
+    """Print a universe as a profile that snakemake and lft take, e.g. lft universe show attack 17.
+
+    Where it has been run, each method has the settings that it chose; else all draws are variants.
+    """
+    from lft.results import universes
+
+    settings, folder = load(profile, results)
+    wanted = universes.universe(settings, experiment, number)
+    chosen = universes.chosen(folder, wanted)
+    typer.echo(universes.as_yaml(settings, wanted, chosen).rstrip())
+
+
+@universe.command("run")
+def universe_run(
+    experiment: str,
+    number: Annotated[list[int], typer.Argument(help="Counted from 1; one or more.")],
+    profile: ProfileFile = MULTIVERSE,
+    results: Results = None,
+    keep: Annotated[bool, typer.Option("--keep", help="Leave the trained weights.")] = False,
+    planned: Planned = None,
+) -> None:
+    """Compute universes: tune, train and measure every method, in one process."""
+    from lft.meta.universe import run_universe
+    from lft.results.universes import universe
+
+    settings, folder = load(profile, results)
+    wanted = [universe(settings, experiment, one) for one in number]
+    check_plan(planned, settings, "universe", experiment)
+    for one in wanted:
+        run_universe(settings, one, folder, keep=keep)
+
+
+@universe.command("report")
+def universe_report(
+    profile: ProfileFile = MULTIVERSE, results: Results = None, planned: Planned = None
+) -> None:
+    """Report on all universes that have been run: in what share of them each claim holds, and what
+    decides."""
+    from lft.report.multiverse.write import write_multiverse
+
+    settings, folder = load(profile, results)
+    check_plan(planned, settings, "multiverse")
+    write_multiverse(settings, folder)
+    typer.echo(folder / "multiverse.html")
+
+
+@universe.command("nearest")
+def universe_nearest(
+    experiment: str,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="File; nearest-<experiment>.yaml by default."),
+    ] = None,
+    profile: ProfileFile = MULTIVERSE,
+    results: Results = None,
+) -> None:
+    """Write the universe that is nearest to the paper's printed numbers as a profile. Its settings
+    are fitted to them: it gives no verdicts."""
+    from lft.report.multiverse.nearest import write_nearest
+
+    path = output or Path(f"nearest-{experiment}.yaml")
+    number = write_nearest(*load(profile, results), experiment, path)
+    typer.echo(f"{path}: universe {number}")
 
 
 @app.command()

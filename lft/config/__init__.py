@@ -57,8 +57,10 @@ from lft.config.profile import (
     TheorySettings,
     VanishingSettings,
 )
+from lft.config.questions import Fork, Question, forks, load_questions
 from lft.config.schema import schema
 from lft.config.sources import Source
+from lft.config.universes import Tuning, UniverseSettings
 from lft.config.victims import LENET, LENET_SIDES, VictimSettings
 
 __all__ = [
@@ -75,6 +77,7 @@ __all__ = [
     "Experiment",
     "Family",
     "FamilySettings",
+    "Fork",
     "Fraction",
     "GapSettings",
     "HandDesignedTuner",
@@ -87,6 +90,7 @@ __all__ = [
     "Plugins",
     "Positive",
     "Profile",
+    "Question",
     "Rate",
     "Run",
     "SGDSettings",
@@ -98,6 +102,8 @@ __all__ = [
     "Training",
     "Tuner",
     "TunerSettings",
+    "Tuning",
+    "UniverseSettings",
     "Validation",
     "VanishingSettings",
     "Variant",
@@ -106,7 +112,9 @@ __all__ = [
     "digest",
     "explain",
     "find_profile",
+    "forks",
     "load_profile",
+    "load_questions",
     "read_yaml",
     "register_family",
     "register_finetuner",

@@ -54,6 +54,22 @@ def refuse_twice(what: str, values: Sequence[Any]) -> None:
             raise ValueError(f"{what}: {value!r} is listed twice")
 
 
+def put(values: dict[str, Any], dotted: str, value: Any) -> None:
+    """Change one of nested settings, named by its dotted key.
+
+    Raises:
+        ValueError: there is no such key.
+    """
+    *parents, last = dotted.split(".")
+    target: Any = values
+    for key in (*parents, last):
+        if not isinstance(target, dict) or key not in target:
+            hint = suggestion(key, target) if isinstance(target, dict) else ""
+            raise ValueError(f"unknown key {dotted!r}{hint}")
+        parent, target = target, target[key]
+    parent[last] = value
+
+
 def digest(settings: dict[str, Any]) -> str:
     """SHA-256 of settings, to tell whether a checkpoint or an output belongs to them."""
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
-from lft.config.base import Mixture, Name, Order, Positive, Rate, Settings, refuse_twice
+from lft.config.base import Mixture, Name, Order, Positive, Rate, Settings, put, refuse_twice
 from lft.config.families import Family
 from lft.config.finetuners import FINETUNERS, Tuner, TunerSettings
 from lft.config.problems import explain
@@ -307,16 +307,11 @@ class Experiment(Settings):
         values = self.model_dump() | {"variants": {}, "overrides": {}, "search": {}}
         values["methods"] = self.methods or (method,)
         for dotted, value in changes.items():
-            *parents, last = dotted.split(".")
-            target: Any = values
-            for key in (*parents, last):
-                if not isinstance(target, dict) or key not in target:
-                    hint = suggestion(key, target) if isinstance(target, dict) else ""
-                    if dotted in FORMER:
-                        hint = f"; it is now called {FORMER[dotted]!r}"
-                    raise ValueError(f"{what}: unknown key {dotted!r}{hint}")
-                parent, target = target, target[key]
-            parent[last] = value
+            try:
+                put(values, dotted, value)
+            except ValueError as error:
+                former = f"unknown key {dotted!r}; it is now called {FORMER.get(dotted)!r}"
+                raise ValueError(f"{what}: {former if dotted in FORMER else error}") from None
         try:
             return Experiment.model_validate(values)
         except ValidationError as error:

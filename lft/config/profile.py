@@ -13,6 +13,7 @@ from lft.config.base import SHOWN, Fraction, Name, Order, Positive, Settings, re
 from lft.config.experiment import Experiment
 from lft.config.families import FamilySettings
 from lft.config.sources import Source
+from lft.config.universes import UniverseSettings
 from lft.config.victims import VictimSettings
 from lft.errors import NotApplicable, UsageError, suggestion
 from lft.methods import get_method
@@ -85,6 +86,9 @@ class Profile(Settings):
     victim: VictimSettings | None = None  #: where tasks attack victims
     experiments: dict[Name, Experiment]
     theory: TheorySettings = TheorySettings()
+    universes: UniverseSettings | None = None  #: readings of the paper, in place of one run
+    #: the numbers that the settings were fitted to; such a profile gives no verdicts
+    fitted: str | None = None
     plugins: Plugins = Plugins()
 
     @field_validator("device")
@@ -108,7 +112,25 @@ class Profile(Settings):
         for name in self.theory.vanishing.experiments:
             if self.experiments[name].maml is None:
                 raise ValueError(f"theory.vanishing needs the section experiments.{name}.maml")
+        self._check_universes()
         return self
+
+    def _check_universes(self) -> None:
+        if self.universes is None:
+            return
+        if self.universes.twice and len(self.seeds) < 2:
+            raise ValueError("universes.twice needs two seeds or more")
+        for name in self.universes.experiments:
+            if name not in self.experiments:
+                raise ValueError(f"unknown experiment {name!r}{suggestion(name, self.experiments)}")
+            methods = self.experiments[name].methods
+            for method in methods:
+                if method not in self.universes.tuning.ranges[name]:
+                    raise ValueError(f"universes.tuning.ranges.{name} has nothing for {method!r}")
+            for method in self.universes.tuning.ranges[name]:
+                if method not in methods:
+                    hint = suggestion(method, methods)
+                    raise ValueError(f"universes.tuning.ranges.{name}: {method!r}{hint}")
 
     def _check_family(self, experiment: str, family: FamilySettings) -> None:
         source = family.image_source

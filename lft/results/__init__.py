@@ -22,6 +22,10 @@ A result folder ``results/<profile>/`` holds::
     report.html                            the page
     verdicts.md, numbers.md                its verdicts, and every method's outcome, for a README
     search.csv                             hyper-parameter searches only: SEARCH_COLUMNS
+    universes/<experiment>/<n>.csv, .json  multiverse: a reading's measurements, UNIVERSE_COLUMNS of
+                                           lft.results.universes, and its manifest
+    shares.csv, outcomes.csv, decides.csv, distances.csv, curves/, multiverse.html
+                                           multiverse: in how many readings claims hold, and why
 
 Runs before version 0.2 have one file for all seeds in place of seed<n>/measurements.csv,
 seed<n>/examples.safetensors and theory/<experiment>-seed<n>.csv: ``<method>-<order>/`` or

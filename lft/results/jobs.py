@@ -13,9 +13,10 @@ from typing import Any, NamedTuple
 from lft.config import ALL, Profile, Run, digest, find_profile
 from lft.errors import UsageError, suggestion
 from lft.paths import data_path, theory_path, victim_path
+from lft.results import universes
 from lft.results.schema import EVALUATED, TRAINED
 
-ON_DEVICE = ("victim", "train", "evaluate", "theory")
+ON_DEVICE = ("victim", "train", "evaluate", "theory", "universe")
 """Rules that compute on the profile's device."""
 REPORT = {
     "aggregate": "measurements.csv",
@@ -24,6 +25,8 @@ REPORT = {
     "page": "report.html",
 }
 """Steps of the report, each with one of the things that it writes."""
+MULTIVERSE = "multiverse.html"
+"""What the report on all universes ends with."""
 CONFIG = ("profile", "claim")
 """What Snakemake's ``--config`` may hold."""
 
@@ -60,6 +63,11 @@ class Job(NamedTuple):
 
 def jobs(profile: Profile) -> Iterator[Job]:
     """Every job of a profile that Snakemake would submit."""
+    if profile.universes is not None:
+        yield from (Job("data", (source,)) for source in profile.sources)
+        yield from (Job("universe", (name, str(n))) for name, n in universes.names(profile))
+        yield Job("multiverse", ())
+        return
     attacked = {
         family.victim_source
         for experiment in profile.experiments.values()
@@ -113,6 +121,10 @@ def outputs(job: Job) -> list[str]:
         return files(job.runs, EVALUATED)
     if job.rule in REPORT:
         return [REPORT[job.rule]]
+    if job.rule == "multiverse":
+        return [MULTIVERSE]
+    if job.rule == "universe":
+        return [universes.universe_path(Path(), job.name[0], job.name[1]).as_posix()]
     what, seed = job.name[0], "".join(job.name[1:]).removeprefix("seed")
     paths = {
         "data": data_path(Path(), what),
@@ -126,7 +138,8 @@ def planned(profile: Profile, rule: str, what: str = "", runs: Iterable[Run] = (
     """Identifies the settings that a job depends on.
 
     Args:
-        what: the image source of ``data`` and ``victim``, the experiment of ``theory``.
+        what: the image source of ``data`` and ``victim``, the experiment of ``theory`` and
+            ``universe``.
         runs: those of ``train`` and ``evaluate``.
     """
     settings: Mapping[str, Any]
@@ -140,6 +153,8 @@ def planned(profile: Profile, rule: str, what: str = "", runs: Iterable[Run] = (
         settings = {run.folder.as_posix(): profile.evaluation_inputs(run) for run in runs}
     elif rule == "theory":
         settings = profile.theory_inputs(what)
+    elif rule == "universe":
+        settings = universes.inputs(profile, what)
     else:
         settings = profile.model_dump(mode="json")
     return digest(settings)

@@ -25,11 +25,13 @@ from lft.report import figures
 from lft.report.alternatives import write_alternatives
 from lft.report.claims import load_claims, read_verdicts, write_claims
 from lft.report.figures import draw_figures
+from lft.report.multiverse import Share
 from lft.report.page import write_page
 from lft.report.page.drawings import inline
 from lft.report.tables import write_tables
 from lft.report.templates import render
 from lft.results.aggregate import aggregate
+from lft.storage.csv import write_rows
 from lft.storage.json import write_json
 
 VOID = {"meta", "link", "img", "br", "hr", "input"}
@@ -458,3 +460,24 @@ def test_a_phone_sees_cards_and_nobody_scrolls_sideways_and_filters_filter(
     supported = [f"claim-{row.claim}" for row in planned if row.verdict == "supported"]
     assert sorted(found["chosen"]) == sorted(supported)
     assert found["said"] == f"{len(supported)} of {len(planned)} claims"
+
+
+def test_the_verdict_table_shows_in_how_many_readings_a_claim_holds(
+    report: Path, profile: Profile, tmp_path: Path
+) -> None:
+    caption = "The paper's claims, its numbers and ours"
+    shutil.copytree(report, tmp_path / "tiny")
+    write_page(profile, tmp_path / "tiny")
+    without = table(Page(tmp_path / "tiny" / "report.html"), caption)
+    row = Share(
+        "sine-lft-l2o-first", "sine", 64, 50, 0.8, 0.1, 0.1, 0.68, 0.9, 10, 4, 0.3,
+        "contradicted", "no",
+    )  # fmt: skip
+    write_rows(tmp_path / "multiverse" / "shares.csv", Share._fields, [row])
+    write_page(profile, tmp_path / "tiny")
+    rows = table(Page(tmp_path / "tiny" / "report.html"), caption)
+    shown = {cells[0]: cells[-1] for cells in rows if len(cells) > 1}
+    found = next(text for claim, text in shown.items() if "LFT regresses better than L2O" in claim)
+    assert found == "80% [68%, 90%] of 50; their majority disagrees"
+    assert "not explored" in shown.values()
+    assert max(map(len, rows)) == max(map(len, without)) + 1

@@ -5,11 +5,13 @@ from lft.paths import (
     data_path,
     kept_alternatives,
     kept_benchmarks,
+    kept_shares,
     theory_path,
     victim_path,
 )
-from lft.results import jobs, schema
+from lft.results import jobs, schema, universes
 from lft.results.sources import Sources
+from lft.results.universes import universe_path
 
 # Priority of long jobs: evaluations, which are short, fill the cores at the end.
 EARLY = 1
@@ -47,6 +49,7 @@ wildcard_constraints:
     ),
     order="first|zeroth",
     seed="|".join(map(str, PROFILE.seeds)),
+    number=r"\d+",
 
 
 class Spelling:

@@ -14,6 +14,12 @@ KEPT_ALTERNATIVES = [
 ]
 
 # Speed that was measured beside this run.
+# In how many readings of the paper claims hold, where they were computed.
+KEPT_SHARES = [
+    str(path)
+    for path in [kept_shares(Path(RESULTS))]
+    if path.is_file() and PROFILE.universes is None
+]
 KEPT_BENCHMARKS = [str(path) for path in kept_benchmarks(Path(RESULTS))]
 
 
@@ -96,6 +102,7 @@ use rule aggregate as page with:
         rules.figures.output,
         KEPT_ALTERNATIVES,
         KEPT_BENCHMARKS,
+        KEPT_SHARES,
     output:
         f"{RESULTS}/report.html",
         f"{RESULTS}/verdicts.md",

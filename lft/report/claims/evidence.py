@@ -33,6 +33,8 @@ class Court:
 
     def status(self, claim: AnyClaim) -> tuple[Status, str]:
         """Whether a claim can be judged, and why not."""
+        if self.profile.fitted is not None:
+            return "not in this profile", f"settings were fitted to {self.profile.fitted}"
         if isinstance(claim, TheoryClaim):
             if not self.profile.theory_experiments:
                 return "not in this profile", "the profile measures no theory"

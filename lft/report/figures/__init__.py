@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ from lft.report.style import CAPTION_COLUMNS, INK, RULE
 from lft.storage.atomic import atomic_folder
 from lft.storage.csv import write_frame, write_rows
 
-__all__ = ["BUILDERS", "Drawing", "Measured", "build_figures", "draw_figures"]
+__all__ = ["BUILDERS", "Drawing", "Measured", "build_figures", "draw_figures", "write_drawings"]
 
 mpl.use("Agg")
 RC: dict[str, Any] = {
@@ -62,14 +62,24 @@ UNDATED = {
 
 
 def draw_figures(profile: Profile, results: Path) -> None:
-    """Write every figure that the measurements allow as SVG, PDF, PNG and CSV into ``figures/``,
-    and ``captions.csv`` with their captions and alternative texts."""
+    """Write every figure that the measurements allow into ``figures/``, see
+    :func:`write_drawings`."""
+    write_drawings(_built(profile, results), results / "figures")
+
+
+def write_drawings(drawings: Iterable[tuple[str, Drawing]], target: Path) -> None:
+    """Write figures as SVG, PDF, PNG and CSV into a folder of their own, and ``captions.csv`` with
+    their captions and alternative texts.
+
+    Args:
+        drawings: each with the name of the function that drew it.
+    """
     with (
         mpl.style.context([dict(sns.axes_style("whitegrid")), RC]),
-        atomic_folder(results / "figures") as folder,
+        atomic_folder(target) as folder,
     ):
         rows = []
-        for builder, drawing in _built(profile, results):
+        for builder, drawing in drawings:
             if drawing.figure.get_layout_engine() is None:
                 # Once for all formats: savefig would draw a figure with an engine twice for each.
                 ConstrainedLayoutEngine().execute(drawing.figure)

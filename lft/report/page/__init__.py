@@ -16,6 +16,7 @@ from lft.report.claims import load_claims, read_verdicts
 from lft.report.claims.agreement import agreement, unexplained
 from lft.report.claims.shown import skewness_note
 from lft.report.interactive import curves, library, specification
+from lft.report.multiverse import shares
 from lft.report.page.cards import Card, Deck
 from lft.report.page.choices import differences, open_questions
 from lft.report.page.drawings import figures
@@ -85,6 +86,7 @@ def context(profile: Profile, results: Path) -> dict[str, Any]:
     """Everything that the template shows, as plain values."""
     style = Style(profile)
     verdicts = read_verdicts(results)
+    readings = shares(results)
     cells = read_rows(results / "cells.csv", CELL_COLUMNS)
     summary = read_rows(results / "summary.csv", SUMMARY_COLUMNS)
     theory = read_rows(results / "theory.csv", THEORY_COLUMNS)
@@ -102,7 +104,8 @@ def context(profile: Profile, results: Path) -> dict[str, Any]:
         "contents": [entry for entry in CONTENTS if entry[0] != "speed" or timed],
         "stand_ins": [s for s in profile.sources.values() if s.stands_in_for],
         "sources": profile.sources,
-        "hypotheses": list(hypotheses(claims, anchors)),
+        "hypotheses": list(hypotheses(claims, anchors, readings)),
+        "readings": bool(readings),
         "interval": usual_interval(claims),
         "skewness": skewness_note([found.row for found in claims]),
         "checks": [claim_row(found, anchors) for found in planned if found.row.kind == "check"],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from lft.report.claims import Verdicts, load_claims
@@ -14,14 +14,25 @@ from lft.report.claims.shown import (
     needed_text,
     skewed_text,
 )
+from lft.report.multiverse import Share, in_short
 from lft.report.page.sections import Judged
 
 
-def hypotheses(claims: list[Judged], anchors: set[str]) -> Iterator[dict[str, Any]]:
-    """The claims of each hypothesis, which rest on the same trainings."""
+def hypotheses(
+    claims: list[Judged], anchors: set[str], readings: Mapping[str, Share]
+) -> Iterator[dict[str, Any]]:
+    """The claims of each hypothesis, which rest on the same trainings.
+
+    Args:
+        readings: in how many readings of the paper claims hold; empty where none was computed.
+    """
     usual = usual_interval(claims)
     for id, text in load_claims().hypotheses.items():
-        rows = [claim_row(found, anchors, usual) for found in claims if found.row.hypothesis == id]
+        rows = [
+            claim_row(found, anchors, usual) | {"readings": in_short(readings.get(found.row.claim))}
+            for found in claims
+            if found.row.hypothesis == id
+        ]
         if rows:
             yield {"id": id, "text": text, "claims": rows}
 

@@ -1,0 +1,172 @@
+"""What the paper leaves open, as data: its forks, with every level's weight and reason."""
+
+from __future__ import annotations
+
+import functools
+import math
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, TypeAdapter, ValidationError, model_validator
+
+from lft.config.base import Name, Settings, refuse_twice
+from lft.config.loading import read_yaml
+from lft.config.problems import explain
+from lft.errors import UsageError
+from lft.paths import shipped
+
+QUESTIONS = shipped("workflow", "reference", "open-questions.yaml")
+Reason = Annotated[str, Field(min_length=1)]
+Quantile = Annotated[float, Field(ge=0, lt=1)]
+
+
+class Level(Settings):
+    """One plausible answer to an open question."""
+
+    value: Any  #: of every key that the fork sets; a mapping of dotted keys where it names none
+    label: str = ""  #: shown in place of the value
+    weight: Annotated[float, Field(gt=0)] = 1.0  #: how plausible, relative to the other levels
+    reason: Reason
+
+    @property
+    def name(self) -> str:
+        return self.label or str(self.value)
+
+
+class Range(Settings):
+    """A number of which any value between two ends is plausible, drawn to two digits."""
+
+    low: float
+    high: float
+    log: bool = False  #: uniform in the logarithm
+    reason: Reason
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Range:
+        if not self.low < self.high or (self.log and self.low <= 0):
+            raise ValueError(f"low {self.low} and high {self.high} are no range")
+        return self
+
+    def at(self, quantile: float) -> float:
+        """The value below which a share ``quantile`` of the range's weight lies."""
+        if self.log:
+            value = self.low * (self.high / self.low) ** quantile
+        else:
+            value = self.low + quantile * (self.high - self.low)
+        return float(f"{value:.2g}")
+
+    @property
+    def middle(self) -> float:
+        """Where half the weight lies below."""
+        return math.sqrt(self.low * self.high) if self.log else (self.low + self.high) / 2
+
+
+class Fork(Settings):
+    """A choice that every universe of some experiments makes once, for all methods alike.
+
+    Keys are dotted keys of the experiment, or begin with ``profile.`` (a key of the profile),
+    ``methods.`` (the method that takes the part of another) or ``judged.``: ``judged.step`` is the
+    fine-tuning step, ``judged.set`` the set, ``query`` or ``support``, that claims are judged on.
+    """
+
+    name: Name
+    experiments: Annotated[tuple[Name, ...], Field(min_length=1)]
+    sets: tuple[str, ...] = ()  #: dotted keys
+    levels: tuple[Level, ...] = ()
+    range: Range | None = None
+
+    @model_validator(mode="after")
+    def _complete(self) -> Fork:
+        if (self.range is None) == (len(self.levels) < 2):
+            raise ValueError(f"fork {self.name!r} needs two or more levels, or a range")
+        if self.range is not None and not self.sets:
+            raise ValueError(f"fork {self.name!r}: a range needs the keys that it sets")
+        for level in self.levels:
+            if not self.sets and not isinstance(level.value, dict):
+                raise ValueError(
+                    f"fork {self.name!r}: without 'sets' a value is a mapping of dotted keys"
+                )
+        refuse_twice(f"fork {self.name!r}", [level.name for level in self.levels])
+        return self
+
+    def at(self, quantile: Quantile) -> tuple[str, dict[str, Any]]:
+        """The level at a quantile of the weights: its name, and what it sets by dotted key."""
+        if self.range is not None:
+            value = self.range.at(quantile)
+            return f"{value:g}", dict.fromkeys(self.sets, value)
+        left = quantile * sum(level.weight for level in self.levels)
+        for level in self.levels[:-1]:
+            left -= level.weight
+            if left < 0:
+                return level.name, self._changes(level)
+        return self.levels[-1].name, self._changes(self.levels[-1])
+
+    def _changes(self, level: Level) -> dict[str, Any]:
+        return dict.fromkeys(self.sets, level.value) if self.sets else dict(level.value)
+
+    def group(self, name: str) -> str:
+        """The level that a universe counts as: its own, or the lower or upper half of a range."""
+        if self.range is None:
+            return name
+        middle = f"{self.range.middle:.2g}"
+        return f"< {middle}" if float(name) < self.range.middle else f"≥ {middle}"
+
+    @property
+    def groups(self) -> dict[str, float]:
+        """Weight of each level, or of each half of a range; they sum to 1."""
+        if self.range is not None:
+            middle = f"{self.range.middle:.2g}"
+            return {f"< {middle}": 0.5, f"≥ {middle}": 0.5}
+        total = sum(level.weight for level in self.levels)
+        return {level.name: level.weight / total for level in self.levels}
+
+
+class Question(Settings):
+    """What the paper leaves open; ``forks`` or ``fixed`` says what is done about it."""
+
+    id: Annotated[str, Field(pattern=r"^O[0-9]+$")]
+    gap: str
+    choice: str  #: dotted key of the experiment whose value the report prints; may be empty
+    methods: tuple[str, ...] = ()  #: of the method table, which answer it in another way
+    note: str
+    figures: str = ""  #: beginning of the names of figures that show other choices
+    forbids: str = ""  #: what the paper's text rules out
+    forks: tuple[Fork, ...] = ()
+    fixed: str = ""  #: why no universe varies it, or by what it is tuned
+
+    @model_validator(mode="after")
+    def _answered(self) -> Question:
+        if bool(self.forks) == bool(self.fixed):
+            raise ValueError(f"question {self.id} needs either 'forks' or 'fixed'")
+        return self
+
+
+@functools.cache
+def load_questions(path: Path = QUESTIONS) -> tuple[Question, ...]:
+    """Read what the paper leaves open.
+
+    Raises:
+        UsageError: the file is not valid; the message names the question and the key.
+    """
+    entries = read_yaml(path, "open questions")
+    if not isinstance(entries, list):
+        raise UsageError(f"{path}: expected a list of questions")
+    try:
+        found = TypeAdapter(tuple[Question, ...]).validate_python(entries)
+        refuse_twice("questions", [question.id for question in found])
+        for name in {name for fork in _forks(found) for name in fork.experiments}:
+            refuse_twice(f"forks of {name}", [fork.name for fork in forks(found, name)])
+    except ValidationError as error:
+        raise UsageError(f"{path}: {explain(error)}") from None
+    except ValueError as error:
+        raise UsageError(f"{path}: {error}") from None
+    return found
+
+
+def _forks(questions: tuple[Question, ...]) -> list[Fork]:
+    return [fork for question in questions for fork in question.forks]
+
+
+def forks(questions: tuple[Question, ...], experiment: str) -> list[Fork]:
+    """The forks of an experiment, in the order of the questions."""
+    return [fork for fork in _forks(questions) if experiment in fork.experiments]

@@ -1,0 +1,50 @@
+"""The reading that is nearest to the paper's printed numbers, as a profile of its own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import yaml
+
+from lft.config import Profile
+from lft.errors import UsageError
+from lft.report.multiverse.analysis import Reading
+from lft.results import universes
+from lft.storage.atomic import write_text
+
+SEEDS = 3
+HEAD = """\
+# Universe {number} of {experiment}: of {n} readings the nearest to the paper's printed numbers.
+# Fitted to these numbers, so that agreement with them says nothing, and claims get no verdict.
+"""
+
+
+def write_nearest(profile: Profile, results: Path, experiment: str, path: Path) -> int:
+    """Write the nearest universe of an experiment, with three seeds and the settings that its
+    methods chose.
+
+    Returns:
+        Its number.
+
+    Raises:
+        UsageError: none has been run, or the paper prints no number that they compute.
+    """
+    reading = Reading(profile, results)
+    far = reading.distances(experiment) if experiment in reading.experiments else {}
+    if not far:
+        raise UsageError(
+            f"no universe of {experiment!r} has been run that computes a number of the paper's "
+            "tables; attack and classification can"
+        )
+    number = next(iter(far))
+    nearest = universes.universe(profile, experiment, number)
+    content = universes.values(profile, nearest, universes.chosen(results, nearest))
+    content |= {
+        "name": f"nearest-{experiment}",
+        "title": f"{content['title']}: fitted to the paper's numbers",
+        "seeds": list(profile.seeds[:SEEDS]),
+        "fitted": "the paper's printed numbers",
+    }
+    head = HEAD.format(number=number, experiment=experiment, n=len(far))
+    write_text(path, head + yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=100))
+    return number

@@ -1,0 +1,245 @@
+"""What every universe says of every claim."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, cast
+
+import numpy as np
+
+from lft.config import Experiment, Profile
+from lft.errors import UsageError
+from lft.metrics import SUPPORT
+from lft.report.claims.model import CellClaim, Claims
+from lft.report.effects import ARRIVAL, FULL, CellName, Scale
+from lft.results.universes import UNIVERSE_COLUMNS, Universe, names, universe, universe_path
+from lft.storage.csv import read_rows
+from lft.storage.json import read_json
+
+Word = Literal["for", "against", "within", "vacuous", "diverged", "not applicable"]
+JUDGED: tuple[Word, ...] = ("for", "against", "within")
+
+
+class Outcome(NamedTuple):
+    """What one universe says of one claim.
+
+    Attributes:
+        effects: of each seed, on the metric's scale, positive on the claim's side; NaN where there
+            is none.
+        word: ``within`` the smallest effect of interest; ``vacuous`` where a method that the claim
+            speaks of does not beat its untrained start by as much; ``diverged`` where one did.
+    """
+
+    experiment: str
+    universe: int
+    claim: str
+    effects: tuple[float, ...]
+    word: Word
+
+    @property
+    def effect(self) -> float:
+        """Mean over seeds."""
+        return float(np.mean(self.effects)) if self.effects else np.nan
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The measurements of a universe that was run.
+
+    Attributes:
+        means: (seed, method, order, trained on, tested on, metric) -> step -> mean over test tasks.
+        status: the same without the metric -> its status.
+    """
+
+    universe: Universe
+    means: dict[tuple[Any, ...], dict[int, float]]
+    status: dict[tuple[Any, ...], str]
+    reasons: dict[str, str]
+
+
+def measured(profile: Profile, results: Path) -> list[Measured]:
+    """Every universe that has been run.
+
+    Raises:
+        UsageError: none has, or a file is damaged or was made under other forks.
+    """
+    found = []
+    for experiment, number in names(profile):
+        path = universe_path(results, experiment, number)
+        if path.is_file():
+            found.append(_read(path, universe(profile, experiment, number)))
+    if not found:
+        raise UsageError(
+            f"no universe of {profile.name!r} has been run in {results}; run snakemake universes "
+            "first"
+        )
+    return found
+
+
+def _read(path: Path, planned: Universe) -> Measured:
+    beside = path.with_suffix(".json")
+    said = read_json(beside, levels=dict, reasons=dict)
+    if said["levels"] != planned.levels:
+        raise UsageError(
+            f"{beside} took other levels than the open questions give now; restore them, or delete "
+            "the file and run the universe again"
+        )
+    means: dict[tuple[Any, ...], dict[int, float]] = {}
+    status: dict[tuple[Any, ...], str] = {}
+    for row in cast(Iterator[Any], read_rows(path, UNIVERSE_COLUMNS).itertuples(index=False)):
+        cell = (row.seed, row.method, row.order, row.trained_on, row.tested_on)
+        status[cell] = str(row.status)
+        if row.status == "ok":
+            means.setdefault((*cell, row.metric), {})[row.step] = row.mean
+    return Measured(planned, means, status, said["reasons"])
+
+
+def outcomes(profile: Profile, found: Sequence[Measured], claims: Claims) -> list[Outcome]:
+    """Every universe's outcome for every claim whose cells it computes."""
+    return [
+        outcome
+        for one in found
+        for claim in explored(profile, claims, one.universe.experiment)
+        if (outcome := Judge(profile, one, claims).outcome(claim)) is not None
+    ]
+
+
+def explored(profile: Profile, claims: Claims, experiment: str) -> Iterator[CellClaim]:
+    """The claims whose cells the universes of an experiment compute."""
+    planned = profile.experiment(experiment)
+    for claim in claims.claims:
+        if isinstance(claim, CellClaim) and claim.experiment == experiment:
+            cells = (claim.a, claim.b)
+            if all(
+                trained_on in planned.train_on
+                and tested_on in planned.test_on
+                and method in planned.methods
+                and order in planned.orders
+                for trained_on, tested_on, method, order in cells
+            ):
+                yield claim
+
+
+class Judge:
+    """Judges claims in one universe."""
+
+    def __init__(self, profile: Profile, found: Measured, claims: Claims) -> None:
+        self.found, self.claims = found, claims
+        self.planned: Experiment = profile.experiment(found.universe.experiment)
+
+    def outcome(self, claim: CellClaim) -> Outcome | None:
+        """None where the universe has nothing of the claim's cells."""
+        universe = self.found.universe
+        named = (universe.experiment, universe.number, claim.id)
+        words = {self._status(seed, cell) for seed in universe.seeds for cell in (claim.a, claim.b)}
+        if words <= {"missing"}:
+            words = set(self.found.status.values())
+        for word in ("not applicable", "diverged"):
+            if word in words:
+                return Outcome(*named, (), word)
+        scale = self.claims.metrics[claim.metric]
+        effects = tuple(self._effect(claim, scale, seed) for seed in universe.seeds)
+        if not np.isfinite(effects).all():
+            return Outcome(*named, (), "diverged")
+        gains = [
+            np.mean([self.gain(cell, claim, seed) for seed in universe.seeds])
+            for cell in (claim.a, claim.b)
+        ]
+        if min(gains) <= self._gain_scale(scale).margin or self._never(claim):
+            return Outcome(*named, effects, "vacuous")
+        return Outcome(*named, effects, _word(claim.kind, float(np.mean(effects)), scale.margin))
+
+    def _status(self, seed: int, cell: CellName) -> str:
+        trained_on, tested_on, method, order = cell
+        return self.found.status.get((seed, method, order, trained_on, tested_on), "missing")
+
+    # ------------------------------------------------------------ effects
+
+    def _effect(self, claim: CellClaim, scale: Scale, seed: int) -> float:
+        """The lead of a over b; of ``wider``, the largest before the last step minus the last."""
+        last = self._last(claim)
+        if claim.kind != "wider":
+            return self._lead(claim, scale, seed, last)
+        steps = [step for step in self._curve(claim.a, claim.metric, seed) if 0 < step < last]
+        leads = [self._lead(claim, scale, seed, step) for step in steps]
+        return max(leads) - self._lead(claim, scale, seed, last) if leads else np.nan
+
+    def _lead(self, claim: CellClaim, scale: Scale, seed: int, step: int) -> float:
+        a, b = (self.value(cell, claim.metric, seed, step) for cell in (claim.a, claim.b))
+        return float(scale.lead(np.array(a), np.array(b)))
+
+    def _last(self, claim: CellClaim) -> int:
+        wanted = self.found.universe.judged_step or claim.step
+        return self.planned.testing.written(wanted)
+
+    def value(self, cell: CellName, metric: str, seed: int, step: int) -> float:
+        """A mean over test tasks after a step; NaN where there is none."""
+        if metric == ARRIVAL:
+            return self._arrival(cell, seed)
+        return self._curve(cell, metric, seed).get(step, np.nan)
+
+    def _arrival(self, cell: CellName, seed: int) -> float:
+        """First step at which the mean ASR reaches 100 %, one step more than were made if never."""
+        curve = self._curve(cell, "asr", seed)
+        return min(
+            (step for step, mean in curve.items() if mean >= FULL),
+            default=self.planned.testing.steps + 1,
+        )
+
+    def _curve(self, cell: CellName, metric: str, seed: int) -> dict[int, float]:
+        trained_on, tested_on, method, order = cell
+        if self.found.universe.judged_set == "support" and metric == self.planned.primary:
+            metric += SUPPORT
+        key = (seed, method, order, trained_on, tested_on, metric)
+        return self.found.means.get(key, {})
+
+    # ------------------------------------------------------------ floors
+
+    def gain(self, cell: CellName, claim: CellClaim, seed: int) -> float:
+        """How far a cell is ahead of having learned nothing, see
+        :attr:`lft.report.effects.Scale.floor`; of distortion and of first steps, in ASR. Infinite
+        where that is not known."""
+        scale, metric = self.claims.metrics[claim.metric], claim.metric
+        if scale.floor in ("asr", "never"):
+            metric = "asr"
+        scale = self._gain_scale(scale)
+        floor = self._start(cell, metric, seed)
+        if scale.floor == "chance":
+            families = (self.planned.families[name] for name in cell[1].split("+"))
+            floor = max(floor, float(np.mean([family.chance or 0.0 for family in families])))
+        value = self.value(cell, metric, seed, self._last(claim))
+        found = float(scale.lead(np.array(value), np.array(floor)))
+        return np.inf if np.isnan(found) else found
+
+    def _gain_scale(self, scale: Scale) -> Scale:
+        return self.claims.metrics["asr"] if scale.floor in ("asr", "never") else scale
+
+    def _never(self, claim: CellClaim) -> bool:
+        """Whether a claim about first steps speaks of two cells that never arrive."""
+        first = (
+            self._arrival(cell, seed)
+            for cell in (claim.a, claim.b)
+            for seed in self.found.universe.seeds
+        )
+        return claim.metric == ARRIVAL and min(first) > self.planned.testing.steps
+
+    def _start(self, cell: CellName, metric: str, seed: int) -> float:
+        """The random start's mean on the tasks that a cell is tested on."""
+        _, tested_on, _, order = cell
+        for trained_on in self.planned.train_on:
+            for method in self.planned.methods:
+                if not self.planned.base_method(method).learns_initialisation:
+                    curve = self._curve((trained_on, tested_on, method, order), metric, seed)
+                    if 0 in curve:
+                        return curve[0]
+        return np.nan
+
+
+def _word(kind: str, effect: float, margin: float) -> Word:
+    if kind == "equivalent":
+        return "for" if abs(effect) < margin else "against"
+    if kind == "not-worse":
+        return "for" if effect > -margin else "against"
+    return "for" if effect > margin else "against" if effect < -margin else "within"
