@@ -99,7 +99,8 @@ def test_an_edit_of_any_file_changes_the_digests_of_the_jobs_that_import_it(copy
 
 def package(folder: Path, **files: str) -> Sources:
     """A package ``p`` whose command ``job`` imports ``p.entry``; ``a__b`` is the file a/b.py."""
-    texts = {"__init__": "", "cli": "def job():\n    from p import entry\n", **files}
+    jobs = "def job():\n    from p import entry\n"
+    texts = {"__init__": "", "commands____init__": "", "commands__jobs": jobs, **files}
     for name, text in texts.items():
         init = name.endswith("__init__")
         place = name.removesuffix("__init__").replace("__", "/") + ("__init__" if init else "")
