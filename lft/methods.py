@@ -1,8 +1,8 @@
 """The method table: what is meta-learned, by which fine-tuner, on which data.
 
 Everything that differs between MAML, L2O, LFT, their relatives and hand-designed
-optimizers is a row here; the loops in :mod:`lft.meta.adapt` and :mod:`lft.meta.outer_loop` are
-shared.
+optimizers is a row here, and a new method is a new row; the loops in :mod:`lft.meta.adapt` and
+:mod:`lft.meta.outer_loop` are shared.
 This module does not import torch, so the report and the workflow can read the table too.
 """
 

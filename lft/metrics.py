@@ -1,7 +1,8 @@
 """The table of metrics: what each measured number is, and how it is shown.
 
 A task family names its metrics in its settings (:attr:`lft.config.FamilySettings.metrics`); those
-of plug-ins join the table when their family is registered. Nothing here imports torch or pandas.
+of plug-ins join the table when their family is registered. The family computes them
+(:meth:`lft.tasks.base.TaskFamily.metrics`). Nothing here imports torch or pandas.
 """
 
 from __future__ import annotations

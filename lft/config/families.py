@@ -1,4 +1,7 @@
-"""Task families: what each is, of which shapes, and how it is built."""
+"""The settings of task families: what each is, of which shapes, and how it is built.
+
+Tasks and losses are the modules of :mod:`lft.tasks`.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""The interface that hand-designed and learned fine-tuners share."""
+"""The interface that hand-designed and learned fine-tuners share: one step of it is eq. 3.
+
+The LSTM computes its step in :mod:`lft.finetuners.lstm`, SGD and Adam in
+:mod:`lft.finetuners.gradient_descent`.
+"""
 
 from __future__ import annotations
 

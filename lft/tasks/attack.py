@@ -69,7 +69,10 @@ class Perturbation:
         return logits.view(*images.shape[:2], -1)
 
     def loss(self, params: Params, batch: Batch) -> Tensor:
-        """f(δ; D) of each task, (B,)."""
+        """f(δ; D) of each task, (B,).
+
+        :meth:`Attack.loss_and_gradients` has its derivative by hand: change both.
+        """
         scores = self.logits(self.attacked(params, batch.x))
         if self.settings.margin == "probability":
             scores = scores.softmax(-1)

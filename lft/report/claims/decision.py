@@ -81,7 +81,8 @@ def decide_all(found: Sequence[Evidence | None], tests: Sequence[bool]) -> list[
 
 
 def decide(evidence: Evidence, p: float, equivalence: float) -> Word:
-    """The verdict on one claim, from adjusted p-values; see :func:`judge` for the order."""
+    """The verdict on one claim, from adjusted p-values; see
+    :func:`lft.report.claims.judge.judge` for the order."""
     if evidence.incomplete:
         return "inconclusive"
     if evidence.vacuous:
