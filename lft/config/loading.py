@@ -116,23 +116,26 @@ def _profile_values(path: Path, extended_by: tuple[Path, ...] = ()) -> dict[str,
     victim = values.get("victim")
     if isinstance(victim, dict) and ":" in str(victim.get("model")):
         values["victim"] = {**victim, "model": _located(str(victim["model"]), path)}
-    key = next((key for key in ("against", "extends") if key in values), None)
-    if key is None:
+    if values.get("against", "") is None:  # as a profile that was written out says
+        del values["against"]
+    based = [key for key in ("against", "extends") if key in values]
+    if not based:
         return values
-    if {"against", "extends"} <= values.keys():
+    if len(based) > 1:
         raise UsageError(f"{path}: give one of the keys 'extends' and 'against'; remove the other")
     if "name" not in values:
         raise UsageError(
             f"{path}: key 'name' is missing; results of a profile that is based on another need a "
             "folder of their own"
         )
+    key = based[0]
     base = _based_on(values.pop(key), key, path)
     if base in (path.resolve(), *extended_by):
         raise UsageError(f"{path}: profile {base.name} extends itself; correct its key {key!r}")
     settings = _profile_values(base, (path.resolve(), *extended_by))
     if key == "extends":
         return _merged(settings, values)
-    if "against" in settings:
+    if settings.get("against") is not None:
         raise UsageError(f"{path}: against: {base.name} is against another run itself; name that")
     return {**beside(settings, values, path), "against": settings["name"]}
 

@@ -88,7 +88,7 @@ def test_tables_are_taken_after_the_papers_steps_and_after_all(
     supplement: Profile, results: Path
 ) -> None:
     tables = {table.id: table for table in build_tables(supplement, results)}
-    assert list(tables) == [
+    assert [name for name in tables if "trained" not in name] == [
         "table-sine", "table-support", "table-support-120", "table-ablations-sine",
         "table-ablations-support",
     ]  # fmt: skip
@@ -104,7 +104,8 @@ def test_tables_are_taken_after_the_papers_steps_and_after_all(
 def test_ablations_show_all_that_an_experiment_is_judged_by(
     supplement: Profile, results: Path
 ) -> None:
-    found = build_tables(supplement, results)[-1]
+    tables = {table.id: table for table in build_tables(supplement, results)}
+    found = tables["table-ablations-support"]
     assert found.rows == ["LFT", "LFT on two"]
     assert found.columns[:4] == ["ASR", "change in ASR", "mean |δ|", "change in mean |δ|"]
 

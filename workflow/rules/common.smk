@@ -130,6 +130,15 @@ def claimed(wildcards):
     return below(NEEDED.folder_files)
 
 
+def universes_of(**which):
+    """Measurements of universes."""
+    return [
+        str(universe_path(Path(RESULTS), experiment, number))
+        for experiment, number in universes.names(PROFILE, **which)
+    ]
+
+
+UNIVERSE = universe_path(Path(RESULTS), "{experiment}", "{number}")
 EVERY = list(jobs.jobs(PROFILE))
 TRAININGS = below(
     name

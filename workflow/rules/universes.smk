@@ -1,16 +1,5 @@
 # Readings of the paper, in a profile with the section `universes`: one job computes one of them, from
 # tuning to measurements.
-UNIVERSE = universe_path(Path(RESULTS), "{experiment}", "{number}")
-
-
-def universes_of(**which):
-    """Measurements of universes."""
-    return [
-        str(universe_path(Path(RESULTS), experiment, number))
-        for experiment, number in universes.names(PROFILE, **which)
-    ]
-
-
 use rule train as universe with:
     input:
         lambda w: [

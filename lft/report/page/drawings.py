@@ -42,8 +42,8 @@ def inline(svg: str, prefix: str, label: str) -> Markup:
     for color, variable in theme().items():
         body = body.replace(color.lower(), variable)
     body = re.sub(r' width="[\d.]+pt" height="[\d.]+pt"', "", body, count=1)
-    opening = Markup('<svg role="img" aria-label="{}" ').format(label)
-    return Markup(body.replace("<svg ", opening, 1))
+    opening = Markup('<svg role="img" aria-label="{}"').format(label)
+    return Markup(body.replace("<svg", opening, 1))
 
 
 def _width(svg: str) -> str:
