@@ -138,7 +138,7 @@ def _zeroth_derivatives(name: str, theory: pd.DataFrame, stage: str) -> TheoryRo
 def _below_bound(claim: str, quantity: str) -> Statement:
     def below(name: str, theory: pd.DataFrame, stage: str) -> TheoryRow | None:
         """Theorem 1, task by task; the proof covers D_new, and D_tr only as far as A1 holds."""
-        table = tasks(theory, quantity, "bound")
+        table = tasks(theory, quantity, "bound", "sigma")
         if table.empty:
             return None
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -147,12 +147,25 @@ def _below_bound(claim: str, quantity: str) -> Statement:
         row = _inequality(claim, name, "largest gap / bound of a task", known, "ratio", 1.0)
         factor = bound_over(known, quantity)
         note = f"bound / gap {factor.min():.2g} to {factor.max():.2g}; " if len(factor) else ""
-        nothing = int((known["bound"] == 0).sum())
-        note += f"the bound is 0 at {nothing} of {len(known)}; " if nothing else ""
+        note += _without_bound(known, row.violations)
         unknown = counted({"not finite": len(table) - len(known)})
         return row._replace(left_out=unknown, note=note + READING)
 
     return below
+
+
+def _without_bound(table: pd.DataFrame, violations: int) -> str:
+    """Where the bound is 0, for want of which σ, and what is left of the violations elsewhere."""
+    nothing = table[table["bound"] == 0]
+    if nothing.empty:
+        return ""
+    n, measured = len(nothing), int((nothing["sigma"] == 0).sum())
+    why = "where" if measured == n else f"at {measured} of them"
+    positive = violations - int((~(nothing["ratio"] <= 1.0)).sum())
+    return (
+        f"the bound is 0 at {n} of {len(table)}, {why} σ was measured as 0; "
+        f"{positive} violations of a bound above 0; "
+    )
 
 
 def _inequality(

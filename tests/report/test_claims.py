@@ -215,6 +215,43 @@ def test_wider_needs_a_lead_that_shrinks(early: float, last: float, expected: st
     assert word(Evidence("", "wider", effects, 0.02, p, same, False, 6)) == expected
 
 
+def test_wider_pays_for_the_choice_of_the_early_lead() -> None:
+    """No true lead at any of 19 independent early steps, far behind at the last: 5 % at most."""
+    random = np.random.default_rng(22)
+    p = []
+    for _ in range(400):
+        leads = np.append(np.zeros(19), -3.0) + random.standard_normal((10, 20))
+        _, effects, of_claim, _ = wider(leads, 0.02, random)
+        p.append(of_claim if effects.mean() > 0 else 1.0)
+    # Two-sided, so 2.5 % on the claim's side; three standard errors of 0.011. A t test at the
+    # chosen step is above 10 %.
+    assert np.mean(np.array(p) < 0.05) <= 0.05 + 0.011
+
+
+def test_the_clearest_excess_need_not_be_the_largest_lead(make: Make) -> None:
+    """Step 1 has the largest lead, but seeds differ there; step 2 exceeds the last in all."""
+    profile = report_profile(SEEDS, "sine", "classification")
+    results = make(profile)
+    rows = pd.read_csv(results / "measurements.csv")
+    accuracy = rows["metric"] == "accuracy"
+    steps = sorted(rows.loc[accuracy, "step"].unique())
+    rows.loc[accuracy, "value"] = 0.6
+    of_lft = accuracy & (rows["method"] == "lft")
+    noise = np.array([-0.012, 0.004, 0.009, -0.006, 0.005])
+    for step, lead, spread in ((steps[1], 0.30, 20.0), (steps[2], 0.20, 1.0), (steps[-1], 0.1, 0)):
+        here = of_lft & (rows["step"] == step)
+        rows.loc[here, "value"] += lead + spread * noise[rows.loc[here, "seed"]]
+    rewrite(results / "measurements.csv", rows)
+    a, b = (("cifar10", "cifar10", method, "first") for method in ("lft", "l2o"))
+    tested = claim(
+        kind="wider", experiment="classification", metric="accuracy", a=a, b=b, step=int(steps[-1])
+    )
+    found = verdict(profile, results, tested)
+    assert f"clearest excess over the last lead, at step {steps[2]}: a lead of 20.0" in found.reason
+    assert found.effect == pytest.approx(0.10)
+    assert found.interval == "95 % t interval over 5 seeds at the selected step"
+
+
 # ---------------------------------------------------------------- on results
 
 
@@ -330,6 +367,29 @@ def test_a_small_perturbation_means_nothing_where_no_image_is_fooled(make: Make)
     assert verdict(profile, results, attack("distortion")).verdict == "vacuous"
 
 
+def test_one_attack_that_fools_nobody_is_enough_to_make_distortions_vacuous(make: Make) -> None:
+    profile = report_profile(SEEDS, "sine", "attack")
+    results = make(profile)
+    sound = verdict(profile, results, attack("distortion"))
+    assert sound.verdict != "vacuous"
+    rows = pd.read_csv(results / "measurements.csv")
+    rows.loc[(rows["metric"] == "asr") & (rows["method"] == "l2o"), "value"] = 0.0
+    rewrite(results / "measurements.csv", rows)
+    found, success = verdicts(profile, results, attack("distortion"), attack())
+    assert (found.a_at_floor, found.b_at_floor, found.verdict) == (False, True, "vacuous")
+    assert f"compared at unequal success: ASR {success.ours}" in found.reason
+    assert success.verdict == "supported"  # only a distortion means nothing then
+
+
+def test_distortions_at_equal_success_have_no_note(make: Make) -> None:
+    profile = report_profile(SEEDS, "sine", "attack")
+    results = make(profile)
+    rows = pd.read_csv(results / "measurements.csv")
+    rows.loc[(rows["metric"] == "asr") & (rows["step"] > 0), "value"] = 0.7
+    rewrite(results / "measurements.csv", rows)
+    assert "unequal" not in verdict(profile, results, attack("distortion")).reason
+
+
 # ---------------------------------------------------------------- first steps
 
 
@@ -354,6 +414,12 @@ def test_first_steps_are_those_of_the_mean_curve(make: Make) -> None:
     assert (found.a_at_floor, found.b_at_floor, found.verdict) == (False, True, "supported")
     # 12 tasks, of which those that end in an even digit arrive at step 2 of 10.
     assert "l2o: 50% of tasks arrive, restricted mean 6 steps" in found.reason
+    assert "single tasks" not in found.reason
+    rows.loc[lft, "value"] = 0.9
+    rewrite(results / "measurements.csv", rows)
+    never = verdict(profile, results, attack("first_full", step=200))
+    assert (never.verdict, never.ours) == ("vacuous", "never vs never")
+    assert "no seed's mean curve reaches 100 %; this says nothing of single tasks" in never.reason
 
 
 # ---------------------------------------------------------------- failures
@@ -544,8 +610,26 @@ def test_effects_over_steps_end_where_the_verdicts_are(profile: Profile, results
     assert not {"steps-lft-l2o", "theorem-1-sigma"} & set(rows.index.get_level_values("claim"))
 
 
+def test_printed_numbers_are_those_of_the_tables_step(profile: Profile, results: Path) -> None:
+    found = {row.claim: row for row in judge(profile, results)}
+    assert {found[f"hybrid-adapts-faster-{step}"].paper for step in (5, 10)} == {"– vs –"}
+    assert found["steps-lft-l2o"].paper == "55 vs 122"
+
+
+def test_a_sentence_against_its_own_table_says_so(profile: Profile, results: Path) -> None:
+    rows = judge(profile, results)
+    against = {row.claim: row.reason for row in rows if "the sentence says" in row.reason}
+    assert set(against) == {
+        "transfer-distortion-lft-l2o", "transfer-both-distortion-lft-l2o",
+        "both-distortion-lft-l2o-both",
+    }  # fmt: skip
+    assert all("the sentence says lower, the table higher" in text for text in against.values())
+    # The third is the misprint.
+    assert "it can only be 0.089" in against["both-distortion-lft-l2o-both"]
+
+
 def test_the_papers_zeroth_order_has_no_printed_numbers(profile: Profile, results: Path) -> None:
-    swapped = attack(b=("mnist", "mnist", "l2o", "zeroth"))
+    swapped = attack(b=("mnist", "mnist", "l2o", "zeroth"), step=100)
     assert verdict(profile, results, swapped).paper == "100 % vs –"
 
 

@@ -28,6 +28,7 @@ from lft.report.figures import draw_figures
 from lft.report.multiverse import Share
 from lft.report.page import write_page
 from lft.report.page.drawings import inline
+from lft.report.page.verdicts import few_seeds
 from lft.report.tables import write_tables
 from lft.report.templates import render
 from lft.results.aggregate import aggregate
@@ -481,3 +482,20 @@ def test_the_verdict_table_shows_in_how_many_readings_a_claim_holds(
     assert found == "80% [68%, 90%] of 50; their majority disagrees"
     assert "not explored" in shown.values()
     assert max(map(len, rows)) == max(map(len, without)) + 1
+
+
+@pytest.mark.parametrize(
+    ("n", "said"),
+    [
+        (1, "One seed decides nothing."),
+        (2, "Two seeds decide nothing."),
+        (3, "Three seeds decide nothing."),
+        (4, ""),
+    ],
+)
+def test_few_seeds_are_said_to_decide_nothing(n: int, said: str, profile: Profile) -> None:
+    assert few_seeds(profile.model_copy(update={"seeds": tuple(range(n))})) == said
+
+
+def test_the_page_says_that_three_seeds_decide_nothing(report: Path) -> None:
+    assert "<strong>Three seeds decide nothing.</strong>" in (report / "report.html").read_text()

@@ -13,9 +13,12 @@ import pytest
 from numpy.typing import NDArray
 from scipy import stats
 
+from lft.config import load_profile
 from lft.report import statistics as s
 from lft.report.claims import load_claims
+from lft.report.claims.agreement import agreement
 from lft.report.claims.decision import Evidence, claim_p, decide_all, no_difference_p
+from lft.report.theory_tests import readings
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs/explanation/statistics.md").read_text(encoding="utf-8")
@@ -157,3 +160,27 @@ def test_four_numbers_that_differ_may_be_chance() -> None:
         f"different by chance, and four or more in up to {by_chance.sf(3):.0%} of cases"
     ).replace("%", " %") in SAID
     assert (table["verdict"] == "differs").sum() == 4
+    (left,) = (
+        row for row in agreement(load_profile("reference"), ROOT / "results/reference")
+        if row.p < 0.05
+    )  # fmt: skip
+    assert left.verdict == "differs"
+    assert f"it is below 5 % for one of the four (p = {left.p:.3f})" in SAID
+
+
+def test_the_kept_run_violates_no_bound_above_0() -> None:
+    theory = pd.read_csv(ROOT / "results/reference/theory.csv")
+    for claim in ("bound", "bound_independent"):
+        (row,) = (row for row in readings(claim, theory) if row.violations)
+        said = f"the bound is 0 at {row.violations} of {row.n}, where σ was measured as 0; "
+        assert said + "0 violations of a bound above 0" in row.note
+
+
+def test_p_of_a_printed_number_is_below_5_percent_outside_the_prediction_interval() -> None:
+    values = np.array([0.2, 0.5, 0.3, 0.7])
+    interval = s.prediction_interval(values)
+    assert s.prediction_p(values, interval.high) == pytest.approx(0.05)
+    assert s.prediction_p(values, interval.low) == pytest.approx(0.05)
+    # A new value beside a sample of n is Student's two-sample test with a sample of one.
+    assert s.prediction_p(values, 0.9) == pytest.approx(stats.ttest_ind([0.9], values).pvalue)
+    assert np.isnan(s.prediction_p(np.ones(3), 1.0))

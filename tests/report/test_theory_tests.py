@@ -143,6 +143,11 @@ def test_a_gap_above_a_bound_of_nothing_is_a_violation() -> None:
     theory.loc[none, "value"] = 0.0
     row = one("bound", theory)
     assert row.violations == ((theory["quantity"] == "gap") & (theory["task"] == "sine-3")).sum()
+    said = f"the bound is 0 at {row.violations} of {row.n}, where σ was measured as 0; "
+    assert said + "0 violations of a bound above 0" in row.note
+    here = (theory["quantity"] == "gap") & (theory["task"] == "sine-1")
+    theory.loc[here, "value"] *= 100
+    assert f"{here.sum()} violations of a bound above 0" in one("bound", theory).note
     decay = one("decay_both", theory)
     assert (decay.n, decay.left_out) == (3 * 3, {"bound is 0": 3})
 

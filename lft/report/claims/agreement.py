@@ -9,13 +9,12 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from lft.config import Order, Profile
-from lft.report.claims.model import load_claims, load_paper
+from lft.report.claims.model import STEP, load_claims, load_paper
 from lft.report.effects import ARRIVAL, CellName, Measured, Scale
-from lft.report.statistics import Floats, Interval, prediction_interval
+from lft.report.statistics import Floats, Interval, holm, prediction_interval, prediction_p
 
 EXPERIMENTS = {"1": "attack", "2": "classification"}
 """Of the paper's tables."""
-STEP = 100
 WIDEST = 4
 """Smallest effects of interest; a wider prediction interval cannot tell two numbers apart."""
 FIRST: Order = "first"
@@ -24,7 +23,11 @@ Agreement = Literal["agrees", "differs", "cannot tell"]
 
 
 class Compared(NamedTuple):
-    """One printed number beside the 95 % prediction interval for one more seed of ours."""
+    """One printed number beside the 95 % prediction interval for one more seed of ours.
+
+    ``p`` is that of the interval, Holm-adjusted over the printed numbers of the profile; the
+    verdict is not adjusted.
+    """
 
     table: str
     trained_on: str
@@ -37,6 +40,7 @@ class Compared(NamedTuple):
     low: float
     high: float
     n_seeds: int
+    p: float
     verdict: Agreement
     note: str
 
@@ -81,10 +85,11 @@ def agreement(profile: Profile, results: Path) -> list[Compared]:
         rows.append(
             Compared(
                 row["table"], trained_on, tested_on, method, metric, row["printed"], printed,
-                *interval[:4], word, note,
+                *interval[:4], _p(values, printed, scale), word, note,
             )
         )  # fmt: skip
-    return rows
+    adjusted = holm([row.p for row in rows])
+    return [row._replace(p=p) for row, p in zip(rows, adjusted.tolist(), strict=True)]
 
 
 def unexplained() -> list[Mixed]:
@@ -151,6 +156,13 @@ def _predicted(values: Floats, scale: Scale) -> Interval:
     logs = prediction_interval(np.log(values))
     mean, low, high = (float(np.exp(number)) for number in logs[:3])
     return logs._replace(mean=mean, low=low, high=high)
+
+
+def _p(values: Floats, printed: float, scale: Scale) -> float:
+    """That one more seed is as far from the mean as a printed number; NaN if a seed is missing."""
+    if scale.scale == "points":
+        return prediction_p(values, printed)
+    return prediction_p(np.log(values), float(np.log(printed)))
 
 
 def _agreement(printed: float, interval: Interval, scale: Scale, planned: int) -> Agreement:

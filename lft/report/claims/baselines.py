@@ -8,10 +8,9 @@ from pathlib import Path
 from lft.config import Profile
 from lft.metrics import SUPPORT, metric_of
 from lft.report.claims.judge import judge
-from lft.report.claims.model import CellClaim, Claims, load_claims
+from lft.report.claims.model import STEP, CellClaim, Claims, load_claims
 from lft.report.claims.verdict import Verdict
 
-STEP = 100
 WORDS = {
     "supported": "ahead",
     "contradicted": "behind",

@@ -126,24 +126,26 @@ def wider(
 ) -> tuple[int, Floats, float, float]:
     """Whether the largest lead before the last step exceeds that after it.
 
-    Supported only if the lead itself is one, since being behind by less is none; contradicted only
-    if the leads at all earlier steps are smaller than the last; no difference only if none of them
-    differs.
+    Supported only if there is a lead before the last step, since being behind by less is none: the
+    rotation tests of the largest excess and of the largest lead must both find something, so that
+    neither is paid for by the choice of a step. Contradicted only if the leads at all earlier
+    steps are smaller than the last; no difference only if none of them differs.
 
     Args:
         leads: (seeds, steps), the last step in the last column.
 
     Returns:
-        The step's column, excesses over the last lead there (seeds,), the two-sided p and that of
-        no difference.
+        The column of the clearest excess (largest t), the excesses over the last lead there
+        (seeds,), the two-sided p and that of no difference.
     """
     excess = leads[:, :-1] - leads[:, -1:]
     column, above = largest_mean_p(excess, random)
-    chosen, early = excess[:, column], leads[:, column]
+    chosen = excess[:, column]
     if excess.size == 0 or np.isnan(above):
         return column, chosen, np.nan, np.nan
     if chosen.mean() > 0:
-        p = max(2 * above, two_sided_p(early)) if early.mean() > 0 else 1.0
+        _, ahead = largest_mean_p(leads[:, :-1], random)
+        p = 2 * max(above, ahead)
     else:
         p = max(two_sided_p(of_step) for of_step in excess.T)
     same = max(equivalence_p(of_step, margin) for of_step in excess.T)

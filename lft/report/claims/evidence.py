@@ -94,7 +94,7 @@ class Court:
             column, effects, p, same = wider(leads[known], scale.margin, random)
             step = self._steps(claim)[column]
             lead = _amount(scale, leads[known][:, column])
-            note = (*note, f"largest lead before the last step: {lead}, at step {step}")
+            note = (*note, f"clearest excess over the last lead, at step {step}: a lead of {lead}")
         return Evidence(
             ours, claim.kind, effects, scale.margin, p, same, self._vacuous(claim, scale),
             int(keep.sum()), note,
@@ -124,7 +124,19 @@ class Court:
         ]  # fmt: skip
         a, b = np.array(means).transpose(1, 2, 0)
         ours = " vs ".join(metric.shown(scale.centre(v[:, -1])) for v in (a, b))
-        return scale.lead(a, b), ours, (f"after {last} steps",) if last != claim.step else ()
+        notes = [f"after {last} steps"] if last != claim.step else []
+        if scale.floor == "asr":
+            notes += self._unequal_success(claim, last)
+        return scale.lead(a, b), ours, tuple(notes)
+
+    def _unequal_success(self, claim: CellClaim, step: int) -> Iterable[str]:
+        """That perturbations are compared of attacks that do not succeed equally often."""
+        scale = self.claims.metrics["asr"]
+        pair = self.measured.pair(claim.experiment, claim.a, claim.b, "asr", scale, step)
+        a, b = (scale.centre(values.mean(1)) for values in pair)
+        if abs(a - b) >= scale.margin:
+            shown = metric_of("asr").shown
+            yield f"compared at unequal success: ASR {shown(a)} vs {shown(b)}"
 
     def _arrival_text(self, experiment: str, arrivals: Floats) -> str:
         last = self.profile.experiments[experiment].testing.steps
@@ -136,11 +148,15 @@ class Court:
         return f"{arrived.mean():.0f}" + late * (len(arrived) < len(known))
 
     def _arrival_notes(self, claim: CellClaim) -> Iterable[str]:
-        """Share of tasks that ever get there, and the restricted mean of their first step."""
+        """Whether no mean curve gets there, the share of tasks that do, and the restricted mean of
+        their first step."""
         horizon = self.profile.experiments[claim.experiment].testing.steps
+        cells = (claim.a, claim.b)
+        if all((self.measured.arrivals(claim.experiment, cell) > horizon).all() for cell in cells):
+            yield "no seed's mean curve reaches 100 %; this says nothing of single tasks"
         if not self.measured.has_tasks:
             return
-        for name, cell in (("a", claim.a), ("b", claim.b)):
+        for cell in cells:
             first = self.measured.task_arrivals(claim.experiment, cell)
             yield (
                 f"{cell[2]}: {share_arrived(first):.0%} of tasks arrive, restricted mean "
@@ -149,7 +165,7 @@ class Court:
 
     def _vacuous(self, claim: CellClaim, scale: Scale) -> bool:
         floors = self.floors(claim)
-        if claim.kind in ("equivalent", "not-worse"):
+        if claim.kind in ("equivalent", "not-worse") or scale.floor == "asr":
             return any(floor is True for floor in floors)
         return all(floor is True for floor in floors)
 

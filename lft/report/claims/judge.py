@@ -26,8 +26,8 @@ def judge(
     the logarithm of their ratio) is one number, and the claim is about the mean of these numbers.
     In this order a claim is
 
-    - ``vacuous`` if both methods, of a claim of equality either, are not better than having learned
-      nothing (one-sided t test at 5 %);
+    - ``vacuous`` if both methods, of a claim of equality or of distortion either, are not shown to
+      be better than having learned nothing (one-sided t test at 5 %), for distortion by the ASR;
     - ``negligible`` if p < 0.05, but the 90 % interval lies within ± the smallest effect of
       interest;
     - ``supported`` or ``contradicted`` if p < 0.05, by the side;

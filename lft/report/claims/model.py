@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -12,8 +13,11 @@ from lft.config import Settings, explain, read_yaml
 from lft.errors import UsageError, suggestion
 from lft.methods import METHODS
 from lft.report import theory_tests
-from lft.report.effects import CellName, Scale
+from lft.report.effects import ARRIVAL, CellName, Scale
 from lft.results.registered import CLAIMS, REFERENCE
+
+STEP = 100
+"""Fine-tuning steps after which the paper's tables are made."""
 
 
 class Claim(Settings):
@@ -107,6 +111,19 @@ def load_claims(path: Path = CLAIMS) -> Claims:
         )
     except ValidationError as error:
         raise UsageError(f"{path}: {explain(error)}") from None
+
+
+def printed(
+    paper: Mapping[tuple[str, ...], dict[str, str]], claim: CellClaim, cell: CellName
+) -> dict[str, str] | None:
+    """The row of a cell of a claim in the paper's tables; None where they have none, as after other
+    steps than theirs and for zeroth-order input.
+
+    Args:
+        paper: as :func:`load_paper` reads it.
+    """
+    in_table = cell[3] == "first" and (claim.metric == ARRIVAL or claim.step == STEP)
+    return paper.get((*cell[:3], claim.metric)) if in_table else None
 
 
 def _methods(claim: CellClaim | TheoryClaim) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ import numpy as np
 from lft.config import Run
 from lft.report.claims.decision import Evidence, Ruling
 from lft.report.claims.evidence import AnyClaim, Court
-from lft.report.claims.model import CellClaim, TheoryClaim
+from lft.report.claims.model import CellClaim, TheoryClaim, printed
 from lft.report.claims.verdict import Status, Verdict, Word
 from lft.report.effects import ARRIVAL, Scale
 from lft.report.statistics import (
@@ -74,9 +74,11 @@ class Rows:
             "n_seeds": len(effects), "n_for": int((effects > 0).sum()),
             "p": ruling.p, "p_equivalence": ruling.equivalence, "g": hedges_g(effects),
             "skew_p": skewness_p(effects),
-            "reason": "; ".join(filter(None, (evidence.incomplete, *evidence.note))),
+            "reason": "; ".join(
+                filter(None, (evidence.incomplete, *evidence.note, self._against_table(claim)))
+            ),
         }  # fmt: skip
-        if ruling.word == "inconclusive":
+        if ruling.word == "inconclusive" and claim.kind != "wider":
             sd = upper_sd(effects)
             values["seeds_needed"] = seeds_needed(sd, evidence.margin, alpha)
             values["detectable"] = self._amount(claim, detectable(sd, len(effects), alpha))
@@ -107,9 +109,10 @@ class Rows:
         scale = self._scale(claim)
         interval = mean_interval(evidence.effects, bounds=scale.bounds)
         low, high = sorted(map(scale.raw, (interval.low, interval.high)))
+        selected = " at the selected step" * (claim.kind == "wider")
         return {
             "unit": unit_of(scale), "effect": scale.raw(interval.mean), "low": low, "high": high,
-            "interval": interval.kind, "cut": interval.cut, "margin": scale.smallest,
+            "interval": interval.kind + selected, "cut": interval.cut, "margin": scale.smallest,
         }  # fmt: skip
 
     def _theory_values(self, claim: TheoryClaim) -> dict[str, Any]:
@@ -151,11 +154,22 @@ class Rows:
     def _printed(self, claim: AnyClaim) -> str:
         if isinstance(claim, TheoryClaim):
             return "–"
-        rows = [
-            self.paper.get((*cell[:3], claim.metric)) if cell[3] == "first" else None
-            for cell in (claim.a, claim.b)
-        ]
+        rows = (printed(self.paper, claim, cell) for cell in (claim.a, claim.b))
         return " vs ".join("–" if row is None else row["printed"] for row in rows)
+
+    def _against_table(self, claim: AnyClaim) -> str:
+        """That the numbers which a sentence cites run the other way; empty where they do not."""
+        if isinstance(claim, TheoryClaim) or claim.kind != "better":
+            return ""
+        a, b = (printed(self.paper, claim, cell) for cell in (claim.a, claim.b))
+        if a is None or b is None:
+            return ""
+        scale = self._scale(claim)
+        if scale.sign * (float(a["value"]) - float(b["value"])) >= 0:
+            return ""
+        table = {"higher": "lower", "lower": "higher"}[scale.better]
+        noted = "".join(f" ({row['note']})" for row in (a, b) if row["note"])
+        return f"the sentence says {scale.better}, the table {table}{noted}"
 
     def _seconds(self, claim: AnyClaim) -> float:
         if isinstance(claim, TheoryClaim):

@@ -45,6 +45,8 @@ def needed_text(row: Verdict) -> str:
     """What an inconclusive claim would need, and what its seeds could have shown."""
     if row.verdict != "inconclusive" or row.margin is None or row.n_seeds < 2:
         return ""
+    if row.kind == "wider":  # its step is chosen by the effects, so that their spread says little
+        return ""
     seeds = "more than 100,000" if row.seeds_needed is None else f"{row.seeds_needed:,}"
     if row.detectable is None:
         return "equal seeds: their spread is not known"

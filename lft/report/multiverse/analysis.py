@@ -12,8 +12,8 @@ import pandas as pd
 
 from lft.config import Fork, Profile, forks, load_questions
 from lft.errors import UsageError
-from lft.report.claims.agreement import EXPERIMENTS, FIRST, STEP
-from lft.report.claims.model import CellClaim, Claims, load_claims, load_paper
+from lft.report.claims.agreement import EXPERIMENTS, FIRST
+from lft.report.claims.model import STEP, CellClaim, Claims, load_claims, load_paper
 from lft.report.claims.verdict import Verdict
 from lft.report.claims.write import read_verdicts
 from lft.report.effects import Scale

@@ -30,6 +30,7 @@ from lft.report.page.training import trainings
 from lft.report.page.verdicts import (
     claim_row,
     counts,
+    few_seeds,
     hypotheses,
     others,
     registration,
@@ -104,6 +105,7 @@ def context(profile: Profile, results: Path) -> dict[str, Any]:
         "contents": [entry for entry in CONTENTS if entry[0] != "speed" or timed],
         "stand_ins": [s for s in profile.sources.values() if s.stands_in_for],
         "sources": profile.sources,
+        "few_seeds": few_seeds(profile),
         "hypotheses": list(hypotheses(claims, anchors, readings)),
         "readings": bool(readings),
         "interval": usual_interval(claims),

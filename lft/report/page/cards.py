@@ -16,6 +16,7 @@ from lft.config import Profile
 from lft.errors import UsageError
 from lft.metrics import metric_of
 from lft.report.claims import CellClaim, TheoryClaim, load_claims, load_paper
+from lft.report.claims.model import printed
 from lft.report.claims.needed import needed
 from lft.report.effects import ARRIVAL, CellName, Measured, Scale
 from lft.report.page.charts import Curve, Lane, Strip, curve, even_ticks, strip
@@ -157,8 +158,8 @@ class Deck:
         cells = zip((claim.a, claim.b), self._names(claim), self._values(claim), strict=True)
         for cell, name, values in cells:
             color = theme()[experiment.base_method(cell[2]).color]
-            printed = self.paper.get((*cell[:3], claim.metric)) if cell[3] == "first" else None
-            number = np.nan if printed is None else float(printed["value"])
+            row = printed(self.paper, claim, cell)
+            number = np.nan if row is None else float(row["value"])
             lanes.append(Lane(name, color, values, number))
         bounds = (0.0, 1.0) if metric.share else (0.0, np.inf)
         last = experiment.testing.steps

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from lft.config import Profile
 from lft.report.claims import Verdicts, load_claims
 from lft.report.claims.shown import (
     SYMBOLS,
@@ -16,6 +17,9 @@ from lft.report.claims.shown import (
 )
 from lft.report.multiverse import Share, in_short
 from lft.report.page.sections import Judged
+
+FEW = 3
+"""As many seeds as decide nothing, since the adjustment leaves only effects that cannot occur."""
 
 
 def hypotheses(
@@ -100,6 +104,13 @@ def registration(verdicts: Verdicts) -> dict[str, Any]:
         "unregistered": any(row.change == "unregistered" for row in verdicts.claims),
         "family": len(verdicts.family),
     }
+
+
+def few_seeds(profile: Profile) -> str:
+    """That a profile's few seeds decide nothing, as a sentence; empty where there are enough."""
+    n = len(profile.seeds)
+    who = ("One seed decides", "Two seeds decide", "Three seeds decide")
+    return "" if n > FEW else f"{who[n - 1]} nothing."
 
 
 def counts(claims: list[Judged]) -> list[tuple[str, str, int]]:

@@ -29,6 +29,17 @@ def two_sided_p(values: ArrayLike, null: float = 0.0) -> float:
     return float(2 * stats.t.sf(abs(t), len(array) - 1))
 
 
+def prediction_p(values: ArrayLike, further: float) -> float:
+    """Two-sided p that one more value is as far from the mean as ``further``: below 5 % outside
+    :func:`~lft.report.statistics.prediction_interval`; NaN for fewer than two values or equal
+    ones."""
+    array = np.asarray(values, dtype=float)
+    if len(array) < 2 or not np.isfinite(array).all() or equal(array):
+        return np.nan
+    t = (further - array.mean()) / (array.std(ddof=1) * np.sqrt(1 + 1 / len(array)))
+    return float(2 * stats.t.sf(abs(t), len(array) - 1))
+
+
 def greater_p(values: ArrayLike, null: float = 0.0) -> float:
     """One-sided t test: a small p says that the mean is above ``null``.
 
