@@ -17,7 +17,7 @@ report: .venv/ready
 	$(BIN)/snakemake --cores 1 --config profile="$(PROFILE)" -- report
 
 test: .venv/dev lint
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist loadfile
 
 test-cluster: .venv/dev
 	$(BIN)/pytest tests/cluster --override-ini "addopts=-q"
