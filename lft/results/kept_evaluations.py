@@ -1,4 +1,4 @@
-"""What a profile takes over from the kept run that it is against, instead of measuring it."""
+"""Reuse measurements of the kept run that a profile names with ``against``."""
 
 from __future__ import annotations
 
@@ -14,7 +14,15 @@ from lft.storage.atomic import atomic_path
 
 
 def take_evaluations(profile: Profile, runs: Iterable[Run], results: Path) -> list[Run]:
-    """Copy what the kept run measured; the runs that are left to measure.
+    """Copy the measurements that the kept run has.
+
+    Args:
+        profile: settings.
+        runs: runs to measure.
+        results: the profile's result folder.
+
+    Returns:
+        The runs that remain to be measured.
 
     Raises:
         UsageError: the kept run lacks one of them, or made it under other settings.
