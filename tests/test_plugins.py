@@ -309,7 +309,7 @@ def test_a_plug_in_is_not_written_over(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="mine exists; choose another name"):
         create("method", "mine", tmp_path)
     for name in ("My", "2x", "a_b", "../x", ""):
-        with pytest.raises(UsageError, match="a name has small letters"):
+        with pytest.raises(UsageError, match="use small letters"):
             create("task", name, tmp_path)
 
 
@@ -317,10 +317,10 @@ def test_a_plug_in_is_not_written_over(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("class", "'class' is a word of Python"),
-        ("none", "'none' is a word of Python"),
-        ("random", "'random' is a module of Python"),
-        ("torch", "'torch' is a module of Python"),
+        ("class", "'class' is a Python keyword"),
+        ("none", "'none' is a Python keyword"),
+        ("random", "'random' is a Python module"),
+        ("torch", "'torch' is a Python module"),
         ("lft", "'lft' is this package"),
         ("maml", "'maml' is the name of a method"),
         ("smoke", "'smoke' is a profile that comes with lft"),

@@ -1,4 +1,4 @@
-"""From the files of a run to a trained fine-tuner that can be shared."""
+"""Turn a run into a trained fine-tuner that can be shared."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from lft.storage.tensors import below, load_tensors
 def from_run(
     results: Path, run: Run, *, name: str | None = None, licence: str, note: str | None = None
 ) -> Pretrained:
-    """The best φ of a run, its card filled in from the run's manifest and measurements.
+    """Load the best φ of a run, with a card from its manifest and measurements.
 
     Args:
         results: result folder.
         run: a meta-trained and evaluated run.
         name: ``<method>-<image sources>`` by default, with ``-zeroth`` for zeroth order.
-        licence: of the weights, an SPDX identifier.
+        licence: SPDX identifier of the weights' licence.
         note: what users should know, e.g. how images were obtained.
 
     Raises:
-        UsageError: a file is missing or damaged, the run diverged, was not evaluated, or learns
-            no fine-tuner that serves parameters of any shape.
+        UsageError: a file is missing or damaged, the run diverged or was not evaluated, or it
+            learns no fine-tuner for parameters of any shape.
     """
     folder = results / run.folder
     manifest = read_json(folder / "run.json", status=str, settings=dict)
@@ -40,7 +40,7 @@ def from_run(
     method = get_method(settings["method"])
     if method.learns != "finetuner":
         raise UsageError(
-            f"{method.label} has no fine-tuner that serves other parameters than those it was "
+            f"{method.label} has no fine-tuner for parameters other than those it was "
             "trained on; export a run of a method that learns the fine-tuner alone, e.g. lft"
         )
     weights, _ = load_tensors(folder / "weights.safetensors")
@@ -71,7 +71,7 @@ def from_run(
 
 
 def _family(settings: dict[str, Any]) -> dict[str, Any]:
-    """A family's settings without the place of its images on the machine that trained it."""
+    """Return a family's settings without the path of its images on the training machine."""
     images = {key: value for key, value in settings.get("images", {}).items() if key != "path"}
     return settings | {"images": images} if images else settings
 
@@ -85,7 +85,11 @@ def _name(run: Run, families: dict[str, dict[str, Any]]) -> str:
 
 
 def _scores(path: Path, run: Run) -> tuple[dict[str, dict[str, float]], int]:
-    """Mean of every metric over the test tasks of the run's seed, after the last step."""
+    """Average every metric over the test tasks of the run's seed, after the last step.
+
+    Returns:
+        Test mixture -> metric -> mean, and the last step.
+    """
     rows = read_rows(path, Measurement._fields)
     rows = rows[(rows["method"] == run.method) & (rows["seed"] == run.seed)]
     if rows.empty:

@@ -138,8 +138,7 @@ class Results:
     # ------------------------------------------------------------ victims and theory
 
     def victim_files(self, source: str) -> list[Path]:
-        """Return the existing victim manifests of an image source: one per seed, or one for all
-        seeds."""
+        """Return the existing victim manifests of an image source, one per seed or one for all."""
         own = [victim_path(self.folder, source, seed) for seed in self.profile.victim_seeds]
         there = [path for path in own if path.is_file()] or [victim_path(self.folder, source)]
         manifests = [path.with_suffix(".json") for path in there]

@@ -104,8 +104,10 @@ class RunManifest(Manifest):
 
 
 def _difference(made: Any, wanted: Any, key: str = "") -> str | None:
-    """Describe the first differing value; keys missing on one side do not count, since versions add
-    and remove settings."""
+    """Describe the first differing value.
+
+    Keys missing on one side do not count, because versions add and remove settings.
+    """
     if isinstance(made, dict) and isinstance(wanted, dict):
         parts = (
             _difference(made[name], wanted[name], f"{key}.{name}" if key else name)

@@ -1,4 +1,4 @@
-"""Random search for hyper-parameters: trials, the value of further trials, and the edges of ranges."""
+"""Random search for hyper-parameters: trials, what more of them would gain, and edges of ranges."""
 
 from __future__ import annotations
 
@@ -37,11 +37,10 @@ def random_trials(
 
 
 def expected_best(scores: Sequence[float], n: int) -> float:
-    """Return the expected lowest score of n trials drawn from those run (Dodge et al., 2019, eq.
-    7).
+    """Return the expected lowest score of n trials drawn from those run.
 
-    E[min] = Σ_i s_(i) [((N − i + 1) / N)ⁿ − ((N − i) / N)ⁿ] with s_(1) ≤ … ≤ s_(N). The curve over
-    n shows whether more trials would have helped.
+    E[min] = Σ_i s_(i) [((N − i + 1) / N)ⁿ − ((N − i) / N)ⁿ] with s_(1) ≤ … ≤ s_(N) (Dodge et al.,
+    2019, eq. 7). The curve over n shows whether more trials would have helped.
 
     Args:
         scores: scores of all N trials, lower is better; infinity for a diverged trial.

@@ -90,7 +90,7 @@ def settings(profile: Profile) -> UniverseSettings:
 
 
 def inputs(profile: Profile, experiment: str) -> dict[str, Any]:
-    """Collect every setting that the universes of an experiment depend on, including their forks."""
+    """Collect every setting that the universes of an experiment depend on, forks included."""
     planned = settings(profile)
     names = set(type(profile).model_fields) - {
         "universes",
@@ -159,10 +159,11 @@ def universe(
 
 
 def _column(experiment: str, fork: Fork, block: int, size: int) -> list[float]:
-    """Draw one dimension of a Latin hypercube (McKay et al., 1979): a quantile for each universe of
-    a block.
+    """Draw one dimension of a Latin hypercube (McKay et al., 1979).
 
-    Every fork has its own random numbers, so that adding a fork does not change the others.
+    Returns:
+        A quantile for each universe of a block. Every fork has its own random numbers, so that
+        adding a fork does not change the others.
     """
     import numpy as np
     from scipy.stats import qmc
@@ -173,8 +174,10 @@ def _column(experiment: str, fork: Fork, block: int, size: int) -> list[float]:
 
 
 def draws(profile: Profile, universe: Universe, method: str) -> list[dict[str, float]]:
-    """Draw the settings that a method chooses from in a universe, see
-    :func:`lft.results.tuning.random_trials`."""
+    """Draw the settings that a method chooses from in a universe.
+
+    See :func:`lft.results.tuning.random_trials`.
+    """
     from lft.results.tuning import random_trials
 
     tuning = settings(profile).tuning
@@ -271,8 +274,7 @@ def _validated(found: dict[str, Any], universe: Universe) -> Profile:
 
 
 def chosen(results: Path, universe: Universe) -> dict[str, dict[str, float]] | None:
-    """Read which draw each method chose in a universe; None if it was not run, or under other
-    forks."""
+    """Read each method's chosen draw; None if the universe was not run under these forks."""
     path = universe_path(results, universe.experiment, universe.number).with_suffix(".json")
     if not path.is_file():
         return None
