@@ -1,6 +1,6 @@
 """The report page: one self-contained HTML file, rendered from files that a run wrote.
 
-A module for each part of the page; this one puts them together.
+Each part of the page has a module; this one puts them together.
 """
 
 from __future__ import annotations
@@ -51,6 +51,7 @@ PAPER_FIGURES = {
     "figure-gap": "the gradient gap",
     "figure-vanishing": "the meta-gradients' norms",
 }
+"""Figures that the page names if they were not drawn."""
 
 CONTENTS = (
     ("overview", "Verdicts"),
@@ -67,12 +68,18 @@ CONTENTS = (
     ("differences", "Differences"),
     ("provenance", "Provenance"),
 )
+"""Sections of the page, with their links."""
 
 
 def write_page(profile: Profile, results: Path) -> None:
-    """Write report.html, and for a README its verdicts as verdicts.md and the outcome of every
-    method as numbers.md, from claims.json, measurements.csv, summary.csv, cells.csv, theory.csv and
-    figures/.
+    """Write report.html and, for a README, verdicts.md and numbers.md.
+
+    The last two have the verdicts and the outcome of every method. All are made from claims.json,
+    measurements.csv, summary.csv, cells.csv, theory.csv and figures/.
+
+    Args:
+        profile: settings.
+        results: the profile's result folder.
 
     Raises:
         UsageError: one of these files is missing or damaged.
@@ -84,7 +91,7 @@ def write_page(profile: Profile, results: Path) -> None:
 
 
 def context(profile: Profile, results: Path) -> dict[str, Any]:
-    """Everything that the template shows, as plain values."""
+    """Collect all values that the templates show."""
     style = Style(profile)
     verdicts = read_verdicts(results)
     readings = shares(results)
@@ -144,7 +151,7 @@ def context(profile: Profile, results: Path) -> dict[str, Any]:
 
 
 def _decks(planned: list[Judged], deck: Deck) -> Iterator[tuple[str, list[Card]]]:
-    """Each hypothesis with the cards of its claims."""
+    """Yield each hypothesis with the cards of its claims."""
     for id, text in load_claims().hypotheses.items():
         cards = [deck.card(found) for found in planned if found.row.hypothesis == id]
         if cards:
