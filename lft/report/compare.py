@@ -68,7 +68,7 @@ def compare(a: Path, b: Path) -> pd.DataFrame:
     """
     first, second = _cells(a), _cells(b)
     if not first.keys() & second.keys():
-        raise UsageError(f"{a} and {b} have no cell in common; compare runs of like profiles")
+        raise UsageError(f"{a} and {b} have no cell in common; compare runs of similar profiles")
     other = _other_sources(a, b)
     scales = load_claims().metrics
     rows = [

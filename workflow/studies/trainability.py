@@ -6,8 +6,8 @@
 The usual loop meta-trains one trial and seed after the other. Each is then measured on further
 meta-validation tasks, the same for all trials of an experiment and seed, and writes a file
 ``<trial>-seed<n>.json`` to ``--rows``. Trials with such a file are skipped, and an interrupted one
-resumes from its checkpoint. Images and victims are prepared in the result folder first, as by ``lft
-data`` and ``lft victim``.
+resumes from its checkpoint. Images and victims are prepared in the result folder first, by the code
+of ``lft data`` and ``lft victim``.
 """
 
 from __future__ import annotations

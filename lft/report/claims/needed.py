@@ -80,7 +80,7 @@ def _runs(profile: Profile, claim: CellClaim) -> Iterator[Run]:
         words = f"{claim.experiment}: {method} ({trained_on} to {tested_on}, {order} order)"
         refusal = planned.get(
             (claim.experiment, trained_on, tested_on, method, order),
-            f"profile {profile.name!r} has not {words}",
+            f"profile {profile.name!r} does not have {words}",
         )
         if refusal:
             raise UsageError(f"claim {claim.id!r} cannot be judged: {refusal}")

@@ -61,7 +61,7 @@ def skewed_text(row: Verdict) -> str:
     """Warn if the seeds do not look normal."""
     if row.skew_p is None or row.skew_p >= ALPHA:
         return ""
-    return f"the seeds are skewed (p = {row.skew_p:.2g}), for which t intervals are not made"
+    return f"the seeds are skewed (p = {row.skew_p:.2g}), which t intervals do not allow for"
 
 
 def skewness_note(rows: Sequence[Verdict]) -> str:
@@ -75,7 +75,7 @@ def skewness_note(rows: Sequence[Verdict]) -> str:
     skewed = sum(p < ALPHA for p in tested)
     return (
         f"The seeds are skewed (D'Agostino's test at 5 %) in {skewed} of {len(tested)} claims, "
-        f"where about {ALPHA * len(tested):.0f} are to be expected of normal ones"
+        f"where about {ALPHA * len(tested):.0f} are expected of normal ones"
     )
 
 

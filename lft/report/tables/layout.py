@@ -25,7 +25,7 @@ CHECKS = ("the end is good", "stable", "longer does not help")
 TRAINED = (
     "seeds whose meta-training passes each check. Not shown means fewer than "
     f"{ROUNDS} meta-validations, or no longer rerun; not recorded, a run of an older version. "
-    "Beside a rule each method stands on its own objective, for L2O its support set, judged as the "
+    "Beside a rule, each method is judged on its own objective (for L2O the support set), as the "
     "claims are"
 )
 """Explanation below the table of checks."""
