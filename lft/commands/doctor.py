@@ -28,9 +28,9 @@ from lft.tasks.build import Context, Families
 from lft.types import Params
 
 MEMORY_GB = 4.0
-"""Largest memory that the rules of the workflow request for a first attempt."""
+"""Gigabytes: most memory that a rule of the workflow requests for its first attempt."""
 DISK_GB = 2.0
-"""What a run may write."""
+"""Gigabytes that a run may write."""
 SNAKEMAKE = 9
 """Oldest supported major version."""
 DEVIATION = 1e-4

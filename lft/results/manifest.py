@@ -36,7 +36,7 @@ class Machine(BaseModel):
 
 
 class Manifest(BaseModel):
-    """What every computation records; manifests of older versions lack some keys.
+    """The record of a computation; manifests of older versions lack some keys.
 
     Attributes:
         commit: commit of the checkout that the package ran from; None if unknown.

@@ -93,7 +93,7 @@ class Sources:
 
     @cached_property
     def _commands(self) -> dict[str, frozenset[str]]:
-        """What each command in lft/commands/jobs.py imports."""
+        """Imports of each command in lft/commands/jobs.py."""
         tree = ast.parse((self.package / "commands" / "jobs.py").read_bytes())
         functions = (node for node in tree.body if isinstance(node, ast.FunctionDef))
         return {node.name: frozenset(self._named(node, into=True)) for node in functions}

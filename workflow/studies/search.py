@@ -35,7 +35,7 @@ Bounds = tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]]
 
 
 class Ranges(Settings):
-    """What a method's search varies."""
+    """Ranges and fixed settings of a method's search."""
 
     set: dict[str, Any] = Field(default={})  #: fixed settings: dotted key -> value
     ranges: dict[str, Bounds]

@@ -19,7 +19,7 @@ WORDS = {
     "inconclusive": "undecided",
     "vacuous": "neither has learned",
 }
-"""What a verdict says about a learned method beside a hand-designed rule."""
+"""Words for a verdict on a learned method beside a hand-designed rule."""
 
 
 def against_baselines(profile: Profile, results: Path) -> list[Verdict]:

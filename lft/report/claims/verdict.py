@@ -32,7 +32,7 @@ class Verdict(Settings):
     unit: str  #: points, ratio, or the unit of a statement of the theory
     status: Status
     verdict: Word | None = None
-    check: Literal["holds", "fails"] | None = None  #: of a proven statement, in place of a verdict
+    check: Literal["holds", "fails"] | None = None  #: for a proven statement instead of a verdict
     reason: str  #: what is missing, and further remarks
     paper: str
     ours: str

@@ -16,7 +16,7 @@ SEEDS = 3
 """Seeds of the profile."""
 HEAD = """\
 # Universe {number} of {experiment}: of {n} readings the nearest to the paper's printed numbers.
-# Fitted to these numbers, so that agreement with them says nothing, and claims get no verdict.
+# Fitted to these numbers: agreement with them says nothing, and claims get no verdict.
 """
 
 

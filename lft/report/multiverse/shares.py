@@ -20,7 +20,8 @@ class Share(NamedTuple):
             (the smallest effect of interest) are the other shares.
         low: lower end of the 95 % bootstrap interval of ``for_it`` over universes; ``high`` is the
             upper end.
-        vacuous: number of universes; ``diverged`` likewise.
+        vacuous: number of vacuous universes.
+        diverged: number of diverged universes.
         of_seed: share of the variance of one run that comes from the seed and not from the reading.
         reference: verdict of the reference run; ``–`` if there is none.
         agrees: whether that agrees with the majority of readings: ``yes``, ``no`` or ``–``.

@@ -47,7 +47,7 @@ class Rows(NamedTuple):
 
 
 class Card(NamedTuple):
-    """What the page shows of one claim.
+    """Content of one claim's card.
 
     Attributes:
         shown: the claim as a row of the table of verdicts.

@@ -36,7 +36,7 @@ class Point(NamedTuple):
 
     Attributes:
         at: the effect, in per cent of the width; None if there is none.
-        low: lower end of its interval, likewise; ``high`` is the upper end.
+        low: lower end of its interval, in the same unit; ``high`` is the upper end.
         beyond_low: whether the interval continues beyond the axis; ``beyond_high`` at the other
             end.
         said: the effect for screen readers.

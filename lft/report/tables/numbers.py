@@ -54,7 +54,7 @@ class Numbers:
         """Return one of our numbers over seeds, beside the paper's.
 
         Args:
-            key: what the number is of.
+            key: identifies the number.
             at: fine-tuning step; by default that of the paper's tables.
         """
         printed, value = self._printed(key)
@@ -148,7 +148,7 @@ class Numbers:
         """Return a number minus that of the method that it changes, paired by seed.
 
         Args:
-            key: what the number is of.
+            key: identifies the number.
             base: the same of the changed method.
         """
         metric, named = metric_of(key.metric), key._replace(metric=f"{key.metric}_change")

@@ -12,7 +12,7 @@ from lft.report.statistics import NOTHING, Interval
 
 
 class Key(NamedTuple):
-    """What a number is of: the columns of measurements.csv that identify it."""
+    """Identifies a number, by columns of measurements.csv."""
 
     experiment: str
     trained_on: str
