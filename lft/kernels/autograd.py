@@ -100,6 +100,7 @@ class _Loss(torch.autograd.Function):
         y: Tensor,
         *leaves: Tensor,
     ) -> Tensor:
+        """Compute the losses and keep the kernel's gradients for the backward pass."""
         losses: Tensor
         losses, gradients = kernel.operator("loss_and_gradients", leaves, (x, y))
         ctx.plain, ctx.names = plain, names
@@ -108,6 +109,7 @@ class _Loss(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, d_losses: Tensor) -> tuple[Tensor | None, ...]:
+        """Scale the kept gradients, or differentiate ``plain`` if the graph is kept."""
         leaves = ctx.saved_tensors[: len(ctx.names)]
         gradients = ctx.saved_tensors[len(ctx.names) :]
         if torch.is_grad_enabled():

@@ -63,6 +63,7 @@ class _Features(torch.autograd.Function):
     def forward(
         ctx: Any, plain: Callable[[Tensor], Tensor], images: Tensor, weights: list[Tensor]
     ) -> Tensor:
+        """Compute the features and keep their pullback."""
         result, ctx.pullback = with_pullback(weights, images)
         ctx.plain = plain
         ctx.save_for_backward(images)
@@ -70,6 +71,7 @@ class _Features(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, d_features: Tensor) -> tuple[Tensor | None, ...]:
+        """Apply the pullback, or differentiate ``plain`` if the graph is kept."""
         (images,) = ctx.saved_tensors
         if torch.is_grad_enabled():
             (gradient,) = torch.autograd.grad(

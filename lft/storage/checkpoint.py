@@ -84,6 +84,7 @@ class StopSignal:
 
     @property
     def received(self) -> bool:
+        """Whether a signal came."""
         return self.number != 0
 
 

@@ -133,6 +133,8 @@ class MLP(Network):
         return x
 
     def cross_entropy(self, params: Params, x: Tensor, y: Tensor) -> Tensor:
+        """See :meth:`Network.cross_entropy`."""
+
         def plain(leaves: Params) -> Tensor:
             return cross_entropy(self(leaves, x), y)
 
@@ -152,6 +154,7 @@ class MLP(Network):
         return plain(params)
 
     def loss_and_gradients(self, params: Params, batch: Batch) -> tuple[Tensor, Params] | None:
+        """See :meth:`Network.loss_and_gradients`."""
         if not self._has_kernel(batch.x):
             return None
         return mlp.loss_and_gradients(self._in_order(params), Batch(batch.x.flatten(2), batch.y))
@@ -159,6 +162,7 @@ class MLP(Network):
     def descend(
         self, params: Params, tasks: TaskBatch, steps: int, step_size: float
     ) -> tuple[Tensor, Params, Params] | None:
+        """See :meth:`Network.descend`."""
         if not self._has_kernel(tasks.support.x):
             return None
         flat = TaskBatch(*(Batch(part.x.flatten(2), part.y) for part in tasks))
@@ -219,6 +223,7 @@ class CNN(Network):
         return self._plain(params, x)
 
     def cross_entropy(self, params: Params, x: Tensor, y: Tensor) -> Tensor:
+        """See :meth:`Network.cross_entropy`."""
         if self._has_kernel(x) and torch.is_grad_enabled():
             return cnn.cross_entropy(
                 self._in_order(params),
@@ -229,6 +234,7 @@ class CNN(Network):
         return cross_entropy(self(params, x), y)
 
     def loss_and_gradients(self, params: Params, batch: Batch) -> tuple[Tensor, Params] | None:
+        """See :meth:`Network.loss_and_gradients`."""
         if not self._has_kernel(batch.x):
             return None
         return cnn.loss_and_gradients(self._in_order(params), batch)
@@ -236,6 +242,7 @@ class CNN(Network):
     def descend(
         self, params: Params, tasks: TaskBatch, steps: int, step_size: float
     ) -> tuple[Tensor, Params, Params] | None:
+        """See :meth:`Network.descend`."""
         if not self._has_kernel(tasks.support.x):
             return None
         return cnn.descend(self._in_order(params), tasks, steps, step_size)
