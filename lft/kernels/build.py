@@ -73,8 +73,8 @@ def chosen(kernel: Kernel, device: torch.device, dtype: torch.dtype) -> bool:
     if kernel == "torch":
         return False
     if kernel == "fused" and not available(device, torch.float32):
-        why = _problem() if device.type == "cpu" else f"they do not run on {device}"
-        raise UsageError(f"kernel: fused was asked for, but {why}; or set kernel: auto")
+        why = _problem() if device.type == "cpu" else f"the native kernels do not run on {device}"
+        raise UsageError(f"kernel: fused cannot be used: {why}; or set kernel: auto")
     return available(device, dtype)
 
 
@@ -124,8 +124,8 @@ def _load() -> None:
             cause = error.__cause__ or error  # torch's error is less specific
             reasons.append(f"{place} ({getattr(cause, 'strerror', None) or cause})")
     raise _UnavailableError(
-        f"there is no place for the native kernels in {' or '.join(reasons)}: name a folder that "
-        "can be written, and run programs from, in the variable XDG_CACHE_HOME"
+        f"the native kernels cannot be kept in {' or '.join(reasons)}: set the variable "
+        "XDG_CACHE_HOME to a folder where you may write and run programs"
     )
 
 
