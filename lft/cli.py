@@ -14,6 +14,7 @@ import typer
 
 from lft.commands import jobs, results, tools
 from lft.errors import Interrupted, UsageError
+from lft.runtime.memory import keep_freed_memory
 
 app = typer.Typer(
     help="Reference reproduction of Learned Fine-Tuner for Incongruous Few-Shot Learning.",
@@ -29,6 +30,7 @@ def main() -> None:
     # Importing torch leaves 200,000 objects, which garbage collections would go through again and
     # again: a tenth of the start-up, a twentieth of a meta-training.
     gc.set_threshold(500_000)
+    keep_freed_memory()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # what a terminal cannot show becomes a ?
