@@ -94,7 +94,7 @@ class Profile(Settings):
     experiments: dict[Name, Experiment]
     theory: TheorySettings = TheorySettings()
     universes: UniverseSettings | None = None  #: run many readings of the paper instead of one
-    #: the published numbers that the settings were fitted to; such a profile gives no verdicts
+    #: numbers to which the settings were fitted; such a profile gives no verdicts
     fitted: str | None = None
     plugins: Plugins = Plugins()
 
