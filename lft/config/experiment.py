@@ -113,7 +113,7 @@ class Testing(Settings):
 
     tasks: Positive  #: meta-test tasks per family
     steps: Positive  #: fine-tuning steps
-    every: Positive = 1  #: write the metrics of every so many steps
+    every: Positive = 1  #: stride of the steps whose metrics are written
 
     @model_validator(mode="after")
     def _whole_strides(self) -> Testing:
@@ -334,7 +334,7 @@ def tuner_class(method: Method) -> type[TunerSettings]:
     """Settings class of a method's fine-tuner.
 
     Raises:
-        UsageError: there is no such fine-tuner, or it cannot learn what the method learns.
+        UsageError: there is no such fine-tuner, or it does not fit what the method learns.
     """
     if method.tuner not in FINETUNERS:
         hint = suggestion(method.tuner, FINETUNERS)
