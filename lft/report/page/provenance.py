@@ -60,7 +60,7 @@ def provenance(manifests: list[dict[str, Any]]) -> list[tuple[str, str]]:
         ("cores", once(m["machine"]["cores"] for m in manifests)),
         ("system", once(m["machine"]["system"] for m in manifests)),
         ("device", once(m["device"] for m in manifests)),
-        ("Kernels", once(m["kernel"] for m in manifests)),
+        ("kernels", once(m["kernel"] for m in manifests)),
         ("Python", once(m["python"] for m in manifests)),
         ("packages", once(f"{k} {v}" for m in manifests for k, v in m["versions"].items())),
     ]
