@@ -57,7 +57,7 @@ def profile_of(results: Path, profile: Path | None) -> Profile:
     if profile is not None:
         return load_profile(profile)
     if not results.is_dir():
-        raise UsageError(f"there is no folder {results}; name one, such as results/quick")
+        raise UsageError(f"there is no folder {results}; name a result folder, like results/quick")
     name = results.absolute().name or results.resolve().name
     try:
         return load_profile(name)
