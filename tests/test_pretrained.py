@@ -160,9 +160,7 @@ def test_a_loaded_fine_tuner_is_one_for_the_inner_loop(dtype: torch.dtype) -> No
 def test_an_unknown_name_is_answered_with_the_known_ones() -> None:
     with pytest.raises(UsageError, match=r"did you mean 'lft-mnist\+cifar10'\?"):
         lft.load("lft-mnist+cifar1")
-    with pytest.raises(
-        UsageError, match=r"'x' is neither a fine-tuner nor a file; known are .*lft-mnist"
-    ):
+    with pytest.raises(UsageError, match=r"'x' is neither .* nor a file; known are .*lft-mnist"):
         lft.load("x")
 
 
