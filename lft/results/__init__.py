@@ -29,8 +29,8 @@ A result folder ``results/<profile>/`` holds::
 
 Runs before version 0.2 have one file for all seeds instead of seed<n>/measurements.csv,
 seed<n>/examples.safetensors and theory/<experiment>-seed<n>.csv. The first two are then in
-``<method>-<order>/`` or ``all-<order>/``, and the third is theory/<experiment>.csv. These are read
-too.
+``<method>-<order>/`` or ``all-<order>/``, and the third is theory/<experiment>.csv. Both
+layouts can be read.
 """
 
 from lft.results.schema import (

@@ -74,7 +74,7 @@ def support_sizes(measured: Measured) -> Iterator[Drawing]:
 
 
 def _support_sizes(experiment: Experiment) -> dict[str, int]:
-    """Return the test families' support sizes, if there are three and nothing else differs."""
+    """Return the test families' support sizes, if at least three differ and nothing else does."""
     families = {name: experiment.families[name] for name in experiment.test_on if "+" not in name}
     rest = [f.model_dump(exclude={"support", "label"}) for f in families.values()]
     sizes = {name: getattr(family, "support", 0) for name, family in families.items()}
