@@ -30,9 +30,15 @@ QUICK = Path("quick")
 
 
 def load(profile: Path, results: Path | None) -> tuple[Profile, Path]:
-    """A profile and its result folder."""
-    from lft.config import load_profile
+    """A profile and its result folder.
 
+    Raises:
+        UsageError: the profile is none, or a part of the checkout is missing.
+    """
+    from lft.config import load_profile
+    from lft.paths import check_complete
+
+    check_complete()
     settings = load_profile(profile)
     return settings, results or Path("results") / settings.name
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import torch
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 from torch import Tensor
 
 from lft.config import (
@@ -40,6 +40,7 @@ from lft.types import Params, State, TaskBatch
 if TYPE_CHECKING:
     import pandas as pd
 
+AGAIN = "get the file again, or make it again with lft export"
 FOLDER = Path(__file__).parent
 """The fine-tuners that come with the package."""
 
@@ -66,6 +67,13 @@ class Card(Settings):
     step_size: Annotated[float, Field(ge=0)] = 1.0  # learning rate of optimizers by default
     # small network -> method, adam -> test accuracy, of lft.pretrained.trial
     compared: dict[str, dict[str, float]] = Field(default_factory=dict)
+
+    @field_validator("licence")
+    @classmethod
+    def _named(cls, licence: str) -> str:
+        if not licence.strip():
+            raise ValueError("none is named; name one, e.g. MIT, or NOASSERTION if none is known")
+        return licence
 
     @model_validator(mode="after")
     def _compared_with_adam(self) -> Card:
@@ -117,10 +125,14 @@ class Pretrained:
             licence: of the weights, an SPDX identifier, in place of the card's.
 
         Raises:
-            UsageError: the folder cannot be written.
+            UsageError: the licence is empty, or the folder cannot be written.
         """
-        changes = {} if licence is None else {"licence": licence}
-        card = self.card.model_copy(update=changes)
+        card = self.card
+        if licence is not None:
+            try:
+                card = Card.model_validate(card.model_dump(mode="json") | {"licence": licence})
+            except ValidationError as error:
+                raise UsageError(f"{path}: {explain(error)}") from None
         save_tensors(Path(path).expanduser(), self.weights, card.model_dump(mode="json"))
 
     def adapt(
@@ -284,14 +296,15 @@ def load(name: str | Path) -> Pretrained:
     if not path.exists():
         hint = suggestion(str(name), available())
         raise UsageError(f"no fine-tuner is called {str(name)!r}, and no file{hint}")
-    weights, info = load_tensors(path)
+    weights, info = load_tensors(path, again=AGAIN)
     try:
         register_installed()
         card = Card.model_validate(info)
         _ = card.attack_loss  # what it was trained on must be valid, too
         wanted = _update_rule_shapes(card)
     except ValidationError as error:
-        raise UsageError(f"{path} holds no trained fine-tuner: {explain(error)}") from None
+        problem = f"{path} holds no trained fine-tuner: {explain(error)}"
+        raise UsageError(f"{problem}; {AGAIN}") from None
     except UsageError as error:
         raise UsageError(f"{path}: {error}") from None
     begins = any(name.startswith("init/") for name in weights)

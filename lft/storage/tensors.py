@@ -34,9 +34,14 @@ def save_tensors(path: Path, tensors: dict[str, Tensor], info: dict[str, Any]) -
 
 
 def load_tensors(
-    path: Path, device: torch.device | str = "cpu"
+    path: Path, device: torch.device | str = "cpu", *, again: str = "delete it and run again"
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read what :func:`save_tensors` wrote: tensors and description.
+
+    Args:
+        path: the file.
+        device: where the tensors go.
+        again: what to do about a damaged file.
 
     Raises:
         Damaged: the file is no safetensors file or was altered.
@@ -56,7 +61,7 @@ def load_tensors(
         raise UsageError(f"cannot read {path}: {error.strerror or error}") from None
     except (SafetensorError, KeyError, ValueError) as error:
         reason = "it is no file of this program" if isinstance(error, KeyError) else error
-        raise Damaged(f"{path} is damaged ({reason}); delete it and run again") from None
+        raise Damaged(f"{path} is damaged ({reason}); {again}") from None
     return {name: leaf.to(device) for name, leaf in tensors.items()}, info
 
 
