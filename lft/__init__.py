@@ -1,6 +1,8 @@
-"""Reference reproduction of "Learned Fine-Tuner for Incongruous Few-Shot Learning", and learned
-fine-tuners for one's own problems: :func:`meta_train`, :func:`compare`, :func:`load`,
-:mod:`lft.attacks`."""
+"""Reference reproduction of "Learned Fine-Tuner for Incongruous Few-Shot Learning".
+
+To use learned fine-tuners on custom problems, see :func:`meta_train`, :func:`compare`, :func:`load`
+and :mod:`lft.attacks`.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,7 @@ def __dir__() -> list[str]:
 
 
 def __getattr__(name: str) -> Any:
-    """Import what needs torch when it is first used: the command line stays fast without."""
+    """Import names that need torch on first use, to keep the command line fast."""
     if name in _PLACES:
         return getattr(importlib.import_module(_PLACES[name]), name)
     if name == "attacks":

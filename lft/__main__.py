@@ -1,4 +1,4 @@
-"""``python -m lft`` is the command ``lft`` of this Python."""
+"""Run the command ``lft`` as ``python -m lft``."""
 
 from lft.cli import main
 

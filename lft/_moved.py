@@ -1,4 +1,4 @@
-"""Old names of modules: importing one gives the module at its new place, with a warning."""
+"""Old module names: importing one gives the module at its new name, with a warning."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ MOVED = {
 
 
 class _Alias(Loader):
-    """Loads nothing: the module at the new place has run already, and keeps its own spec."""
+    """Return the module at the new name and restore its own spec; execute nothing again."""
 
     def create_module(self, spec: ModuleSpec) -> ModuleType:
         module = importlib.import_module(MOVED[spec.name])
@@ -50,6 +50,6 @@ class _Finder(MetaPathFinder):
 
 
 def install() -> None:
-    """Let old names be imported in this process."""
+    """Make the old names importable in this process."""
     if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
         sys.meta_path.append(_Finder())

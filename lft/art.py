@@ -27,13 +27,13 @@ class LearnedUniversalPerturbation(EvasionAttack):  # type: ignore[misc]
     """A universal perturbation found by a trained fine-tuner (sec. 4, eq. 12).
 
     Args:
-        classifier: a PyTorch classifier with logits as outputs; its preprocessing is part of what
-            is attacked, and its ``clip_values`` are the range of pixels, (0, 1) if it has none.
-        tuner: a trained fine-tuner, or what :func:`lft.load` takes.
-        steps: fine-tuning steps.
+        classifier: a PyTorch classifier that outputs logits. The attack includes its preprocessing.
+            Its ``clip_values`` are the range of pixels, (0, 1) if it has none.
+        tuner: a trained fine-tuner, or an argument of :func:`lft.load`.
+        steps: fine-tuning steps K.
         loss: as in :func:`lft.attacks.universal`.
-        seed: of δ⁽⁰⁾ and zeroth-order directions.
-        batch_size: images that the network is asked about at once.
+        seed: seed of δ⁽⁰⁾ and zeroth-order directions.
+        batch_size: images per forward pass of the network.
 
     Raises:
         art.exceptions.EstimatorError: the classifier is not a PyTorch one.
@@ -62,35 +62,41 @@ class LearnedUniversalPerturbation(EvasionAttack):  # type: ignore[misc]
 
     @property
     def noise(self) -> NDArray[np.float32] | None:
-        """δ (1, C, H, W) of the last call of :meth:`generate`, in units of the pixels."""
+        """δ (1, C, H, W) from the last call of :meth:`generate`, in pixel units."""
         return self._noise
 
     @property
     def fooling_rate(self) -> float | None:
-        """Share of the images that :meth:`generate` returned last that fool the classifier."""
+        """Share of the last images from :meth:`generate` that fool the classifier, in [0, 1]."""
         return self._fooling_rate
 
     def generate(
         self, x: NDArray[Any], y: NDArray[Any] | None = None, **kwargs: Any
     ) -> NDArray[Any]:
-        """x + δ, kept within the pixels' range and of the type of x: integers are rounded.
+        """Find a universal perturbation δ and apply it.
 
         Args:
-            x: images (n, C, H, W), of floats or integers.
-            y: labels, (n,) or one-hot (n, classes); the classifier's predictions by default.
+            x: images (n, C, H, W), floats or integers in the classifier's range.
+            y: labels, (n,) or one-hot (n, classes); by default the classifier's predictions.
+            kwargs: ignored; ART's interface has them.
+
+        Returns:
+            x + δ, clipped to the pixels' range, in the dtype of x. Integers are rounded.
 
         Raises:
-            UsageError: the classifier's images are not (n, C, H, W), or x leaves their range.
+            UsageError: x is not (n, C, H, W) or exceeds the range, or y names no class.
         """
         low, high = self._range()
         images = torch.as_tensor(self._floats(x), device=self.estimator.device)
         if not ((images >= low) & (images <= high)).all():
-            raise UsageError("x leaves the classifier's clip_values; make it with those of x")
+            raise UsageError(
+                "x has values outside the classifier's clip_values; set them to the range of x"
+            )
         if y is None:
             y = get_labels_np_array(self.estimator.predict(self._floats(x)))
         classes = self.estimator.nb_classes
         if np.ndim(y) == 1 and not ((y >= 0) & (y < classes)).all():
-            raise UsageError(f"y has labels outside of the classifier's {classes} classes")
+            raise UsageError(f"y has labels outside the classifier's {classes} classes")
         labels = np.asarray(check_and_transform_label_format(y, nb_classes=classes)).argmax(1)
 
         def model(scaled: Tensor) -> Tensor:
@@ -114,19 +120,19 @@ class LearnedUniversalPerturbation(EvasionAttack):  # type: ignore[misc]
         return adversarial
 
     def _range(self) -> tuple[Tensor, Tensor]:
-        """The lowest and highest pixels, numbers or arrays that fit the images, as tensors."""
+        """Return the lowest and highest pixel values as tensors that broadcast to the images."""
         values = (0.0, 1.0) if self.estimator.clip_values is None else self.estimator.clip_values
         low, high = (torch.as_tensor(np.asarray(value, np.float32)) for value in values)
         return low.to(self.estimator.device), high.to(self.estimator.device)
 
     def _floats(self, x: NDArray[Any]) -> NDArray[np.float32]:
-        """Pixels of any type as the network's."""
+        """Convert pixels of any type to the network's float type."""
         kinds = {torch.float64: np.float64, torch.float16: np.float16}
         weight = next(self.estimator.model.parameters(), torch.empty(0))
         return np.asarray(x, kinds.get(weight.dtype, np.float32))
 
     def _in_range(self, pixels: NDArray[np.float32], dtype: np.dtype[Any]) -> NDArray[Any]:
-        """Pixels within the range, rounded if they are integers."""
+        """Clip pixels to the range and convert them to ``dtype``, rounding for integers."""
         low, high = (bound.cpu().numpy() for bound in self._range())
         clipped = np.clip(pixels, low, high)
         return (clipped if dtype.kind == "f" else np.rint(clipped)).astype(dtype)

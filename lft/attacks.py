@@ -1,4 +1,4 @@
-"""Universal adversarial perturbations of images for a network of one's own (sec. 4, eq. 12)."""
+"""Universal adversarial perturbations of images for any network (sec. 4, eq. 12)."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ from lft.types import Batch, Params
 __all__ = ["AttackLoss", "Success", "measure", "perturbations", "universal"]
 
 DEFAULT = "lft-mnist+cifar10"
-"""The fine-tuner that attacks use if none is given."""
+"""Name of the fine-tuner that attacks use by default."""
 
 Network = Callable[[Tensor], Tensor]
-"""Logits (n, classes) for images (n, C, H, W)."""
+"""A function from images (n, C, H, W) to logits (n, classes)."""
 
 
 class Success(NamedTuple):
-    """How well a perturbation does.
+    """Success of a perturbation.
 
     Attributes:
-        asr: share of images not classified as their label.
-        distortion: mean |δ| per pixel.
+        asr: attack success rate, the share of images not classified as their label, in [0, 1].
+        distortion: mean |δ| per pixel, in pixel units.
     """
 
     asr: float
@@ -56,7 +56,7 @@ def universal(
     seed: int = 0,
     batch_size: int = 256,
 ) -> Tensor:
-    """One perturbation that makes a network misclassify all of these images.
+    """Find one perturbation that makes a network misclassify all the images (eq. 12).
 
     >>> import torch
     >>> from lft.attacks import measure, universal
@@ -67,26 +67,24 @@ def universal(
     torch.Size([1, 4, 4])
 
     Args:
-        model: gives logits (n, classes) for images (n, C, H, W). A module is put into evaluation
-            mode for the attack and back afterwards, and so are the modules that a function, method
-            or object holds; other randomness is the caller's to fix. Parameters do not change.
+        model: maps images (n, C, H, W) to logits (n, classes). The attack puts a module, and any
+            modules that a function, method or object holds, into evaluation mode and restores their
+            modes afterwards. The caller must fix any other randomness. Parameters do not change.
         images: (n, C, H, W) in [0, 1], on the model's device.
-        labels: (n,) true classes, integers.
-        tuner: a trained fine-tuner, or what :func:`lft.load` takes.
-        steps: fine-tuning steps. A zeroth-order fine-tuner asks for ``directions`` + 1 losses in
-            each and needs no gradient of the model.
-        loss: λ, margin, clipping and scale of δ⁽⁰⁾; those that the fine-tuner was trained with by
-            default.
-        seed: of δ⁽⁰⁾ and zeroth-order directions.
-        batch_size: images that the network is asked about at once; the result is the same to
-            rounding. Modes of torch that the caller has set (no gradients, inference, autocast,
-            default device and dtype) do not matter.
+        labels: true classes (n,), integers.
+        tuner: a trained fine-tuner, or an argument of :func:`lft.load`.
+        steps: fine-tuning steps K. Each step of a zeroth-order fine-tuner evaluates
+            ``directions`` + 1 losses and needs no gradient of the model.
+        loss: λ, margin, clipping and scale of δ⁽⁰⁾; by default those of the fine-tuner's training.
+        seed: seed of δ⁽⁰⁾ and zeroth-order directions.
+        batch_size: images per forward pass of the network; it changes the result only by rounding.
 
     Returns:
-        δ (C, H, W), to be added to any image; :func:`measure` says how well it does.
+        δ (C, H, W), to add to any image. :func:`measure` evaluates it. Torch modes of the caller
+        (no gradients, inference, autocast, default device and dtype) do not affect it.
 
     Raises:
-        UsageError: a shape, type or range does not fit, or there is no such fine-tuner.
+        UsageError: a shape, type or range does not fit, or the fine-tuner does not exist.
     """
     *_, last = perturbations(
         model, images, labels, tuner=tuner, steps=steps, loss=loss, seed=seed, batch_size=batch_size
@@ -105,7 +103,7 @@ def perturbations(
     seed: int = 0,
     batch_size: int = 256,
 ) -> Iterator[Tensor]:
-    """δ (C, H, W) before the first step and after each; arguments as of :func:`universal`."""
+    """Yield δ (C, H, W) before the first step and after each; arguments as :func:`universal`."""
     if not isinstance(tuner, Pretrained):
         tuner = load(tuner)
     if loss is None:
@@ -136,10 +134,12 @@ def measure(
     clip: bool = True,
     batch_size: int = 256,
 ) -> Success:
-    """Attack success rate and distortion of a perturbation, as in Table 1.
+    """Measure attack success rate and distortion of a perturbation, as in Table 1.
 
     Args:
-        model: as in :func:`universal`; ``images`` and ``labels`` likewise.
+        model: as in :func:`universal`.
+        images: as in :func:`universal`.
+        labels: as in :func:`universal`.
         perturbation: δ (C, H, W).
         clip: keep x + δ in [0, 1].
         batch_size: as in :func:`universal`.
@@ -158,7 +158,7 @@ def measure(
 
 
 class _Network:
-    """The caller's network, asked in parts; its answers are checked to be logits (n, classes)."""
+    """The caller's network, run in batches; its outputs must be logits (n, classes)."""
 
     def __init__(self, model: Network, labels: Tensor, batch_size: int) -> None:
         whole_number("batch_size", batch_size)
@@ -194,9 +194,9 @@ class _Network:
 
 
 class _Universal(Perturbation, Differentiated):
-    """The loss of eq. 12 over many images, its gradient summed over parts of them.
+    """The loss of eq. 12 over many images, with its gradient summed over parts.
 
-    f(δ; D) = Σ_i |D_i| / |D| f(δ; D_i) for a division of D into parts D_i.
+    f(δ; D) = Σ_i |D_i| / |D| f(δ; D_i) for a partition of D into D_i.
     """
 
     def __init__(self, settings: AttackLoss, network: _Network) -> None:
@@ -220,7 +220,7 @@ class _Universal(Perturbation, Differentiated):
         logits = self.victim(images)
         if not logits.requires_grad:
             raise UsageError(
-                "the network's logits have no gradient; leave out detach() and no_grad() in it, or "
+                "the network's logits have no gradient; remove detach() and no_grad() from it, or "
                 "attack with a zeroth-order fine-tuner"
             )
         return logits
@@ -229,7 +229,7 @@ class _Universal(Perturbation, Differentiated):
 def _problem(
     loss: AttackLoss, model: Network, images: Tensor, labels: Tensor, batch_size: int
 ) -> tuple[_Universal, Batch]:
-    """The attack on a network, images and labels as the only task of a batch."""
+    """Build the attack's objective, and the images and labels as a batch of one task."""
     if not isinstance(loss, AttackLoss):
         raise UsageError(f"loss must be an AttackLoss, not {_described(loss)}")
     if not callable(model):
@@ -240,7 +240,7 @@ def _problem(
 
 
 def _checked(loss: AttackLoss, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Images and labels of the types that the attack works with."""
+    """Check images and labels and convert them to the types that the attack needs."""
     good = isinstance(images, Tensor) and images.ndim == 4 and images.is_floating_point()
     if not good or images.numel() == 0:
         raise UsageError(f"images must be a float tensor (n, C, H, W), not {_described(images)}")
@@ -252,7 +252,7 @@ def _checked(loss: AttackLoss, images: Tensor, labels: Tensor) -> tuple[Tensor, 
         or (labels.shape != images.shape[:1])
     ):
         raise UsageError(f"labels must be {len(images)} integers, not {_described(labels)}")
-    # Copies of what was made in inference mode take part in a gradient, the tensors do not.
+    # Autograd cannot use inference tensors, but it can use copies of them.
     return _ordinary(images.detach()), _ordinary(labels.to(images.device, torch.int64))
 
 
@@ -265,7 +265,7 @@ INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
 @contextmanager
 def own_modes() -> Iterator[None]:
-    """No gradients, no inference mode, no autocast, whatever the caller has set."""
+    """Turn off gradients, inference mode and autocast, whatever the caller has set."""
     with ExitStack() as modes:
         modes.enter_context(torch.inference_mode(False))
         modes.enter_context(torch.no_grad())
@@ -277,7 +277,7 @@ def own_modes() -> Iterator[None]:
 
 @contextmanager
 def evaluating(modules: list[nn.Module]) -> Iterator[None]:
-    """Modules in evaluation mode, every part in its own mode again afterwards."""
+    """Put modules into evaluation mode, and restore the mode of each submodule afterwards."""
     parts = [part for module in modules for part in module.modules()]
     before = [part.training for part in parts]
     try:
@@ -291,7 +291,12 @@ def evaluating(modules: list[nn.Module]) -> Iterator[None]:
 
 
 def held(value: Any, depth: int = 4) -> list[nn.Module]:
-    """The modules that a callable uses: itself, or what its names and attributes lead to."""
+    """Find the modules that a callable uses: itself, or any that its names and attributes reach.
+
+    Args:
+        value: the callable.
+        depth: how many references to follow.
+    """
     found: dict[int, nn.Module] = {}
     seen: set[int] = set()
     reached = [value]
@@ -304,7 +309,7 @@ def held(value: Any, depth: int = 4) -> list[nn.Module]:
 
 
 def _leads_to(value: Any) -> list[Any]:
-    """What a value refers to, as far as it can hold a network."""
+    """List the objects that a value refers to, if they may hold a network."""
     if isinstance(value, nn.Module | ModuleType | type | Tensor):
         return []
     if isinstance(value, partial):
@@ -315,14 +320,14 @@ def _leads_to(value: Any) -> list[Any]:
         defaults = [*(value.__defaults__ or ()), *(value.__kwdefaults__ or {}).values()]
         try:
             names = inspect.getclosurevars(value)
-        except ValueError:  # a name of an enclosing function that has no value yet
+        except ValueError:  # A variable of an enclosing function has no value yet.
             return defaults
         return [*defaults, *names.nonlocals.values(), *names.globals.values()]
     if isinstance(value, dict):
         return list(value.values())
     if isinstance(value, list | tuple):
         return list(value)
-    call = getattr(type(value), "__call__", None)  # noqa: B004 - the function, not whether
+    call = getattr(type(value), "__call__", None)  # noqa: B004 - we need the function itself
     attributes = list(getattr(value, "__dict__", {}).values())
     return [*attributes, call] if isinstance(call, FunctionType) else attributes
 
@@ -330,8 +335,12 @@ def _leads_to(value: Any) -> list[Any]:
 def whole_number(name: str, value: int) -> None:
     """Check that an argument is an integer of at least 1.
 
+    Args:
+        name: the argument's name, for the message.
+        value: its value.
+
     Raises:
-        UsageError: it is not.
+        UsageError: the value is not such an integer.
     """
     if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
         shown = repr(value) if isinstance(value, int | float | str) else _described(value)

@@ -1,4 +1,4 @@
-"""Command line: ``lft`` and its commands, which :mod:`lft.commands` holds by what they are for."""
+"""Entry point of the command line ``lft``; :mod:`lft.commands` holds its commands."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import typer
 
 from lft.commands import jobs, results, tools
 from lft.errors import Interrupted, UsageError
+from lft.runtime.memory import keep_freed_memory
 
 app = typer.Typer(
     help="Reference reproduction of Learned Fine-Tuner for Incongruous Few-Shot Learning.",
@@ -25,13 +26,14 @@ for part in (jobs, results, tools):
 
 
 def main() -> None:
-    """Entry point: errors that a user can cause end in one line and exit status 2."""
-    # Importing torch leaves 200,000 objects, which garbage collections would go through again and
-    # again: a tenth of the start-up, a twentieth of a meta-training.
+    """Run the command line; errors that a user can cause end in one line and exit status 2."""
+    # Importing torch leaves 200,000 objects. Scanning them in every garbage collection would take
+    # a tenth of the start-up time and a twentieth of a meta-training.
     gc.set_threshold(500_000)
+    keep_freed_memory()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # what a terminal cannot show becomes a ?
+            stream.reconfigure(errors="replace")  # "?" for characters that a terminal cannot show
     logging.basicConfig(
         level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s"
     )
@@ -42,7 +44,7 @@ def main() -> None:
         sys.exit(_fail(f"lft: {error}", 2))
     except ModuleNotFoundError as error:
         sys.exit(_fail(f"lft: this needs {error.name}; pip install 'lft[report]'", 2))
-    except ImportError as error:  # short of memory, or damaged
+    except ImportError as error:  # Memory is short or the library is damaged.
         sys.exit(_fail(f"lft: a library does not load ({error}); run lft doctor", 2))
     except Interrupted as stop:
         sys.exit(_fail(f"lft: {stop}", 128 + stop.signal))
@@ -66,7 +68,7 @@ def _check_folder() -> None:
 
 
 def _drop_output() -> None:
-    """What could not be written is not tried again when the interpreter ends."""
+    """Discard unwritten output, so the interpreter does not retry it at exit."""
     with contextlib.suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 

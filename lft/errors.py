@@ -1,4 +1,4 @@
-"""Errors that a user can cause. The command line prints their text as one line and exits with 2."""
+"""Errors that a user can cause. The command line prints them as one line, with exit status 2."""
 
 from __future__ import annotations
 
@@ -7,27 +7,30 @@ from difflib import get_close_matches
 
 
 class UsageError(Exception):
-    """Something outside the program has to be changed; the message says what."""
+    """The user must change something; the message says what."""
 
 
 class Damaged(UsageError):
-    """A file that was read but does not hold what was written to it."""
+    """A file is readable, but its content is not what was written."""
 
 
 class NotApplicable(UsageError):
-    """A method that cannot be used on the tasks asked for, by its definition."""
+    """A method cannot, by definition, be used on the requested tasks."""
 
 
 class Diverged(Exception):
-    """A training whose loss became NaN or infinite: a result, recorded as such, not a crash."""
+    """A meta-training's loss, gradient or score became NaN or infinite.
+
+    Jobs record this as a result, not as a crash.
+    """
 
 
 class Interrupted(Exception):
-    """The job was asked to stop and has saved a checkpoint; running it again goes on from there.
+    """The job stopped on a signal after saving a checkpoint; the next run resumes from it.
 
     Args:
-        message: what was done until then.
-        signal: the number of the signal that asked.
+        message: progress so far.
+        signal: number of the signal.
     """
 
     def __init__(self, message: str, signal: int = 15) -> None:
@@ -36,7 +39,12 @@ class Interrupted(Exception):
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:
-    """``"; did you mean 'x'?"`` for the nearest known name, else the list of known names."""
+    """Return ``"; did you mean 'x'?"`` for the nearest known name, or else list all of them.
+
+    Args:
+        name: the unknown name.
+        known: all valid names.
+    """
     names = list(known)
     nearest = get_close_matches(name, names, n=1)
     return f"; did you mean {nearest[0]!r}?" if nearest else f"; known are {', '.join(names)}"

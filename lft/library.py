@@ -1,4 +1,4 @@
-"""Meta-training, fine-tuning and comparison in a few lines, for tasks of any kind.
+"""Meta-train, fine-tune and compare in a few lines, on any tasks.
 
 >>> import lft
 >>> from lft.config import SineFamily
@@ -9,7 +9,7 @@
 >>> list(frame.columns)
 ['task', 'step', 'mse', 'mse_support']
 
-The jobs of the workflow train and measure by the same functions, :mod:`lft.meta.outer_loop` and
+The workflow's jobs use the same code to train and measure: :mod:`lft.meta.outer_loop` and
 :mod:`lft.meta.measured`.
 """
 
@@ -48,25 +48,25 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SEGMENT = 20
-"""Longest truncated segment by default, in fine-tuning steps."""
+"""Default upper limit on the segment length, in fine-tuning steps."""
 TRAINING: dict[str, Any] = {
     "meta_batch": 5,
     "learning_rate": 1e-2,
     "validation": {"tasks": 20, "rounds": 10},
 }
-"""Settings of :class:`lft.config.Training` by default."""
+"""Default settings of :class:`lft.config.Training`."""
 DESCENT: dict[str, Any] = {
     "steps": 5,
     "step_size": {"first": 1e-2, "zeroth": 3e-4},
     "learning_rate": 1e-2,
     "epochs": 1,
 }
-"""Settings of :class:`lft.config.MamlSettings` by default."""
+"""Default settings of :class:`lft.config.MamlSettings`."""
 STEP_SIZES = {
     "sgd": (1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0),
     "adam": (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1),
 }
-"""Step sizes of hand-designed fine-tuners to choose from, by default."""
+"""Default step-size grids of hand-designed fine-tuners."""
 
 
 def meta_train(
@@ -82,31 +82,33 @@ def meta_train(
     progress: bool = True,
     **sections: Any,
 ) -> Pretrained:
-    """Meta-train a method on tasks, Algorithm 1; a hand-designed one chooses its step size.
+    """Meta-train a method on tasks (Algorithm 1); a hand-designed method picks its step size.
 
     Args:
         families: a task family, i.e. an object with ``sample``, ``init`` and ``loss``
-            (:class:`lft.tasks.base.TaskFamily`), or a list or dict of them: incongruous tasks.
+            (:class:`lft.tasks.base.TaskFamily`), or a list or dict of them, which may be
+            incongruous.
         method: row of the method table (:mod:`lft.methods`), e.g. ``lft``, ``l2o``, ``maml``,
             ``adam``.
         steps: fine-tuning steps K of each task.
-        tasks: distinct meta-training tasks, a multiple of the meta-batch, which has 5.
-        order: whether the fine-tuner is fed gradients or zeroth-order estimates.
-        seed: of all random draws.
-        name: of the fine-tuner, and of its random draws.
-        training: other settings of :class:`lft.config.Training`, e.g.
+        tasks: number of distinct meta-training tasks, a multiple of the meta-batch size (5 by
+            default).
+        order: ``first`` feeds gradients to the fine-tuner, ``zeroth`` feeds estimates (eq. 6).
+        seed: seed of all random draws.
+        name: name of the fine-tuner; the random draws depend on it.
+        training: more settings of :class:`lft.config.Training`, e.g.
             ``{"learning_rate": 3e-3, "segment": 10}``.
-        progress: show a bar on a terminal or in a notebook.
-        sections: other settings of :class:`lft.config.Experiment`: ``finetuner``,
-            ``zeroth_order``, ``maml``, ``step_sizes``.
+        progress: show a progress bar on a terminal or in a notebook.
+        sections: more settings of :class:`lft.config.Experiment`: ``finetuner``, ``zeroth_order``,
+            ``maml``, ``step_sizes``.
 
     Returns:
         The fine-tuner with the best meta-validation score.
 
     Raises:
-        UsageError: a setting is unknown or out of range, something is no task family, or the
+        UsageError: a setting is unknown or out of range, an object is not a task family, or the
             families' parameters cannot share a meta-learned initialisation.
-        lft.errors.Diverged: the outer loss became infinite or NaN.
+        lft.errors.Diverged: the outer loss or the meta-gradient became infinite or NaN.
     """
     found = as_families(families)
     experiment = _experiment(found, method, steps, tasks, order, training or {}, sections)
@@ -135,7 +137,7 @@ def _experiment(
     training: Mapping[str, Any],
     sections: Mapping[str, Any],
 ) -> Experiment:
-    """The settings as an experiment of a profile would have them."""
+    """Build the settings of an experiment, as a profile would hold them."""
     get_method(method)
     segment = max((n for n in range(1, SEGMENT + 1) if steps % n == 0), default=1)
     mixture = "+".join(families)
@@ -160,7 +162,7 @@ def _experiment(
 def _trained(
     learner: Learner, run: Run, families: Mapping[str, TaskFamily], state: TrainingState
 ) -> Pretrained:
-    """The best meta-parameters with a card."""
+    """Return the best meta-parameters with a card."""
     import pandas as pd
 
     experiment, made = learner.experiment, manifest({})
@@ -186,7 +188,7 @@ def _trained(
 
 
 def _weights(learner: Learner, meta: Params) -> Params:
-    """Meta-parameters as :class:`lft.pretrained.Pretrained` names them."""
+    """Rename meta-parameters as :class:`lft.pretrained.Pretrained` expects."""
     weights = {name: leaf for name, leaf in meta.items() if name.startswith("init/")}
     if learner.method.learns_finetuner:
         return weights | below(learner.method.phi, meta)
@@ -194,13 +196,13 @@ def _weights(learner: Learner, meta: Params) -> Params:
 
 
 class Comparison(NamedTuple):
-    """Fine-tuners side by side.
+    """Outcome of :func:`compare`.
 
     Attributes:
-        frame: a row for each fine-tuner, task and step: ``tuner``, ``task``, ``step`` and a column
-            for each metric.
-        figure: the primary metric against fine-tuning steps: means over tasks, shaded ± 1 standard
-            deviation.
+        frame: one row per fine-tuner, task and step, with columns ``tuner``, ``task``, ``step`` and
+            one per metric.
+        figure: the primary metric against fine-tuning steps, as the mean over tasks with ± 1
+            standard deviation shaded.
     """
 
     frame: pd.DataFrame
@@ -216,15 +218,15 @@ def compare(
     every: int = 1,
     seed: int = 0,
 ) -> Comparison:
-    """Fine-tune the same tasks from the same random starts by several fine-tuners.
+    """Fine-tune the same tasks from the same random starts with several fine-tuners.
 
     Args:
-        tuners: by the name that is shown: what :func:`meta_train` and :func:`lft.load` return, or
-            any :class:`lft.finetuners.base.FineTuner`.
-        family: as :meth:`lft.pretrained.Pretrained.adapt`, as are the others.
+        tuners: fine-tuners by display name, from :func:`meta_train` or :func:`lft.load`, or any
+            :class:`lft.finetuners.base.FineTuner`.
+        family: this and the other arguments are as in :meth:`lft.pretrained.Pretrained.adapt`.
 
     Raises:
-        UsageError: there is nothing to compare, or as :meth:`lft.pretrained.Pretrained.adapt`.
+        UsageError: ``tuners`` is empty, or as :meth:`lft.pretrained.Pretrained.adapt`.
     """
     import pandas as pd
 
@@ -242,7 +244,7 @@ def compare(
 
 
 def _drawn(frame: pd.DataFrame, primary: str) -> Figure:
-    """Curves of the primary metric, in the colours of the method table."""
+    """Plot the primary metric in the colours of the method table."""
     from matplotlib.figure import Figure
 
     metric = metric_of(primary)

@@ -1,9 +1,8 @@
-"""The method table: what is meta-learned, by which fine-tuner, on which data.
+"""The method table: what each method meta-learns, with which fine-tuner, on which data.
 
-Everything that differs between MAML, L2O, LFT, their relatives and hand-designed
-optimizers is a row here, and a new method is a new row; the loops in :mod:`lft.meta.adapt` and
-:mod:`lft.meta.outer_loop` are shared.
-This module does not import torch, so the report and the workflow can read the table too.
+MAML, L2O, LFT, their relatives and hand-designed optimizers differ only in their rows here; a new
+method is a new row. All share the loops in :mod:`lft.meta.adapt` and :mod:`lft.meta.outer_loop`.
+This module does not import torch, so the report and the workflow can read the table.
 """
 
 from __future__ import annotations
@@ -26,17 +25,18 @@ class Method:
     """One row of the method table.
 
     Attributes:
-        name: key used in configs, file names and CSV rows.
-        label: name shown in tables and figures.
-        color: hex colour used in every figure.
-        learns: what meta-training changes. ``step_size`` methods are not meta-trained:
-            their step size is picked from a grid on meta-validation tasks.
-        tuner: kind of the inner loop's fine-tuner, as :data:`lft.config.FINETUNERS` knows it.
-        outer: data of the outer loss: ``query`` (LFT), or one of three readings of L2O, which has
-            no query set: ``joint`` joins support and query for both loops, ``support`` uses the
-            support set in both, ``union`` the support set inside and the joined set outside.
-        meta_gradient: ``exact`` keeps second-order terms, ``dropped`` treats the inner gradient
-            as a constant input, ``reptile`` moves towards the fine-tuned parameters and
+        name: key in configs, file names and CSV rows.
+        label: name in tables and figures.
+        color: hex colour in every figure.
+        learns: what meta-training changes. ``step_size`` methods are not meta-trained; their step
+            size is picked from a grid on meta-validation tasks.
+        tuner: kind of the inner loop's fine-tuner, a key of :data:`lft.config.FINETUNERS`.
+        outer: data of the outer loss. ``query`` is LFT's. L2O has no query set, and the others are
+            three readings of it: ``joint`` joins support and query for both loops, ``support`` uses
+            the support set in both, ``union`` uses the support set inside and the joined set
+            outside.
+        meta_gradient: ``exact`` keeps second-order terms, ``dropped`` treats the inner gradient as
+            a constant input, ``reptile`` moves towards the fine-tuned parameters, and
             ``configured`` follows the setting ``training.estimator``.
     """
 
@@ -50,33 +50,36 @@ class Method:
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[a-z0-9][a-z0-9-]*", self.name):
-            raise UsageError(f"method {self.name!r}: a name has small letters, digits and hyphens")
+            raise UsageError(
+                f"method {self.name!r}: use only lowercase letters, digits and hyphens in a name"
+            )
         if not re.fullmatch(r"#[0-9A-Fa-f]{6}", self.color):
-            raise UsageError(f"method {self.name!r}: color {self.color!r} is not like #0072B2")
+            raise UsageError(f"method {self.name!r}: color {self.color!r} must look like #0072B2")
 
     @property
     def phi(self) -> str:
-        """Prefix of φ among the meta-parameters."""
+        """Prefix of φ in the names of meta-parameters."""
         return self.tuner
 
     @property
     def learns_initialisation(self) -> bool:
+        """Whether meta-training learns θ⁽⁰⁾."""
         return self.learns in ("initialisation", "both")
 
     @property
     def learns_finetuner(self) -> bool:
+        """Whether meta-training learns φ."""
         return self.learns in ("finetuner", "both")
 
     def differs_only_in_meta_gradient(self, other: Method) -> bool:
-        """Whether both meta-learn the same by the same fine-tuner on the same data."""
+        """Whether both meta-learn the same parameters, with the same fine-tuner and data."""
         return (self.learns, self.tuner, self.outer) == (other.learns, other.tuner, other.outer)
 
     def check_applicable(self, families: Mapping[str, Shapes]) -> None:
         """Refuse tasks whose parameters cannot share a meta-learned initialisation.
 
         Args:
-            families: shapes of the parameters of all families that the method is trained and
-                tested on, by the family's name.
+            families: parameter shapes of every family to train or test on, by family name.
 
         Raises:
             NotApplicable: the method learns an initialisation and the shapes differ (sec. 2).
@@ -90,26 +93,26 @@ class Method:
 
 
 METHODS: dict[str, Method] = {}
-"""The method table, by name; plug-ins add their rows."""
+"""The method table, by name; plug-ins add rows."""
 
 
 def register(method: Method) -> None:
-    """Add a row of one's own to the table.
+    """Add a row to the table.
 
     Raises:
-        UsageError: it is no row, or another one has its name.
+        UsageError: the argument is not a row, or another row has its name.
     """
     if not isinstance(method, Method):
-        raise UsageError(f"a method is an instance of lft.methods.Method, not {method!r}")
+        raise UsageError(f"a method must be an instance of lft.methods.Method, not {method!r}")
     if METHODS.setdefault(method.name, method) != method:
-        raise UsageError(f"there is another method {method.name!r}; choose another name")
+        raise UsageError(f"a method named {method.name!r} already exists; choose another name")
 
 
 def get_method(name: str) -> Method:
     """Look up a row of the table.
 
     Raises:
-        UsageError: no method has that name; the nearest one is suggested.
+        UsageError: no method has that name; the message suggests the nearest.
     """
     if name not in METHODS:
         raise UsageError(f"unknown method {name!r}{suggestion(name, METHODS)}")

@@ -1,8 +1,8 @@
-"""The table of metrics: what each measured number is, and how it is shown.
+"""The table of metrics: the meaning and format of each measured number.
 
-A task family names its metrics in its settings (:attr:`lft.config.FamilySettings.metrics`); those
-of plug-ins join the table when their family is registered. The family computes them
-(:meth:`lft.tasks.base.TaskFamily.metrics`). Nothing here imports torch or pandas.
+A task family names its metrics in its settings (:attr:`lft.config.FamilySettings.metrics`) and
+computes them (:meth:`lft.tasks.base.TaskFamily.metrics`). A plug-in's metrics join the table when
+its family is registered. This module imports neither torch nor pandas.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Literal
 from lft.errors import UsageError
 
 SUPPORT = "_support"
-"""Ending of a metric's name where it is measured on the support set instead of the query set."""
+"""Suffix of a metric's name when it is measured on the support set, not the query set."""
 
 
 @dataclass(frozen=True)
@@ -22,18 +22,18 @@ class Metric:
     """One row of the table.
 
     Attributes:
-        name: key used in CSV rows.
+        name: key in CSV rows.
         label: short name in tables and on axes.
-        long_label: the name in full, where the label is short for it.
-        better: which values are better.
-        share: it lies between 0 and 1, and is shown in per cent.
-        unit: written after a number, with its space.
-        decimals: digits after the point, where numbers are shown.
-        log: drawn on a logarithmic axis.
-        chance: guessing reaches a level of its own, which the family's settings give as ``chance``.
-        first_of: name of a share; this metric is the first fine-tuning step after which that one is
-            100 %, one number for a whole trajectory. NaN means that it never was. For all other
-            metrics NaN means that the task diverged.
+        long_label: full name, if the label abbreviates it.
+        better: whether higher or lower values are better.
+        share: whether values lie in [0, 1] and are shown in per cent.
+        unit: text after a number, with its leading space.
+        decimals: digits after the decimal point in displayed numbers.
+        log: whether to plot on a logarithmic axis.
+        chance: whether guessing has a known level, ``chance`` in the family's settings.
+        first_of: name of a share. If set, this metric is the first fine-tuning step after which
+            that share is 100 %, one number per trajectory, and NaN means never. For other metrics,
+            NaN means that the task diverged.
     """
 
     name: str
@@ -49,21 +49,21 @@ class Metric:
 
     @property
     def title(self) -> str:
-        """The name in full."""
+        """The full name."""
         return self.long_label or self.label
 
     @property
     def factor(self) -> int:
-        """What a value is multiplied by to be shown in its unit."""
+        """Factor from stored values to displayed ones."""
         return 100 if self.share else 1
 
     @property
     def nan(self) -> Literal["never", "diverged"]:
-        """What NaN means: nothing to be found in a sound trajectory, or a task that diverged."""
+        """Meaning of NaN: the share never reached 100 %, or the task diverged."""
         return "never" if self.first_of else "diverged"
 
     def shown(self, value: float) -> str:
-        """A value in its unit, with the metric's decimals."""
+        """Format a value with the metric's unit and decimals."""
         return f"{value * self.factor:.{self.decimals}f}{self.unit}"
 
 
@@ -79,31 +79,34 @@ COSTS = (
     Metric("cpu_seconds", "CPU time of meta-training", unit=" s", decimals=1),
     Metric("memory_mb", "memory added by meta-training", unit=" MB", decimals=0),
 )
-"""What a meta-training takes; they stand in its manifest, not among the measurements."""
+"""Costs of a meta-training; its manifest records them, not the measurements."""
 
 METRICS: dict[str, Metric] = {}
-"""The table of metrics, by name; plug-ins add theirs."""
+"""The table of metrics, by name; plug-ins add rows."""
 
 
 def register(metric: Metric) -> None:
-    """Add a metric of one's own to the table.
+    """Add a metric to the table.
 
     Raises:
-        UsageError: it is no metric, or another one has its name.
+        UsageError: the argument is not a metric, or another metric has its name.
     """
     if not isinstance(metric, Metric):
-        raise UsageError(f"a metric is an instance of lft.metrics.Metric, not {metric!r}")
+        raise UsageError(f"a metric must be an instance of lft.metrics.Metric, not {metric!r}")
     if not re.fullmatch(r"[a-z][a-z0-9_]*", metric.name) or metric.name.endswith(SUPPORT):
         raise UsageError(
-            f"metric {metric.name!r}: a name has small letters, digits and underscores, and does "
-            f"not end in {SUPPORT}"
+            f"metric {metric.name!r}: use only lowercase letters, digits and underscores in a "
+            f"name, and do not end it in {SUPPORT}"
         )
     if METRICS.setdefault(metric.name, metric) != metric:
-        raise UsageError(f"there is another metric {metric.name!r}; choose another name")
+        raise UsageError(f"a metric named {metric.name!r} already exists; choose another name")
 
 
 def metric_of(name: str) -> Metric:
-    """Look up a metric, also one measured on the support set; of an unknown one, its name."""
+    """Look up a metric; a name with the suffix :data:`SUPPORT` gives the support-set version.
+
+    An unknown name gives a metric with that name as its label.
+    """
     if name in METRICS or not name.endswith(SUPPORT):
         return METRICS.get(name, Metric(name, name))
     base = metric_of(name.removesuffix(SUPPORT))

@@ -22,10 +22,11 @@ from lft.types import Batch, Params, State
 class LearnedOptimizer(Optimizer):
     """θ ← θ − lr · Δ with (Δ, h) = m(g, h), eq. 3, for every parameter tensor θ.
 
-    Each tensor is fine-tuned on its own with its own state h, which for a coordinate-wise
-    fine-tuner is the same as all of them at once. As in ``torch.optim``, a tensor without a
-    gradient is left alone and a complex number is two real ones; parameter groups, learning-rate
-    schedules and state dicts work as usual. A state dict holds plain dicts, lists and tensors.
+    Each tensor is fine-tuned separately, with its own state h. For a coordinate-wise fine-tuner the
+    result is the same as for all tensors at once. As in ``torch.optim``, a tensor without a
+    gradient does not move and a complex number counts as two real ones. Parameter groups,
+    learning-rate schedules and state dicts work as usual. A state dict holds plain dicts, lists and
+    tensors.
 
     >>> import torch
     >>> from lft.finetuners.gradient_descent import SGD
@@ -38,15 +39,15 @@ class LearnedOptimizer(Optimizer):
     2.0
 
     Args:
-        params: parameters, or parameter groups with options of their own.
+        params: parameters, or parameter groups with options.
         tuner: the update rule.
-        lr: factor of the update; 1 is what the fine-tuner was trained with. An option of groups.
-        zeroth_order: if given, :meth:`step` takes a closure and feeds the fine-tuner the estimate
-            of eq. 6, from ``directions`` + 1 values of the loss; no gradient is computed.
-        seed: of the directions.
+        lr: factor of the update; fine-tuners are trained with 1. Groups may override it.
+        zeroth_order: if given, :meth:`step` needs a closure and feeds the fine-tuner the estimate
+            of eq. 6, from ``directions`` + 1 values of the loss. It computes no gradient.
+        seed: seed of the directions.
 
     Raises:
-        UsageError: ``lr``, of a group or in general, is negative or not finite.
+        UsageError: the default ``lr`` or that of a group is negative or not finite.
     """
 
     def __init__(
@@ -68,36 +69,40 @@ class LearnedOptimizer(Optimizer):
         return {**super().__getstate__(), **own}
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """See ``torch.optim.Optimizer``; the group's ``lr`` is checked as the general one."""
+        """Add a parameter group; see ``torch.optim.Optimizer``.
+
+        Raises:
+            UsageError: the group's ``lr`` is negative or not finite.
+        """
         if isinstance(param_group, dict):
             _rate(param_group.get("lr", self.defaults["lr"]))
         super().add_param_group(param_group)
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """One fine-tuning step.
+        """Take one fine-tuning step.
 
         Args:
-            closure: computes the loss again and returns it. First order: it also calls
-                ``backward``, and may be left out after a ``backward`` of one's own. Zeroth order:
-                it is needed, must not call ``backward``, and must ask for the loss of the same
-                minibatch at each of its ``directions`` + 1 calls in a step, so choose the minibatch
-                before. All calls start from the same state of torch's random numbers, hence with
-                one dropout mask. Running statistics (batch normalisation) move at every call; put
-                such layers into evaluation mode to avoid that.
+            closure: recomputes and returns the loss. First order: it also calls ``backward``, and
+                is optional if the gradients already exist. Zeroth order: it is required and must
+                not call ``backward``. A step calls it ``directions`` + 1 times on the same
+                minibatch, so choose the minibatch before the step. All calls start from the same
+                state of torch's random numbers and so share one dropout mask. Running statistics
+                (batch normalisation) change at every call; to avoid that, put such layers into
+                evaluation mode.
 
         Returns:
-            The closure's loss at the parameters before the step, None without a closure.
+            The closure's loss at the parameters before the step; None without a closure.
 
         Raises:
-            UsageError: zeroth order without a closure or with one that returns no number, a
-                gradient is sparse, or a learning rate is negative or not finite.
+            UsageError: the order is zeroth and the closure is missing or does not return one
+                number, a gradient is sparse, or a learning rate is negative or not finite.
         """
         with torch.inference_mode(False), torch.no_grad():
             if self.zeroth_order is None:
                 with torch.enable_grad():
                     loss = closure() if closure else None
             elif closure is None:
-                raise UsageError("a zeroth-order fine-tuner needs step(closure) to ask for losses")
+                raise UsageError("a zeroth-order fine-tuner needs step(closure) to evaluate losses")
             else:
                 loss = self._estimate(closure, self.zeroth_order)
             for group in self.param_groups:
@@ -109,25 +114,25 @@ class LearnedOptimizer(Optimizer):
         return loss
 
     def state_dict(self) -> dict[str, Any]:
-        """See ``torch.optim.Optimizer``; ``torch.load`` reads it with ``weights_only=True``."""
+        """Return the state dict; ``torch.load`` reads it with ``weights_only=True``."""
         found: dict[str, Any] = super().state_dict()
         state = {index: {name: _plain(value) for name, value in own.items()}
                  for index, own in found["state"].items()}  # fmt: skip
         return {**found, "state": state}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from a state dict; see ``torch.optim.Optimizer``. Tensors are copied.
+        """Resume from a state dict, copying its tensors; see ``torch.optim.Optimizer``.
 
         Raises:
-            UsageError: it is that of other parameters, of another fine-tuner or of another
-                optimizer; this one stays as it was.
+            UsageError: the state dict belongs to other parameters, another fine-tuner or another
+                optimizer. Nothing changes in that case.
         """
         groups, state = _parts(state_dict)
         sizes = [len(group["params"]) for group in groups]
         if sizes != [len(group["params"]) for group in self.param_groups]:
             raise UsageError(
-                f"the state dict is that of parameter groups of {_listed(sizes)} tensors; load it "
-                "into an optimizer of the same parameters"
+                f"the state dict has parameter groups of {_listed(sizes)} tensors; load it into an "
+                "optimizer of the same parameters"
             )
         saved = [index for group in groups for index in group["params"]]
         params = [param for group in self.param_groups for param in group["params"]]
@@ -140,20 +145,20 @@ class LearnedOptimizer(Optimizer):
         self.state.update(restored)
 
     def _restored(self, param: Tensor, saved: Any, number: int) -> State:
-        """The saved state of a parameter in the form of a fresh one."""
+        """Convert the saved state of a parameter to the form of a fresh one."""
         try:
             return _in_the_form_of({"tuner": self.tuner.start(_task(param))}, saved)
         except ValueError as error:
             raise UsageError(
-                f"the state of parameter {number} is not this fine-tuner's ({error}); make the "
-                "optimizer of the fine-tuner and the parameters that the state dict was saved with"
+                f"the state of parameter {number} is not this fine-tuner's ({error}); build the "
+                "optimizer with the fine-tuner and the parameters that the state dict belongs to"
             ) from None
 
     def _step(self, param: Tensor, lr: float) -> None:
-        """Move one tensor, a single task of the fine-tuner."""
+        """Move one tensor, as a single task of the fine-tuner."""
         if param.grad is None or param.grad.is_sparse:
             raise UsageError(
-                "a fine-tuner takes dense gradients only; make layers with sparse=False"
+                "a fine-tuner takes dense gradients only; build layers with sparse=False"
             )
         task, state = _task(param), self.state[param]
         if "tuner" not in state:
@@ -163,7 +168,7 @@ class LearnedOptimizer(Optimizer):
         task["param"].lerp_(moved["param"], lr)
 
     def _estimate(self, closure: Callable[[], Any], settings: ZerothOrderSettings) -> Any:
-        """Put the estimate of eq. 6 into the gradients; return the loss at the parameters."""
+        """Store the estimate of eq. 6 in the gradients; return the loss at the parameters."""
         group = self.param_groups[0]
         moving = [
             param
@@ -175,7 +180,7 @@ class LearnedOptimizer(Optimizer):
         if not moving:
             return probe.ask()
         dtypes = (_real(param).dtype for param in moving)
-        together = {  # the estimate is one for all: on one device, of a type that holds them all
+        together = {  # One estimate covers all tensors: one device, and a dtype that fits them all.
             "device": moving[0].device,
             "dtype": functools.reduce(torch.promote_types, dtypes, torch.float32),
         }
@@ -196,10 +201,10 @@ class LearnedOptimizer(Optimizer):
 
 
 class _Probe:
-    """The loss of :class:`lft.meta.gradients.ZerothOrder`: a closure, asked at point after point.
+    """The objective for :class:`lft.meta.gradients.ZerothOrder`: calls a closure at each point.
 
     Attributes:
-        answer: of the closure at the first point, the unshifted parameters.
+        answer: the closure's loss at the first point, the unshifted parameters.
     """
 
     def __init__(self, closure: Callable[[], Any], moving: list[Tensor]) -> None:
@@ -208,7 +213,14 @@ class _Probe:
         self.answer: Any = None
 
     def loss(self, params: Params, batch: Batch) -> Tensor:
-        """The closure's loss at every task of ``params``, (B,); random numbers advance once."""
+        """Return the closure's loss at each of B points, (B,).
+
+        All calls start from the same random state, which advances once.
+
+        Args:
+            params: the points, each (B, …).
+            batch: ignored; the closure has the data.
+        """
         n_points = next(iter(params.values())).shape[0]
         losses = []
         devices = {p.device.index for p in self.moving if p.device.type == "cuda"}
@@ -223,10 +235,10 @@ class _Probe:
         return torch.stack(losses)
 
     def ask(self) -> Any:
-        """The closure's loss, without its graph.
+        """Return the closure's loss without its graph.
 
         Raises:
-            UsageError: it is no number.
+            UsageError: the loss is not one real number.
         """
         answer = self.closure()
         if isinstance(answer, Tensor) and answer.numel() == 1 and not answer.is_complex():
@@ -239,26 +251,26 @@ class _Probe:
         )
 
     def move(self, values: Params) -> None:
-        """Set the parameters."""
+        """Set the parameters to ``values``."""
         for param, value in zip(self.moving, values.values(), strict=True):
             _real(param).copy_(value)
 
 
 def _real(tensor: Tensor) -> Tensor:
-    """A view of real numbers: of a complex tensor, with an axis of two more."""
+    """View a complex tensor as real, with a last axis of size 2; return others unchanged."""
     return torch.view_as_real(tensor.resolve_conj()) if tensor.is_complex() else tensor
 
 
 def _task(tensor: Tensor) -> Params:
-    """A tensor as the only task of a fine-tuner."""
+    """Wrap a tensor as the only task of a fine-tuner."""
     return {"param": _real(tensor)[None]}
 
 
 def _rate(lr: Any) -> float:
-    """A learning rate as a number.
+    """Convert a learning rate to a float.
 
     Raises:
-        UsageError: it is none, negative or not finite.
+        UsageError: the rate is not a number, negative or not finite.
     """
     try:
         rate = float(lr)
@@ -271,10 +283,10 @@ def _rate(lr: Any) -> float:
 
 
 def _parts(state_dict: Any) -> tuple[list[dict[str, Any]], dict[int, Any]]:
-    """Parameter groups and states of a state dict.
+    """Return the parameter groups and states of a state dict.
 
     Raises:
-        UsageError: it is none, or a group's options are not those of this optimizer.
+        UsageError: the argument is not a state dict, or lacks options of this optimizer.
     """
     found = state_dict if isinstance(state_dict, dict) else {}
     groups, state = found.get("param_groups"), found.get("state")
@@ -291,7 +303,7 @@ def _parts(state_dict: Any) -> tuple[list[dict[str, Any]], dict[int, Any]]:
         )
     ):
         raise UsageError(
-            "this is no state dict of a learned optimizer; load the one it was saved as"
+            "this is not the state dict of a learned optimizer; load one that state_dict() returned"
         )
     for group in groups:
         _rate(group["lr"])
@@ -299,7 +311,7 @@ def _parts(state_dict: Any) -> tuple[list[dict[str, Any]], dict[int, Any]]:
 
 
 def _plain(state: State) -> Any:
-    """A fine-tuner's state with lists in the place of tuples."""
+    """Convert tuples in a fine-tuner's state to lists."""
     if isinstance(state, dict):
         return {key: _plain(value) for key, value in state.items()}
     if isinstance(state, list | tuple):
@@ -308,14 +320,14 @@ def _plain(state: State) -> Any:
 
 
 def _in_the_form_of(fresh: State, saved: Any) -> State:
-    """A copy of what :func:`_plain` gave, with the types, shapes and devices of a fresh state.
+    """Copy a state from :func:`_plain` into the types and devices of a fresh state.
 
     Raises:
-        ValueError: its form is another.
+        ValueError: the two have different forms.
     """
     if isinstance(fresh, Tensor):
         if not isinstance(saved, Tensor):
-            raise ValueError(f"no tensor but {type(saved).__name__}")
+            raise ValueError(f"{type(saved).__name__} instead of a tensor")
         if (saved.shape, saved.dtype) != (fresh.shape, fresh.dtype):
             raise ValueError(
                 f"{saved.dtype} of {tuple(saved.shape)} for {fresh.dtype} of {tuple(fresh.shape)}"
@@ -323,11 +335,11 @@ def _in_the_form_of(fresh: State, saved: Any) -> State:
         return saved.detach().to(fresh.device, copy=True)
     if isinstance(fresh, dict):
         if not isinstance(saved, dict) or saved.keys() != fresh.keys():
-            raise ValueError("other keys")
+            raise ValueError("different keys")
         return {key: _in_the_form_of(value, saved[key]) for key, value in fresh.items()}
     if isinstance(fresh, list | tuple):
         if not isinstance(saved, list | tuple) or len(saved) != len(fresh):
-            raise ValueError("another length")
+            raise ValueError("different length")
         values = [_in_the_form_of(value, saved[i]) for i, value in enumerate(fresh)]
         named = hasattr(fresh, "_fields")
         return type(fresh)(*values) if named else type(fresh)(values)

@@ -1,5 +1,7 @@
-"""Places that several modules share: shipped files, and files of a result folder
-(:mod:`lft.results` lists all of the latter)."""
+"""Paths that several modules share: shipped files, and files of a result folder.
+
+:mod:`lft.results` lists all files of a result folder.
+"""
 
 from __future__ import annotations
 
@@ -12,13 +14,16 @@ PACKAGE = Path(__file__).resolve().parent
 
 
 CHECKOUT = None if (PACKAGE / "share").is_dir() else PACKAGE.parent
-"""The checkout that the package runs from; None where it was installed from a wheel."""
+"""The checkout that the package runs from; None if it was installed from a wheel."""
 
 
 def shipped(*parts: str) -> Path:
-    """A file or folder that comes with the package, e.g. ``shipped("workflow", "reference")``.
+    """Return the path of a file or folder that ships with the package.
 
-    A checkout keeps them at its top level; a wheel carries them in ``lft/share``.
+    A checkout has them at its top level, a wheel in ``lft/share``.
+
+    Args:
+        parts: path components, e.g. ``shipped("workflow", "reference")``.
     """
     return (CHECKOUT or PACKAGE / "share").joinpath(*parts)
 
@@ -42,28 +47,32 @@ def check_complete() -> None:
 
 
 def data_path(results: Path, source: str) -> Path:
-    """The array file of an image source."""
+    """Return the path of an image source's array file."""
     return results / "data" / f"{source}.safetensors"
 
 
 def victim_path(results: Path, source: str, seed: int | str | None = None) -> Path:
-    """The victim's weights; its accuracy stands in the .json beside it.
+    """Return the path of a victim's weights; the .json beside it holds its accuracy.
 
     Args:
-        seed: whose victim it is; None where one serves all seeds.
+        results: the result folder.
+        source: name of the image source.
+        seed: the victim's seed; None if one victim serves all seeds.
     """
     name = source if seed is None else f"{source}-seed{seed}"
     return results / "victims" / f"{name}.safetensors"
 
 
 def theory_path(results: Path, experiment: str, seed: int | str) -> Path:
-    """Theory measurements of one seed; their manifest stands in the .json beside them."""
+    """Return the path of one seed's theory measurements; the .json beside it is the manifest."""
     return results / "theory" / f"{experiment}-seed{seed}.csv"
 
 
 def kept_alternatives(results: Path) -> dict[str, Path]:
-    """alternatives.csv of the profiles that exist to try other choices, where they were run beside
-    a result folder."""
+    """Return existing alternatives.csv files beside a result folder, by profile.
+
+    Only profiles whose purpose is to try other choices are included.
+    """
     paths = {
         name: results.parent / name / "alternatives.csv"
         for name in ("ablation", "alternatives", "supplement")
@@ -72,10 +81,13 @@ def kept_alternatives(results: Path) -> dict[str, Path]:
 
 
 def kept_benchmarks(results: Path) -> list[Path]:
-    """The benchmarks of each processor, where they are kept beside a result folder."""
+    """List the benchmark files beside a result folder, one per processor."""
     return sorted((results.parent / "benchmarks").glob("*.json"))
 
 
 def kept_shares(results: Path) -> Path:
-    """shares.csv of the profile ``multiverse``, which may have been run beside a result folder."""
+    """Return the path of the profile ``multiverse``'s shares.csv beside a result folder.
+
+    The file need not exist.
+    """
     return results.parent / "multiverse" / "shares.csv"

@@ -1,10 +1,10 @@
-"""Fine-tuners, methods, task families and figures from outside the package.
+"""Plug-ins: fine-tuners, methods, task families and figures from outside the package.
 
-Each is an object that is named ``module:attribute``. Installed packages name theirs as entry points
-of the groups ``lft.finetuners``, ``lft.methods``, ``lft.tasks`` and ``lft.figures``; a profile
-names more under its key ``plugins``, also as ``path/to/module.py:attribute`` or
-``path/to/package:attribute``. This module does not import torch, and a plug-in is imported when it
-is needed.
+A plug-in is an object referenced as ``module:attribute``. Installed packages list theirs as entry
+points of the groups ``lft.finetuners``, ``lft.methods``, ``lft.tasks`` and ``lft.figures``. A
+profile lists more under its key ``plugins``, where ``path/to/module.py:attribute`` and
+``path/to/package:attribute`` also work. This module does not import torch, and it imports a plug-in
+only on use.
 """
 
 from __future__ import annotations
@@ -22,22 +22,24 @@ from lft.errors import UsageError
 Group = Literal["finetuners", "methods", "tasks", "figures"]
 
 _places: dict[str, Path] = {}
-"""Files and folders of the modules that profiles named by path."""
+"""File of each module that a profile references by path."""
 
 
 def installed(group: Group) -> list[str]:
-    """References ``module:attribute`` of installed packages, sorted by the entry points' names."""
+    """List the references ``module:attribute`` of installed packages, by entry-point name."""
     return [point.value for point in sorted(entry_points(group=f"lft.{group}"))]
 
 
 def located(reference: str, folder: Path) -> str:
-    """A profile's reference as ``module:attribute``; where a path is meant, it is remembered.
+    """Convert a profile's reference to ``module:attribute``, and register the path if it has one.
 
     Args:
-        folder: paths are counted from here.
+        reference: ``module:attribute`` or ``path:attribute``.
+        folder: base of relative paths.
 
     Raises:
-        UsageError: the reference has no colon, or a module of that name came from elsewhere.
+        UsageError: the reference has no colon, its path does not exist, or a module of that name
+            was loaded from elsewhere.
     """
     place, colon, attribute = reference.partition(":")
     if not (place and colon and attribute):
@@ -54,13 +56,13 @@ def located(reference: str, folder: Path) -> str:
     name = path.parent.name if path.name == "__init__.py" else path.stem
     before = _places.get(name) or getattr(sys.modules.get(name), "__file__", None)
     if before is not None and Path(before).resolve() != path:
-        raise UsageError(f"plug-in {path} has the name of the module {before}; rename it")
+        raise UsageError(f"plug-in {path} has the same name as the module {before}; rename it")
     _places[name] = path
     return f"{name}:{attribute}"
 
 
 def load_object(reference: str) -> Any:
-    """Import what ``module:attribute`` names.
+    """Import the object that ``module:attribute`` names.
 
     Raises:
         UsageError: the module cannot be imported or has no such attribute.
@@ -70,13 +72,13 @@ def load_object(reference: str) -> Any:
         return getattr(_module(module), attribute)
     except UsageError:
         raise
-    except Exception as error:  # whatever a plug-in's own code raises
+    except Exception as error:  # A plug-in's code may raise anything.
         reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
         raise UsageError(f"plug-in {reference!r} cannot be imported ({reason})") from error
 
 
 def source_files(reference: str) -> list[Path]:
-    """The Python files of a plug-in's module, or of the package that it is in."""
+    """List the Python files of a plug-in's module, or of the package that contains it."""
     name = reference.partition(":")[0].partition(".")[0]
     found = importlib.util.find_spec(name) if name not in _places else None
     path = Path(found.origin) if found and found.origin else _places.get(name)
@@ -86,14 +88,14 @@ def source_files(reference: str) -> list[Path]:
 
 
 def _module(name: str) -> ModuleType:
-    """Import a module, from its place if a profile named one."""
+    """Import a module, from its registered path if it has one."""
     top = name.partition(".")[0]
     if top in _places and top not in sys.modules:
         path = _places[top]
         inside = [str(path.parent)] if path.name == "__init__.py" else None
         spec = importlib.util.spec_from_file_location(top, path, submodule_search_locations=inside)
         if spec is None or spec.loader is None:
-            raise UsageError(f"plug-in {path} is no Python file")
+            raise UsageError(f"plug-in {path} is not a Python file")
         module = importlib.util.module_from_spec(spec)
         sys.modules[top] = module
         try:

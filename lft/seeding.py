@@ -1,4 +1,4 @@
-"""Randomness from named parts: every draw can be repeated alone, in any order, on any machine."""
+"""Named randomness: any draw can be repeated alone, in any order, on any machine."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ if TYPE_CHECKING:
 
 
 def seed_from(*parts: str | int) -> int:
-    """A 63-bit seed that depends on every part and on their order."""
+    """Return a 63-bit seed that depends on every part and on their order."""
     digest = hashlib.sha256("\x1f".join(map(str, parts)).encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1
 
 
 def generator(*parts: str | int) -> Generator:
-    """A CPU generator seeded from named parts; all devices get the same numbers from it."""
+    """Return a CPU generator seeded from named parts; every device gets the same numbers."""
     import torch
 
     return torch.Generator("cpu").manual_seed(seed_from(*parts))

@@ -1,6 +1,6 @@
-"""Shapes of an optimizee's parameters, as data.
+"""Shapes of an optimizee's parameters, as plain data.
 
-Two task families are congruous if and only if their parameters' shapes are equal.
+Two task families are congruous if and only if their parameters have the same names and shapes.
 """
 
 from __future__ import annotations
@@ -9,17 +9,20 @@ from collections.abc import Mapping
 from itertools import pairwise
 
 Shape = tuple[int | str, ...]
-"""Sizes of a tensor without its task axis. A size that only the images tell is a text."""
+"""Sizes of a tensor without its task axis. A size that depends on the images is a string."""
 
 Shapes = dict[str, Shape]
-"""Shape of every parameter by its name."""
+"""Shape of every parameter, by name."""
 
 
 def mlp(widths: tuple[int | str, ...]) -> Shapes:
-    """An MLP's weights ``w<l>`` (inputs, outputs) and biases ``b<l>`` (1, outputs).
+    """Return the shapes of an MLP.
 
     Args:
         widths: input, hidden and output widths.
+
+    Returns:
+        Weights ``w<l>`` (inputs, outputs) and biases ``b<l>`` (1, outputs).
     """
     shapes: Shapes = {}
     for layer, (inputs, outputs) in enumerate(pairwise(widths)):
@@ -28,12 +31,16 @@ def mlp(widths: tuple[int | str, ...]) -> Shapes:
 
 
 def cnn(image: tuple[int, int, int], channels: tuple[int, ...], outputs: int | str) -> Shapes:
-    """A CNN of 3×3 convolutions of stride 2 and a linear layer: ``conv<l>`` (outputs, inputs, 3,
-    3), ``bias<l>`` (outputs,), ``head`` (features, outputs), ``head_bias`` (1, outputs).
+    """Return the shapes of a CNN: 3×3 convolutions with stride 2, then a linear layer.
 
     Args:
         image: channels, height and width.
         channels: output channels of each convolution.
+        outputs: width of the linear layer.
+
+    Returns:
+        ``conv<l>`` (outputs, inputs, 3, 3), ``bias<l>`` (outputs,), ``head`` (features, outputs)
+        and ``head_bias`` (1, outputs).
     """
     first, height, width = image
     shapes: Shapes = {}
@@ -45,7 +52,11 @@ def cnn(image: tuple[int, int, int], channels: tuple[int, ...], outputs: int | s
 
 
 def differences(families: Mapping[str, Shapes]) -> str:
-    """In what the parameters of several families differ, in words; empty if they are congruous."""
+    """Describe how the parameters of families differ; empty if the families are congruous.
+
+    Args:
+        families: parameter shapes by family name.
+    """
     first = next(iter(families.values()))
     if all(shapes == first for shapes in families.values()):
         return ""

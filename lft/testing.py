@@ -1,6 +1,7 @@
-"""Contract tests for fine-tuners, task families and methods, one's own and built-in ones.
+"""Contract tests for fine-tuners, task families and methods, built-in or custom.
 
-A test calls one of these; what is wrong is said in one sentence, as an :class:`AssertionError`.
+Call one of these functions in a test. It raises an :class:`AssertionError` that says in one
+sentence what is wrong.
 """
 
 from __future__ import annotations
@@ -33,14 +34,16 @@ from lft.tasks.base import Phase, TaskFamily
 from lft.types import Batch, Params, TaskBatch
 
 SHAPES: dict[str, tuple[int, ...]] = {"matrix": (3, 2), "vector": (4,), "scalar": ()}
+"""Parameters that fine-tuners are tried on, without the task axis."""
+
 PHASES: tuple[Phase, ...] = ("train", "validation", "test")
 
 
 def check_method(method: Method) -> None:
-    """Check a row of the method table, and its fine-tuner with the defaults of its settings.
+    """Check a row of the method table and its fine-tuner under default settings.
 
     Raises:
-        AssertionError: it breaks the contract; the message says how.
+        AssertionError: the method breaks the contract; the message says how.
     """
     try:
         settings = tuner_class(method).model_validate({})
@@ -53,10 +56,10 @@ def check_fine_tuner(settings: TunerSettings) -> None:
     """Check a fine-tuner against :class:`lft.finetuners.base.FineTuner`.
 
     Args:
-        settings: of a kind that is learned or hand-designed.
+        settings: settings of a learned or a hand-designed kind.
 
     Raises:
-        AssertionError: it breaks the contract; the message says how.
+        AssertionError: the fine-tuner breaks the contract; the message says how.
     """
     _registrable(FINETUNERS, type(settings))
     if isinstance(settings, LearnedTuner):
@@ -69,27 +72,28 @@ def check_fine_tuner(settings: TunerSettings) -> None:
         _check_rule(settings.build(0.01))
         _check_double(settings.build(0.01))
     else:
-        _fail("a fine-tuner's settings are a LearnedTuner or a HandDesignedTuner")
+        _fail("a fine-tuner's settings must be a LearnedTuner or a HandDesignedTuner")
 
 
 def check_task_family(family: TaskFamily, source: Source | None = None) -> None:
     """Check a task family against :class:`lft.tasks.base.TaskFamily` and its settings.
 
     Args:
-        source: the images that it was built from, None if it has none.
+        family: the family to check.
+        source: settings of the images that the family was built from; None if it has none.
 
     Raises:
-        AssertionError: it breaks the contract; the message says how.
+        AssertionError: the family breaks the contract; the message says how.
     """
     if not isinstance(family, TaskFamily):
-        _fail("a task family inherits from lft.tasks.base.TaskFamily")
+        _fail("a task family must inherit from lft.tasks.base.TaskFamily")
     _check_settings(family.settings)
     for phase in PHASES:
         tasks = _sampled(family, phase)
     params = _drawn("init", lambda g: family.init(3, g))
     _named_floats("init", params)
     if any(leaf.ndim == 0 or len(leaf) != 3 for leaf in params.values()):
-        _fail("init must give parameters (B, …): every tensor starts with the tasks")
+        _fail("init must give parameters (B, …): the first axis of every tensor is the task")
     found = {name: tuple(leaf.shape[1:]) for name, leaf in params.items()}
     if (promised := family.settings.shapes(source)) != found:
         _fail(f"init gives the shapes {found}, but the settings promise {promised}")
@@ -105,12 +109,12 @@ def check_task_family(family: TaskFamily, source: Source | None = None) -> None:
 def _check_settings(settings: FamilySettings) -> None:
     _registrable(FAMILIES, type(settings))
     if not settings.metrics:
-        _fail("the settings name no metrics; the first is what tasks are judged by")
+        _fail("the settings name no metrics; tasks are judged by the first")
     others = [m.name for m in settings.metrics if METRICS.get(m.name, m) != m]
     if others:
-        _fail(f"the table of metrics has others of the name {', '.join(others)}")
+        _fail(f"the table already has different metrics with the name {', '.join(others)}")
     if settings.metrics[0].chance != (settings.chance is not None):
-        _fail("chance must be a number if and only if guessing has a level of its own")
+        _fail("settings.chance must be a number if and only if the first metric has chance=True")
 
 
 def _registrable(kinds: Kinds[Any], settings: type[Settings]) -> None:
@@ -125,7 +129,7 @@ def _sampled(family: TaskFamily, phase: Phase) -> TaskBatch:
     for part in ("support", "query"):
         batch = getattr(tasks, part, None)
         if not isinstance(batch, Batch) or any(len(leaf) != 3 for leaf in batch):
-            _fail(f"sample must give a TaskBatch; its {part} is no Batch of all tasks")
+            _fail(f"sample must give a TaskBatch; its {part} is not a Batch of all tasks")
     found: TaskBatch = tasks
     return found
 
@@ -137,7 +141,7 @@ def _check_loss(family: TaskFamily, params: Params, tasks: TaskBatch) -> None:
     second = {name: leaf[1:2] for name, leaf in params.items()}
     alone = family.loss(second, Batch(*(leaf[1:2] for leaf in tasks.query)))
     if not _close({"loss": alone}, {"loss": losses[1:2]}):
-        _fail("tasks are not independent: the loss of a task is another beside others than alone")
+        _fail("tasks are not independent: a task's loss changes when other tasks are in the batch")
     leaves = {name: leaf.clone().requires_grad_() for name, leaf in params.items()}
     total = family.loss(leaves, tasks.support).sum()
     if not total.requires_grad:
@@ -147,7 +151,7 @@ def _check_loss(family: TaskFamily, params: Params, tasks: TaskBatch) -> None:
         if grad is None or not grad.isfinite().all():
             _fail(f"the loss has no finite gradient in the parameter {name!r}")
     if not any(grad.any() for grad in grads):
-        _fail("the gradient of the loss is zero at the start, so that nothing can be learned")
+        _fail("the gradient of the loss is zero at the start, so nothing can be learned")
 
 
 def _check_metrics(family: TaskFamily, params: Params, tasks: TaskBatch) -> None:
@@ -163,7 +167,7 @@ def _check_metrics(family: TaskFamily, params: Params, tasks: TaskBatch) -> None
     if family.settings.pictures and any(
         len(leaf) != 3 for leaf in family.pictures(tasks, params).values()
     ):
-        _fail("pictures must give tensors (B, …): every tensor starts with the tasks")
+        _fail("pictures must give tensors (B, …): the first axis of every tensor is the task")
 
 
 def _check_resized(family: TaskFamily) -> None:
@@ -175,7 +179,7 @@ def _check_resized(family: TaskFamily) -> None:
 
 
 def _check_rule(made: FineTuner) -> None:
-    """One rule, on parameters of several shapes and three tasks."""
+    """Check a rule on parameters of several shapes and three tasks."""
     params, grads = (_params(3, name) for name in ("params", "grads"))
     before = _copied((params, grads))
     state, moved = _stepped(made, params, grads)
@@ -197,7 +201,7 @@ def _check_rule(made: FineTuner) -> None:
         _fail("step returns numbers that are not finite for a gradient of zeros")
     _, alone = _stepped(made, *({k: v[1:2] for k, v in p.items()} for p in (params, grads)))
     if not _close(alone, {name: leaf[1:2] for name, leaf in moved.items()}):
-        _fail("tasks are not independent: a task moves otherwise beside others than alone")
+        _fail("tasks are not independent: a task's step changes when other tasks are in the batch")
 
 
 def _check_double(made: FineTuner) -> None:
@@ -207,7 +211,7 @@ def _check_double(made: FineTuner) -> None:
 
 
 def _differentiable(settings: LearnedTuner, weights: Params) -> None:
-    """Two steps can be differentiated in φ, in the parameters and in the gradients."""
+    """Check that two steps are differentiable in φ, in the parameters and in the gradients."""
     phi, theta, g = (
         {name: leaf.clone().requires_grad_() for name, leaf in part.items()}
         for part in (weights, _params(3, "params"), _params(3, "grads"))
@@ -236,7 +240,7 @@ def _stepped(made: FineTuner, params: Params, grads: Params) -> tuple[Any, Param
 
 
 def _plain(state: Any) -> bool:
-    """Whether a state comes back from a state dict as it went in."""
+    """Whether a state survives a round trip through a state dict unchanged."""
     if type(state) is dict:
         return all(map(_plain, state.values()))
     if type(state) is list:
@@ -245,17 +249,17 @@ def _plain(state: Any) -> bool:
 
 
 def _drawn(what: str, draw: Callable[[Generator], Any]) -> Any:
-    """What a function draws; it must come from its generator alone."""
+    """Call ``draw`` and check that the result depends only on its generator."""
     before = torch.random.get_rng_state()
     first, second = draw(generator("contract")), draw(generator("contract"))
     if not torch.equal(before, torch.random.get_rng_state()):
         _fail(f"{what} draws from torch's global generator; it must use the one it is given")
     if not _equal(first, second):
-        _fail(f"{what} gives other values when called again with an equal generator")
+        _fail(f"{what} gives different values when called again with an equal generator")
     try:
         elsewhere = _with_other_defaults(lambda: draw(generator("contract")))
         same = _equal(first, elsewhere)
-    except (RuntimeError, NotImplementedError):  # what comes of tensors on several devices
+    except (RuntimeError, NotImplementedError):  # The draw mixes tensors of several devices.
         same = False
     if not same:
         _fail(f"{what} depends on torch's default device or dtype; name both in every draw")

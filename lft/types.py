@@ -1,4 +1,4 @@
-"""Shapes shared by the whole package: every tensor carries a leading task axis B."""
+"""Types shared by the whole package; tensors have a leading task axis B."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Params = dict[str, Tensor]
 """Optimizee variables by name, each (B, …); meta-parameters use the same type without B."""
 
 State = Any
-"""State of a fine-tuner: h of eq. 3 for the LSTM, moments for Adam, nothing for SGD."""
+"""State of a fine-tuner: h of eq. 3 for the LSTM, moments for Adam, None for SGD."""
 
 
 class Batch(NamedTuple):
@@ -26,7 +26,7 @@ class Batch(NamedTuple):
         return self.x.shape[1]
 
     def repeat_tasks(self, times: int) -> Batch:
-        """Each task ``times`` times in a row: (B · times, n, …)."""
+        """Repeat each task ``times`` times in a row: (B · times, n, …)."""
         return Batch(*(leaf.repeat_interleave(times, dim=0) for leaf in self))
 
 
@@ -37,11 +37,11 @@ class TaskBatch(NamedTuple):
     query: Batch
 
     def first(self, n: int) -> TaskBatch:
-        """The first n tasks."""
+        """Keep the first n tasks."""
         return TaskBatch(*(Batch(part.x[:n], part.y[:n]) for part in self))
 
     def joined(self) -> TaskBatch:
-        """Support and query joined, for both loops of L2O."""
+        """Join support and query, for both loops of L2O (eq. 10)."""
         both = concatenate(self.support, self.query, dim=1)
         return TaskBatch(both, both)
 
@@ -52,14 +52,22 @@ def concatenate(first: Batch, second: Batch, *, dim: int) -> Batch:
 
 
 def flatten(params: Params) -> Tensor:
-    """All coordinates of all tasks in one vector (B · P,), task by task."""
+    """Flatten all coordinates of all tasks into one vector (B · P,), task by task."""
     return torch.cat(
         [leaf.reshape(len(leaf), leaf.shape[1:].numel()) for leaf in params.values()], dim=1
     ).flatten()
 
 
 def unflatten(vector: Tensor, like: Params) -> Params:
-    """Inverse of :func:`flatten`: views of ``vector``, its tasks shaped as those of ``like``."""
+    """Invert :func:`flatten`.
+
+    Args:
+        vector: (B · P,) for any B.
+        like: parameters whose names and shapes, without B, the result takes.
+
+    Returns:
+        Views of ``vector`` where possible, each (B, …).
+    """
     sizes = [leaf.shape[1:].numel() for leaf in like.values()]
     pieces = torch.split(vector.view(-1, sum(sizes)), sizes, dim=1)
     return {

@@ -291,7 +291,7 @@ def test_answers_and_labels_are_checked_in_every_entry(words: str) -> None:
 
 def test_the_advice_for_a_network_without_gradient_works() -> None:
     model = network()
-    with pytest.raises(UsageError, match=r"no gradient; leave out detach\(\) and no_grad\(\)"):
+    with pytest.raises(UsageError, match=r"no gradient; remove detach\(\) and no_grad\(\) from it"):
         universal(lambda x: model(x).detach(), X, Y, steps=1)
     universal(lambda x: model(x), X, Y, steps=1)
     universal(lambda x: model(x).detach(), X, Y, steps=1, tuner=blinded(SHIPPED))

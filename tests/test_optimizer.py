@@ -457,11 +457,11 @@ def state_dicts(param: nn.Parameter) -> dict[str, Any]:
     rate["param_groups"][0]["lr"] = math.nan
     return {
         "not this fine-tuner's": narrow.state_dict(),
-        r"not this fine-tuner's \(no tensor but": foreign.state_dict(),
-        "no state dict of a learned": adam.state_dict(),
+        r"not this fine-tuner's \(dict instead of a tensor": foreign.state_dict(),
+        "not the state dict of a learned": adam.state_dict(),
         "groups of 2 tensors": two.state_dict(),
         "lr is nan": rate,
-        "this is no state dict": {"state": {}},
+        "this is not the state dict": {"state": {}},
     }
 
 

@@ -146,7 +146,7 @@ WRONG = {
     "no attribute": ("methods: ['good.py:METHOT']", "has no attribute 'METHOT'"),
     "error inside": ("methods: ['bad.py:METHOD']", "cannot be imported (ZeroDivisionError"),
     "no method": ("methods: ['good.py:NUMBER']", "an instance of lft.methods.Method, not 3"),
-    "name taken": ("methods: ['good.py:TAKEN']", "there is another method 'lft'"),
+    "name taken": ("methods: ['good.py:TAKEN']", "a method named 'lft' already exists"),
     "no family": ("tasks: ['good.py:METHOD']", "a task family is a subclass of FamilySettings"),
     "no fine-tuner": (
         "finetuners: ['good.py:METHOD']",
@@ -154,7 +154,7 @@ WRONG = {
     ),
     "unknown fine-tuner": ("methods: ['good.py:LOST']", "'good': unknown fine-tuner 'good'"),
     "nothing to learn": ("methods: ['good.py:ODD']", "does not go with learns 'step_size'"),
-    "module taken": ("methods: ['json.py:METHOD']", "has the name of the module"),
+    "module taken": ("methods: ['json.py:METHOD']", "has the same name as the module"),
     "unknown group": ("method: []", "unknown key 'method'; did you mean 'methods'?"),
 }
 GOOD = """
@@ -185,8 +185,8 @@ def test_a_wrong_plug_in_is_one_line(case: str, tmp_path: Path, registry: None) 
 def test_a_row_of_the_method_table_must_make_sense() -> None:
     good = Method("good", "Good", "#000001", "finetuner", "lstm")
     for change, message in (
-        ({"name": "Good"}, "small letters"),
-        ({"color": "red"}, "color 'red' is not like"),
+        ({"name": "Good"}, "lowercase letters"),
+        ({"color": "red"}, "color 'red' must look like"),
     ):
         with pytest.raises(UsageError, match=message):
             Method(**{**vars(good), **change})
@@ -222,8 +222,8 @@ def test_an_incomplete_family_is_refused(registry: None) -> None:
         (Nameless, "Nameless needs a field like kind"),
         (Unmeasured, "Unmeasured needs the class attribute 'metrics'"),
         (Taken, "another task family of kind 'sine'"),
-        (Renamed, "there is another metric 'mse'"),
-        (Misspelt, "metric 'Regret': a name has small letters"),
+        (Renamed, "a metric named 'mse' already exists"),
+        (Misspelt, "metric 'Regret': use only lowercase letters"),
     ):
         with pytest.raises(UsageError, match=message):
             config.register_family(family)

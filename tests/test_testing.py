@@ -176,10 +176,10 @@ def lossy(change: Any) -> Any:
 
 
 BROKEN_FAMILIES = {
-    "pair": ({"sample": sampled(lambda t: (t.support, t.query))}, "support is no Batch"),
+    "pair": ({"sample": sampled(lambda t: (t.support, t.query))}, "support is not a Batch"),
     "too few": (
         {"sample": sampled(lambda t: TaskBatch(t.support, Batch(*(x[:2] for x in t.query))))},
-        "query is no Batch of all tasks",
+        "query is not a Batch of all tasks",
     ),
     "unseeded": (
         {"init": lambda self, n, g: {"w": torch.rand(n, 2)}},
@@ -187,7 +187,7 @@ BROKEN_FAMILIES = {
     ),
     "no task axis": (
         {"init": lambda self, n, g: {"w": torch.zeros(2, dtype=torch.float32, device="cpu")}},
-        "every tensor starts with the tasks",
+        "the first axis of every tensor is the task",
     ),
     "mean": ({"loss": lossy(torch.mean)}, r"one finite number per task, \(3,\), not"),
     "nan": ({"loss": lossy(lambda x: x * torch.nan)}, "one finite number per task"),
@@ -244,7 +244,7 @@ def test_settings_and_metrics_must_fit_the_registries() -> None:
         check_task_family(Sine(Chance(**SETTINGS.model_dump())))
     with pytest.raises(AssertionError, match="unknown fine-tuner 'none'"):
         check_method(Method("mine", "Mine", "#000001", "finetuner", "none"))
-    with pytest.raises(AssertionError, match=r"inherits from lft\.tasks\.base\.TaskFamily"):
+    with pytest.raises(AssertionError, match=r"must inherit from lft\.tasks\.base\.TaskFamily"):
         check_task_family(object())  # type: ignore[arg-type]
 
 

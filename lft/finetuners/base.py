@@ -1,7 +1,6 @@
-"""The interface that hand-designed and learned fine-tuners share: one step of it is eq. 3.
+"""The interface of hand-designed and learned fine-tuners; one step is eq. 3.
 
-The LSTM computes its step in :mod:`lft.finetuners.lstm`, SGD and Adam in
-:mod:`lft.finetuners.gradient_descent`.
+:mod:`lft.finetuners.lstm` implements the LSTM, :mod:`lft.finetuners.gradient_descent` SGD and Adam.
 """
 
 from __future__ import annotations
@@ -17,33 +16,44 @@ class FineTuner(Protocol):
     """A pure update rule: θ⁽ᵏ⁾ = θ⁽ᵏ⁻¹⁾ − Δ⁽ᵏ⁾ with (Δ⁽ᵏ⁾, h⁽ᵏ⁾) = m(g⁽ᵏ⁻¹⁾, h⁽ᵏ⁻¹⁾) (eq. 3)."""
 
     def start(self, params: Params) -> State:
-        """State before the first step, for parameters of these shapes, each (B, …)."""
+        """Return the state before the first step, for parameters of these shapes, each (B, …)."""
 
     def step(self, state: State, params: Params, grads: Params) -> tuple[State, Params]:
-        """One step. Leaves its arguments unchanged and is differentiable in all of them."""
+        """Take one step, without changing the arguments; differentiable in all of them.
+
+        Args:
+            state: h⁽ᵏ⁻¹⁾.
+            params: θ⁽ᵏ⁻¹⁾, each (B, …).
+            grads: g⁽ᵏ⁻¹⁾, each (B, …).
+
+        Returns:
+            h⁽ᵏ⁾ and θ⁽ᵏ⁾.
+        """
 
 
 @runtime_checkable
 class SegmentVJP(FineTuner, Protocol):
-    """A coordinate-wise fine-tuner whose updates do not depend on θ, and which can take their
-    derivative in φ over a whole segment faster than autograd does."""
+    """A fine-tuner that differentiates a whole segment in φ faster than autograd.
+
+    It must be coordinate-wise, and its updates must not depend on θ.
+    """
 
     def segment_vjp(self, start: State, inputs: Tensor, cotangents: Tensor) -> Params | None:
-        """Σ_k ⟨c_k, ∂Δ⁽ᵏ⁾/∂φ⟩ over a segment whose inputs are constants.
+        """Compute Σ_k ⟨c_k, ∂Δ⁽ᵏ⁾/∂φ⟩ over a segment, with constant inputs.
 
         Args:
             start: state before the segment.
-            inputs: gradients fed in, (K, N) for the N = B · P coordinates of all tasks.
+            inputs: g⁽⁰⁾ … g⁽ᴷ⁻¹⁾, (K, N) for the N = B · P coordinates of all tasks.
             cotangents: c_k of the updates, (K, N).
 
         Returns:
-            The gradient for each weight, or None where it cannot.
+            The gradient of each weight, or None if not supported.
         """
 
 
 @runtime_checkable
 class InPlace(FineTuner, Protocol):
-    """A fine-tuner with a large state, a tensor, that steps faster where it may overwrite it."""
+    """A fine-tuner whose state is a large tensor; it steps faster by overwriting it."""
 
     def advance(self, state: Tensor, params: Params, grads: Params) -> tuple[Tensor, Params]:
-        """The same as :meth:`step`, but the state given may hold the new one afterwards."""
+        """Take one step as :meth:`step` does, but allow ``state`` to be overwritten."""

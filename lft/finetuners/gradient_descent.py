@@ -21,7 +21,7 @@ class SGD:
         self.step_size = step_size
 
     def start(self, params: Params) -> None:
-        """Gradient descent keeps no state."""
+        """Return no state; gradient descent needs none."""
 
     def step(self, state: None, params: Params, grads: Params) -> tuple[None, Params]:
         """One step; see :class:`lft.finetuners.base.FineTuner`."""
@@ -31,7 +31,13 @@ class SGD:
 
 
 class AdamState(TypedDict):
-    """Moving averages of the gradient and of its square, and the number of steps made, ()."""
+    """State of Adam.
+
+    Attributes:
+        mean: moving average of the gradient.
+        square: moving average of its square.
+        steps: steps done, (), float64 on the CPU.
+    """
 
     mean: Params
     square: Params
@@ -42,7 +48,9 @@ class Adam:
     """Adam (Kingma & Ba, 2015), with the update of ``torch.optim.Adam``.
 
     Args:
-        step_size: largest change of a coordinate in one step.
+        step_size: α, about the largest change of a coordinate per step, in units of θ.
+        betas: decay rates of the two moving averages.
+        eps: added to the denominator.
     """
 
     def __init__(
@@ -56,7 +64,7 @@ class Adam:
         self.eps = eps
 
     def start(self, params: Params) -> AdamState:
-        """Zero moments."""
+        """Return zero moments, shaped as ``params``."""
         zeros = {name: torch.zeros_like(leaf) for name, leaf in params.items()}
         steps = torch.zeros((), dtype=torch.float64, device="cpu")
         return {"mean": zeros, "square": dict(zeros), "steps": steps}

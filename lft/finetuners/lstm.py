@@ -1,8 +1,8 @@
 """The coordinate-wise LSTM fine-tuner m_φ of eq. 3 (Andrychowicz et al., 2016).
 
-One small LSTM is applied to every coordinate of the optimizee on its own, with shared weights φ,
-so it serves parameters of any shape. Coordinates of all tasks lie side by side: the state is
-(2, layers, hidden, N) with N = B · P coordinates last, which makes one step a few large GEMMs.
+One small LSTM, with shared weights φ, runs on each coordinate of the optimizee separately, so it
+works for parameters of any shape. The coordinates of all tasks lie side by side. The state is
+(2, layers, hidden, N) with N = B · P coordinates last, so a step is a few large GEMMs.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from lft.kernels.build import Kernel
 from lft.types import Params, flatten, unflatten
 
 DIFFERENTIATED = 4_000_000
-"""Coordinates times steps whose graph autograd holds at once, 3 GB at hidden size 10."""
+"""Coordinates × steps in autograd's graph at one time; 3 GB at hidden size 10."""
 
 
 def preprocess(gradient: Tensor, p: float) -> Tensor:
-    """Log-magnitude and sign of a gradient (Andrychowicz et al., 2016, appendix A).
+    """Split a gradient into log-magnitude and sign (Andrychowicz et al., 2016, appendix A).
 
     Args:
         gradient: (N,).
-        p: gradients below e⁻ᵖ in magnitude are passed on linearly.
+        p: range of the logarithm; gradients smaller than e⁻ᵖ in magnitude scale linearly.
 
     Returns:
         (2, N): (log|g| / p, sign g) where |g| ≥ e⁻ᵖ, else (−1, eᵖ g).
@@ -40,10 +40,16 @@ def preprocess(gradient: Tensor, p: float) -> Tensor:
 
 
 def init_weights(settings: LSTMSettings, generator: Generator) -> Params:
-    """Random φ: uniform in ±1/√hidden as in ``torch.nn.LSTM``, the output layer a tenth of that.
+    """Draw a random φ, uniform in ±1/√hidden as in ``torch.nn.LSTM``.
+
+    The output weights are a tenth as large and the output bias is zero.
+
+    Args:
+        settings: layers and hidden size.
+        generator: source of randomness; its device is that of the weights.
 
     Returns:
-        Weights as :func:`lft.kernels.lstm.shapes` names and shapes them.
+        Weights with the names and shapes of :func:`lft.kernels.lstm.shapes`.
     """
     hidden = settings.hidden
     bound: float = hidden**-0.5
@@ -60,14 +66,13 @@ def init_weights(settings: LSTMSettings, generator: Generator) -> Params:
 
 
 class CoordinateLSTM:
-    """m_φ: the update of a coordinate from its gradient and the LSTM's state.
+    """m_φ of eq. 3: maps a coordinate's gradient and LSTM state to its update and next state.
 
     Args:
-        weights: φ, as :func:`lft.kernels.lstm.shapes` names and shapes them.
+        weights: φ, with the names and shapes of :func:`lft.kernels.lstm.shapes`.
         settings: sizes, preprocessing and output scale.
-        kernel: ``torch`` is the plain differentiable path; ``fused`` the native one, which serves
-            float32 on the CPU where no derivative is recorded; ``auto`` takes it where it can be
-            had.
+        kernel: ``torch`` is the plain differentiable path. ``fused`` is the native one, for float32
+            on the CPU without recorded derivatives. ``auto`` uses the native path if available.
     """
 
     def __init__(self, weights: Params, settings: LSTMSettings, kernel: Kernel = "auto") -> None:
@@ -76,7 +81,7 @@ class CoordinateLSTM:
         self.kernel = kernel
 
     def start(self, params: Params) -> Tensor:
-        """Zero state (2, layers, hidden, N): h and c of every coordinate."""
+        """Return the zero state (2, layers, hidden, N): h and c of every coordinate."""
         leaf = next(iter(params.values()))
         n_coordinates = sum(tensor.numel() for tensor in params.values())
         return leaf.new_zeros(2, self.settings.layers, self.settings.hidden, n_coordinates)
@@ -121,8 +126,7 @@ class CoordinateLSTM:
         return native.chosen(self.kernel, gradient.device, gradient.dtype)
 
     def _segment_vjp(self, start: Tensor, inputs: Tensor, cotangents: Tensor) -> Params:
-        """The reference path, by autograd: part after part of the coordinates, as its graph is
-        large."""
+        """Compute the reference path by autograd, over chunks of coordinates to limit memory."""
         leaves = {name: leaf.detach().requires_grad_() for name, leaf in self.weights.items()}
         tuner = CoordinateLSTM(leaves, self.settings, "torch")
         features = preprocess(inputs.flatten(), self.settings.preprocess_p).view(2, *inputs.shape)
@@ -141,7 +145,15 @@ class CoordinateLSTM:
         return total
 
     def _step(self, state: Tensor, features: Tensor) -> tuple[Tensor, Tensor]:
-        """The reference path: (state, (2, N) preprocessed gradients) -> (state, (N,) update)."""
+        """Take one step of the reference path.
+
+        Args:
+            state: (2, layers, hidden, N).
+            features: preprocessed gradients, (2, N).
+
+        Returns:
+            The next state and the update Δ (N,).
+        """
         weights = self.weights
         hidden, cell = [], []
         for layer in range(self.settings.layers):

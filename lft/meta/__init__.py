@@ -1,1 +1,1 @@
-"""Meta-learning: the inner loop, meta-gradients, the outer loop and evaluation."""
+"""Meta-learning: inner loop, meta-gradients, outer loop and evaluation."""

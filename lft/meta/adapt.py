@@ -1,6 +1,6 @@
-"""The inner loop. Meta-training, evaluation and the theory all fine-tune through it.
+"""The inner loop, shared by meta-training, evaluation and the theory measurements.
 
-Each step (eq. 3) is the fine-tuner's, see :mod:`lft.finetuners.base`.
+The fine-tuner takes each step (eq. 3); see :mod:`lft.finetuners.base`.
 """
 
 from __future__ import annotations
@@ -16,12 +16,20 @@ from lft.tasks.base import Objective
 from lft.types import Batch, Params, State, TaskBatch
 
 SIDE_BY_SIDE = 100_000
-"""Coordinates fine-tuned at once. An LSTM's state of so many, 8 MB at hidden size 10, stays in the
-processor's last cache; of far fewer, calls take longer than the arithmetic."""
+"""Coordinates to fine-tune at once.
+
+The LSTM state for this many (8 MB at hidden size 10) stays in the last-level cache. With far fewer,
+call overhead exceeds the arithmetic.
+"""
 
 
 class Point(NamedTuple):
-    """Where fine-tuning stands: θ⁽ᵏ⁾, each (B, …), and the fine-tuner's state h⁽ᵏ⁾."""
+    """A point on the trajectory of B tasks.
+
+    Attributes:
+        params: θ⁽ᵏ⁾, each (B, …).
+        state: the fine-tuner's state h⁽ᵏ⁾.
+    """
 
     params: Params
     state: State
@@ -41,11 +49,11 @@ def adapt(
     Args:
         family: defines the loss.
         tuner: update rule.
-        start: θ⁽⁰⁾, or a point reached before, to go on from with the fine-tuner's state.
+        start: θ⁽⁰⁾, each (B, …), or an earlier point to resume from with its fine-tuner state.
         support: D^tr of each task, (B, n, …).
         steps: K.
-        gradient: first-order or zeroth-order; whether it records a graph decides whether the
-            points can be differentiated through it.
+        gradient: first-order or zeroth-order. If it records a graph, the points can be
+            differentiated through it.
 
     Yields:
         The point after each of the K steps. The next step may overwrite its state.
@@ -63,9 +71,17 @@ def adapt(
 
 
 def parts(tasks: TaskBatch, start: Params) -> Iterator[tuple[TaskBatch, Params]]:
-    """Many tasks and their θ⁽⁰⁾ in parts of at most :data:`SIDE_BY_SIDE` coordinates or one task.
+    """Split tasks and their θ⁽⁰⁾ into parts of at most :data:`SIDE_BY_SIDE` coordinates.
 
-    The division depends on the shapes of θ alone, so that it is the same for every method.
+    A part has at least one task. The split depends only on the shapes of θ, so it is the same for
+    every method.
+
+    Args:
+        tasks: B tasks.
+        start: θ⁽⁰⁾, each (B, …).
+
+    Yields:
+        Consecutive tasks and their θ⁽⁰⁾.
     """
     n_tasks = len(tasks.query.x)
     coordinates = sum(leaf[0].numel() for leaf in start.values())

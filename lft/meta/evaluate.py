@@ -1,4 +1,4 @@
-"""Fine-tuning on unseen test tasks: the metrics after every step, all tasks of a family at once."""
+"""Evaluation: fine-tune on unseen test tasks and record metrics along each trajectory."""
 
 from __future__ import annotations
 
@@ -24,14 +24,20 @@ from lft.types import Params, TaskBatch
 log = logging.getLogger(__name__)
 
 EXAMPLE_TASKS = 3
-"""Test tasks per family whose perturbations are kept for the report's pictures."""
+"""Test tasks per family whose perturbations are saved for the report's pictures."""
 
 
 def evaluate(profile: Profile, run: Run, results: Path) -> None:
-    """Measure a trained run on all test mixtures that its method applies to.
+    """Measure a trained run on every test mixture that its method applies to.
 
-    Writes ``measurements.csv`` and, for attacks with pictures, else empty, ``examples.safetensors``
-    into the run's folder. A diverged run has no rows; its status stands in its ``run.json``.
+    Writes ``measurements.csv`` and ``examples.safetensors`` into the run's folder. The second file
+    is empty unless the families make pictures. A diverged run has no rows; its ``run.json`` records
+    the divergence.
+
+    Args:
+        profile: settings.
+        run: the run to measure.
+        results: the profile's result folder.
 
     Raises:
         UsageError: weights or prepared files are missing or damaged, or the run was trained under
@@ -41,7 +47,7 @@ def evaluate(profile: Profile, run: Run, results: Path) -> None:
 
 
 def evaluate_runs(profile: Profile, runs: Iterable[Run], results: Path) -> None:
-    """Measure several runs, one after the other; see :func:`evaluate`."""
+    """Measure several runs in turn; see :func:`evaluate`."""
     folder = Results(profile, results)
     own = take_evaluations(profile, runs, results)
     with settings(profile) as device:
@@ -53,7 +59,7 @@ def evaluate_runs(profile: Profile, runs: Iterable[Run], results: Path) -> None:
 def _evaluate(
     folder: Results, run: Run, families: Families
 ) -> tuple[list[Measurement], dict[str, Tensor]]:
-    """Rows and pictures of one run."""
+    """Measure one run; return its rows and pictures."""
     if folder.trained(run).status != "ok":
         log.warning("%s diverged and is left out", folder.folder / run.folder)
         return [], {}
@@ -82,11 +88,21 @@ def _evaluate(
 def test_tasks(
     learner: Learner, meta: Params, run: Run, draw: str, family: TaskFamily, n_tasks: int
 ) -> tuple[TaskBatch, Params]:
-    """The test tasks of a seed, and θ⁽⁰⁾: the same tasks and random starts for every method.
+    """Draw the test tasks of a seed and their θ⁽⁰⁾.
+
+    Every method gets the same tasks and, unless it learns the initialisation, the same starts.
 
     Args:
-        draw: names the random draws: the family where it is tested alone, ``mixture/family`` in a
-            mixture, which has tasks of its own.
+        learner: method and settings.
+        meta: meta-parameters.
+        run: its experiment and seed name the random draws.
+        draw: also names them: ``family`` for a family tested alone, ``mixture/family`` within a
+            mixture. The two draw different tasks.
+        family: family of the tasks.
+        n_tasks: B.
+
+    Returns:
+        The tasks and θ⁽⁰⁾, each (B, …).
     """
     random = generator("test", run.experiment, draw, run.seed)
     tasks = family.sample(n_tasks, random, "test")
@@ -102,7 +118,20 @@ def trajectory(
     tasks: TaskBatch,
     start: Params,
 ) -> tuple[dict[str, Tensor], Params]:
-    """Fine-tune and measure a run's test tasks; see :func:`lft.meta.measured.measured`."""
+    """Fine-tune and measure a run's test tasks.
+
+    Args:
+        learner: method and settings.
+        meta: meta-parameters.
+        run: its experiment and seed name the draw of zeroth-order directions.
+        draw: as in :func:`test_tasks`.
+        family: family of the tasks.
+        tasks: B tasks.
+        start: θ⁽⁰⁾, each (B, …).
+
+    Returns:
+        As :func:`lft.meta.measured.measured`.
+    """
     testing = learner.experiment.testing
     gradient = learner.gradient(generator("test directions", run.experiment, draw, run.seed))
     tuner, every = learner.tuner(meta), testing.every
@@ -114,7 +143,7 @@ def trajectory(
 def _rows(
     run: Run, mixture: str, name: str, found: dict[str, Tensor], testing: Testing
 ) -> Iterator[Measurement]:
-    """Rows of one family in a test mixture."""
+    """Yield the rows of one family in a test mixture."""
     for metric, values in found.items():
         steps = steps_of(values, testing.steps, testing.every)
         for step, row in zip(steps, values.tolist(), strict=True):

@@ -1,4 +1,4 @@
-"""What the fine-tuner is fed: gradients (first order) or estimates from loss values (zeroth)."""
+"""Fine-tuner inputs: gradients (first order) or estimates from loss values (zeroth order)."""
 
 from __future__ import annotations
 
@@ -15,17 +15,24 @@ from lft.types import Batch, Params, flatten, unflatten
 class Gradient(Protocol):
     """g(θ) of eq. 3 for B tasks at once."""
 
-    def __call__(self, family: Objective, params: Params, batch: Batch) -> Params: ...
+    def __call__(self, family: Objective, params: Params, batch: Batch) -> Params:
+        """Return g(θ), each (B, …), for θ = ``params`` and data ``batch`` (B, n, …)."""
+        ...
 
 
 def value_and_grad(
     family: Objective, params: Params, batch: Batch, *, create_graph: bool = False
 ) -> tuple[Tensor, Params]:
-    """Losses (B,) and ∇_θ f of each task, each (B, …).
+    """Compute f and ∇_θ f of each task.
 
     Args:
-        create_graph: keep the gradient differentiable in ``params``; otherwise both results are
-            detached.
+        family: defines the loss f.
+        params: θ, each (B, …).
+        batch: data of each task, (B, n, …).
+        create_graph: keep both results differentiable in ``params``; otherwise detach them.
+
+    Returns:
+        Losses (B,) and gradients, each (B, …).
     """
     if not create_graph and isinstance(family, Differentiated):
         found = family.loss_and_gradients(params, batch)
@@ -45,25 +52,26 @@ class FirstOrder:
     """g = ∇_θ f(θ; D).
 
     Args:
-        create_graph: keep g differentiable in θ, which brings the Hessian into eq. 8.
+        create_graph: keep g differentiable in θ; ∂g/∂θ in eq. 8 is then the Hessian.
     """
 
     def __init__(self, *, create_graph: bool = False) -> None:
         self.create_graph = create_graph
 
     def __call__(self, family: Objective, params: Params, batch: Batch) -> Params:
+        """See :class:`Gradient`."""
         return value_and_grad(family, params, batch, create_graph=self.create_graph)[1]
 
 
 class ZerothOrder:
     """ĝ(θ) = (1/(μ q)) Σ_j [f(θ + μ u_j) − f(θ)] u_j with u_j ~ N(0, I) (eq. 6).
 
-    All q + 1 loss values of all tasks come from one batched evaluation of B (q + 1) tasks.
+    One batched evaluation of B (q + 1) tasks gives all the loss values.
 
     Args:
-        settings: μ, q and whether the tasks of a batch share their directions.
-        generator: draws the directions, fresh ones at every call: (B, q, P) at once.
-        create_graph: keep ĝ differentiable in θ; only first derivatives of f are involved.
+        settings: μ, q and whether the tasks of a batch share directions.
+        generator: draws new directions at every call, (B, q, P), or (1, q, P) if shared.
+        create_graph: keep ĝ differentiable in θ; this takes only first derivatives of f.
     """
 
     def __init__(
@@ -74,6 +82,7 @@ class ZerothOrder:
         self.create_graph = create_graph
 
     def __call__(self, family: Objective, params: Params, batch: Batch) -> Params:
+        """See :class:`Gradient`."""
         q = self.settings.directions
         with torch.set_grad_enabled(self.create_graph):
             theta = flatten(params).view(len(batch.x), 1, -1)
@@ -82,11 +91,11 @@ class ZerothOrder:
             losses = family.loss(unflatten(shifted, params), batch.repeat_tasks(q + 1))
             values = losses.view(-1, q + 1)
             slopes = (values[:, 1:] - values[:, :1]) / (self.settings.mu * q)
-            slopes = slopes.to(directions)  # a loss may be known in another precision than θ
+            slopes = slopes.to(directions)  # The loss may have a different dtype from θ.
             return unflatten((slopes[:, None] @ directions).flatten(0, 1), params)
 
     def _directions(self, theta: Tensor) -> Tensor:
-        """(B, q, P) standard normal directions for θ (B, 1, P)."""
+        """Draw (B, q, P) standard normal directions for θ (B, 1, P)."""
         n_tasks, _, coordinates = theta.shape
         n_drawn = 1 if self.settings.shared_directions else n_tasks
         shape = (n_drawn, self.settings.directions, coordinates)

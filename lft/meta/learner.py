@@ -1,4 +1,4 @@
-"""A row of the method table with its settings: what to start from and how to fine-tune."""
+"""A method under an experiment's settings: its start, fine-tuner and meta-training plan."""
 
 from __future__ import annotations
 
@@ -18,7 +18,15 @@ from lft.types import Params, TaskBatch
 
 
 class Plan(NamedTuple):
-    """How long and how fast a learner is meta-trained."""
+    """Length, rate and estimator of a meta-training.
+
+    Attributes:
+        epochs: passes over the meta-training tasks.
+        steps: K, fine-tuning steps of a trajectory.
+        segment: steps per truncated unroll.
+        learning_rate: initial rate of the meta-optimizer.
+        estimator: key of :data:`lft.meta.estimators.ESTIMATORS`.
+    """
 
     epochs: int
     steps: int
@@ -31,15 +39,15 @@ class Plan(NamedTuple):
 class Learner:
     """A method under the settings of an experiment.
 
-    Meta-parameters are a flat dict of tensors without task axis: ``init/…`` is a meta-learned
-    θ⁽⁰⁾, ``lstm/…`` is φ, named by the fine-tuner's kind, ``step_size`` the chosen step size of a
-    hand-designed fine-tuner.
+    Meta-parameters are a flat dict of tensors without a task axis. ``init/…`` is a meta-learned
+    θ⁽⁰⁾. ``lstm/…`` is φ; the prefix names the kind of fine-tuner. ``step_size`` is the chosen step
+    size of a hand-designed fine-tuner.
 
     Args:
         method: row of the method table.
-        experiment: settings, a variant's overrides applied.
-        order: what the fine-tuner is fed.
-        kernel: native kernels or PyTorch, for the coordinate-wise LSTM.
+        experiment: settings, with a variant's overrides applied.
+        order: ``first`` feeds gradients to the fine-tuner, ``zeroth`` feeds estimates (eq. 6).
+        kernel: native or PyTorch implementation of the coordinate-wise LSTM.
     """
 
     method: Method
@@ -49,7 +57,7 @@ class Learner:
 
     @classmethod
     def of(cls, profile: Profile, run: Run) -> Learner:
-        """The learner of one run of a profile."""
+        """Build the learner of one run of a profile."""
         experiment = profile.experiment(run.experiment)
         return cls(
             experiment.base_method(run.method),
@@ -60,7 +68,7 @@ class Learner:
 
     @property
     def plan(self) -> Plan:
-        """Meta-training lengths; methods without LSTM follow the ``maml`` settings."""
+        """Meta-training plan; methods with a hand-designed fine-tuner follow ``maml``."""
         training = self.experiment.training
         mode = self.method.meta_gradient
         if self.method.learns_finetuner:
@@ -73,27 +81,37 @@ class Learner:
 
     @property
     def meta_batches(self) -> int:
-        """Length of meta-training."""
+        """Length of meta-training, in meta-batches."""
         return self.plan.epochs * self.experiment.training.batches
 
     @property
     def differentiates_descent(self) -> bool:
-        """Whether the meta-gradient is that of gradient descent in its start (eq. 1)."""
+        """Whether the meta-gradient differentiates gradient descent in θ⁽⁰⁾ (eqs. 1 and 2)."""
         first_order_descent = self.method.tuner == "sgd" and self.order == "first"
         return first_order_descent and self.plan.estimator == "exact"
 
     @property
     def task_clip(self) -> float | None:
-        """Largest loss of a task that counts in full in the outer loss of a fine-tuner."""
+        """Task loss above which the outer loss grows only logarithmically; None is no cap.
+
+        Only methods that learn a fine-tuner have a cap; see
+        :func:`lft.meta.estimators.base.capped`.
+        """
         return self.experiment.training.task_clip if self.method.learns_finetuner else None
 
     @property
     def sigma(self) -> float:
-        """Standard deviation of the perturbations of evolution strategies."""
+        """Standard deviation σ of the evolution strategies' perturbations of φ."""
         return self.experiment.training.evolution.sigma
 
     def at(self, meta_batch: int) -> Learner:
-        """The learner of one meta-batch: as L2O in a warm start, then with its number of steps."""
+        """Return the learner for one meta-batch.
+
+        During a warm start it trains as L2O does. Later, a curriculum sets K by stage.
+
+        Args:
+            meta_batch: meta-batches done so far.
+        """
         training = self.experiment.training
         if not self.method.learns_finetuner:
             return self
@@ -113,7 +131,11 @@ class Learner:
         return replace(self, method=method, experiment=experiment)
 
     def data(self, tasks: TaskBatch) -> TaskBatch:
-        """The data of the inner loop, as support, and of the outer one, as query."""
+        """Select the data that the method fine-tunes on and is judged by.
+
+        Returns:
+            The inner loop's data as ``support`` and the outer loop's as ``query``.
+        """
         if self.method.outer == "query":
             return tasks
         if self.method.outer == "support":
@@ -122,7 +144,7 @@ class Learner:
         return TaskBatch(tasks.support, joined.query) if self.method.outer == "union" else joined
 
     def initial(self, family: TaskFamily, generator: Generator) -> Params:
-        """Meta-parameters before meta-training."""
+        """Draw the meta-parameters before meta-training."""
         meta: Params = {}
         if self.method.learns_initialisation:
             meta |= {f"init/{name}": leaf[0] for name, leaf in family.init(1, generator).items()}
@@ -134,7 +156,7 @@ class Learner:
         return meta
 
     def start(self, meta: Params, family: TaskFamily, n_tasks: int, generator: Generator) -> Params:
-        """θ⁽⁰⁾ of B tasks: the meta-learned one for every task, or random ones."""
+        """Return θ⁽⁰⁾ of B tasks, each (B, …): meta-learned and shared, or random per task."""
         if not self.method.learns_initialisation:
             return family.init(n_tasks, generator)
         return {
@@ -142,7 +164,7 @@ class Learner:
         }
 
     def tuner(self, meta: Params) -> FineTuner:
-        """The fine-tuner that meta-parameters describe."""
+        """Build the fine-tuner from meta-parameters."""
         rule = self.experiment.tuner(self.method)
         if isinstance(rule, LearnedTuner):
             return rule.build(below(self.method.phi, meta), self.kernel)
@@ -150,13 +172,18 @@ class Learner:
         return rule.build(self.step_size(meta))
 
     def step_size(self, meta: Params) -> float:
-        """α of a hand-designed fine-tuner: the chosen one, or the setting."""
+        """Return α of a hand-designed fine-tuner: the chosen value, or else the setting."""
         if "step_size" in meta:
             return float(meta["step_size"])
         return self.experiment.descent.step_size[self.order]
 
     def gradient(self, generator: Generator, *, create_graph: bool = False) -> Gradient:
-        """What the fine-tuner is fed; ``generator`` draws zeroth-order directions."""
+        """Return the g of eq. 3.
+
+        Args:
+            generator: draws zeroth-order directions.
+            create_graph: keep g differentiable in θ.
+        """
         if self.order == "first":
             return FirstOrder(create_graph=create_graph)
         return ZerothOrder(self.experiment.zeroth_order, generator, create_graph=create_graph)

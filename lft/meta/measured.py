@@ -1,4 +1,4 @@
-"""Fine-tuning with the metrics after every step: what evaluations and the library share."""
+"""Fine-tune and measure along the trajectory, for evaluation and for the library."""
 
 from __future__ import annotations
 
@@ -34,19 +34,21 @@ def measured(
     every: int,
     gradient: Gradient,
 ) -> tuple[dict[str, Tensor], Params]:
-    """Fine-tune tasks and measure them.
+    """Fine-tune tasks and measure them every few steps.
 
     Args:
+        family: defines the loss and the metrics.
         tuner: update rule.
+        tasks: B tasks.
         start: θ⁽⁰⁾, each (B, …).
         steps: K.
-        every: steps between those that are measured, from step 0.
-        gradient: what the fine-tuner is fed.
+        every: interval between measured steps, from step 0.
+        gradient: g of eq. 3.
 
     Returns:
-        Each metric as (steps / every + 1, B), from step 0: the query set's metrics and the primary
-        metric of the support set, with the ending ``_support``; those of a whole trajectory, as
-        the family's settings name them, as (1, B). And θ after the last step.
+        The metrics by name, and θ⁽ᴷ⁾, each (B, …). Metrics of a step have shape
+        (steps / every + 1, B): all metrics on the query set, and the primary one on the support set
+        under a name that ends in ``_support``. Metrics of a whole trajectory have shape (1, B).
     """
     whole = {m.name: m.first_of for m in family.settings.metrics if m.first_of}
     found_of, ends = [], []
@@ -75,14 +77,29 @@ def _on_support(family: TaskFamily, params: Params, tasks: TaskBatch) -> dict[st
 
 
 def first_full(shares: Tensor) -> Tensor:
-    """First step with a share of 100 %, (1, B), from (steps + 1, B); NaN where there is none."""
+    """Find the first step with a share of 100 %.
+
+    Args:
+        shares: (steps + 1, B), in [0, 1].
+
+    Returns:
+        The step, (1, B); NaN if there is none.
+    """
     full = shares >= 1
     first = full.to(torch.float32).argmax(0, keepdim=True).to(torch.float32)
     return first.where(full.any(0, keepdim=True), torch.nan)
 
 
 def steps_of(values: Tensor, steps: int, every: int) -> list[int]:
-    """The fine-tuning steps of a metric's rows: the last one for a whole trajectory's metric."""
+    """Return the fine-tuning step of each row of ``values``.
+
+    A metric of a whole trajectory has one row, for the last step.
+
+    Args:
+        values: one metric, from :func:`measured`.
+        steps: K.
+        every: interval between measured steps.
+    """
     return [*range(0, steps + 1, every)][-len(values) :]
 
 
@@ -97,20 +114,23 @@ def adapted(
     init: Params | None = None,
     zeroth_order: ZerothOrderSettings | None = None,
 ) -> pd.DataFrame:
-    """Fine-tune test tasks; what they are measured by, as a table.
+    """Fine-tune test tasks and tabulate their metrics.
 
-    The same seed gives the same tasks and the same random starts, whatever the fine-tuner is.
+    The same seed gives the same tasks and random starts for every fine-tuner.
 
     Args:
+        tuner: update rule.
+        family: defines the tasks, the loss and the metrics.
         tasks: B tasks, or how many to draw.
         steps: K.
-        every: steps between those that are measured, from step 0.
-        init: a meta-learned θ⁽⁰⁾ without task axis, in place of random ones.
-        zeroth_order: settings of gradient estimates, in place of gradients.
+        every: interval between measured steps, from step 0.
+        seed: names the random draws.
+        init: a meta-learned θ⁽⁰⁾ without a task axis, to replace the random starts.
+        zeroth_order: settings of gradient estimates (eq. 6), to replace gradients.
 
     Returns:
-        A row for each task and step: ``task``, ``step``, and a column for each metric. A metric of
-        a whole trajectory stands in the row of the last step.
+        One row per task and measured step, with columns ``task``, ``step`` and one per metric.
+        Metrics of a whole trajectory are in the row of the last step.
 
     Raises:
         UsageError: a number is out of range.

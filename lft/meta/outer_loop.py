@@ -1,4 +1,4 @@
-"""The outer loop (Algorithm 1): truncated segments, clipping, model selection."""
+"""The outer loop (Algorithm 1): truncated unrolls, gradient clipping and model selection."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from lft.tasks.base import TaskFamily
 
 
 class Done(NamedTuple):
-    """A meta-batch that was done.
+    """Outcome of one meta-batch.
 
     Attributes:
-        family: whose tasks they were.
+        family: name of the tasks' family.
         loss: outer loss, averaged over the segments.
-        validated: the meta-validation after it, where there was one.
+        validated: the meta-validation that followed, if any.
     """
 
     family: str
@@ -33,7 +33,7 @@ class Done(NamedTuple):
 
 
 def begin(learner: Learner, run: Run, families: Mapping[str, TaskFamily]) -> TrainingState:
-    """The untrained start of a meta-training."""
+    """Return the untrained state of a meta-training."""
     first = next(iter(families.values()))
     return TrainingState.fresh(learner.initial(first, generator("meta", run.experiment, run.seed)))
 
@@ -41,13 +41,16 @@ def begin(learner: Learner, run: Run, families: Mapping[str, TaskFamily]) -> Tra
 def meta_batches(
     learner: Learner, run: Run, families: dict[str, TaskFamily], state: TrainingState
 ) -> Iterator[Done]:
-    """Run the outer loop from ``state`` to its end, changing ``state``.
+    """Run the outer loop from ``state`` to its end (Algorithm 1).
 
     Args:
+        learner: method and settings.
         run: its experiment, order and seed name the random draws.
+        families: the families to train on, by name; meta-batches take them in turn.
+        state: updated in place.
 
     Yields:
-        What was done, after each meta-batch.
+        The outcome of each meta-batch.
 
     Raises:
         Diverged: an outer loss, a meta-gradient or all meta-validation scores are not finite.
@@ -80,7 +83,7 @@ def meta_batches(
 
 
 def _numbers(found: Validated | None) -> list[float | str]:
-    """The history's columns of a meta-validation, empty where there was none or it is NaN."""
+    """Return the history's meta-validation columns, with an empty string for each missing value."""
     return ["" if math.isnan(value) else value for value in found or [math.nan] * 3]
 
 
@@ -92,7 +95,7 @@ def _meta_batch(
     state: TrainingState,
     total: int,
 ) -> float:
-    """Fine-tune one meta-batch along its whole trajectory; one meta-update per segment.
+    """Unroll one meta-batch along its whole trajectory, with one meta-update per segment.
 
     Returns:
         The outer loss, averaged over the segments.
@@ -119,7 +122,7 @@ def _meta_batch(
                 f"meta-batch {state.step + 1}, segment {index + 1}"
             )
         if not any(weights(learner, index * plan.segment)):
-            continue  # Adam would move on its momentum alone.
+            continue  # The segment has no loss; Adam would move on momentum alone.
         rate = plan.learning_rate
         if training.schedule == "cosine" or not learner.method.learns_finetuner:
             done = (state.step + index / n_segments) / total

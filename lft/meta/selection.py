@@ -1,4 +1,4 @@
-"""Model selection: meta-parameters and step sizes are judged on meta-validation tasks."""
+"""Model selection: choose meta-parameters and step sizes on meta-validation tasks."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ log = logging.getLogger(__name__)
 
 
 class Validated(NamedTuple):
-    """A meta-validation.
+    """Outcome of a meta-validation.
 
     Attributes:
-        score: what model selection minimises, :func:`score` weighted by w_k over all steps.
-        error: its standard error over meta-validation tasks.
-        outer: the outer loss on the same tasks, without any cap.
+        score: Σ_k w_k of the family's score; model selection minimises it.
+        error: standard error of ``score`` over meta-validation tasks.
+        outer: uncapped outer loss on the same tasks.
     """
 
     score: float
@@ -40,9 +40,16 @@ class Validated(NamedTuple):
 def validate(
     learner: Learner, meta: Params, run: Run, families: dict[str, TaskFamily]
 ) -> Validated:
-    """Fine-tune the meta-validation tasks; the same ones at every call, and for every method.
+    """Fine-tune the meta-validation tasks and judge the outcome.
 
-    A method sees no more of them than in meta-training: L2O is judged by its own loss.
+    The tasks are the same at every call and for every method. Each method is judged on the data of
+    its own outer loss, so L2O never sees a separate query set.
+
+    Args:
+        learner: method and settings.
+        meta: meta-parameters to judge.
+        run: its experiment and seed name the random draws.
+        families: the families that the run trains on, by name.
     """
     training = learner.experiment.training
     w_k = step_weights(training.step_weights, training.steps)
@@ -71,7 +78,7 @@ def validate(
 
 
 def _judged(family: TaskFamily, params: Params, query: Batch) -> Tensor:
-    """Score and outer loss of each task, (2, B), in float64."""
+    """Return the score and the outer loss of each task, (2, B), in float64."""
     judged = family.score(params, query)
     loss = family.loss(params, query) if family.settings.primary == "accuracy" else judged
     return torch.stack([judged, loss]).double()
@@ -80,7 +87,17 @@ def _judged(family: TaskFamily, params: Params, query: Batch) -> Tensor:
 def pick_step_size(
     learner: Learner, run: Run, families: dict[str, TaskFamily], state: TrainingState
 ) -> None:
-    """Choose a hand-designed fine-tuner's step size on meta-validation tasks."""
+    """Choose a hand-designed fine-tuner's step size on meta-validation tasks.
+
+    Args:
+        learner: method and settings.
+        run: its experiment and seed name the random draws.
+        families: the families that the run trains on, by name.
+        state: receives the history and the best step size, as stage ``best``.
+
+    Raises:
+        Diverged: no step size has a finite score.
+    """
     grid = learner.experiment.step_sizes[learner.method.tuner]
     for index, step_size in enumerate(grid, start=1):
         meta = {"step_size": torch.tensor(step_size, dtype=torch.float64)}

@@ -1,4 +1,4 @@
-"""What changes during a meta-training, and its form in a checkpoint."""
+"""The mutable state of a meta-training, and its checkpoint format."""
 
 from __future__ import annotations
 
@@ -16,16 +16,19 @@ from lft.types import Params
 
 @dataclass
 class TrainingState:
-    """All that changes during a meta-training; what a checkpoint holds.
+    """The state of a meta-training, saved in every checkpoint.
 
     Attributes:
-        meta: current meta-parameters; ``stages`` keeps the initial, halfway and best ones.
+        meta: current meta-parameters.
         moments: state of the meta-optimizer (Adam).
+        stages: meta-parameters at the ``initial``, ``halfway`` and ``best`` points so far.
         step: meta-batches done.
         best_score: lowest meta-validation score so far.
+        best_step: ``step`` at which it was reached.
         history: rows of HISTORY_COLUMNS.
-        began, cpu_began: when the meta-training began, on this process's clocks, moved back by what
-            earlier processes spent on it.
+        began: start on this process's wall clock, moved back by time spent in earlier processes;
+            seconds.
+        cpu_began: the same on its CPU clock; seconds.
     """
 
     meta: Params
@@ -40,20 +43,21 @@ class TrainingState:
 
     @classmethod
     def fresh(cls, meta: Params) -> TrainingState:
+        """Return the state before the first meta-batch."""
         return cls(meta, Adam(1.0).start(meta), {"initial": meta})
 
     @property
     def seconds(self) -> float:
-        """Time spent so far, over all processes that went on with it."""
+        """Wall-clock time spent so far, over all processes of this meta-training."""
         return time.perf_counter() - self.began
 
     @property
     def cpu_seconds(self) -> float:
-        """CPU time spent so far, likewise."""
+        """CPU time in seconds, over the same processes."""
         return time.process_time() - self.cpu_began
 
     def tensors(self) -> dict[str, Tensor]:
-        """Everything as flat tensors, for a checkpoint."""
+        """Return all tensors as one flat dict, for a checkpoint."""
         flat = prefixed("meta", self.meta) | {"steps": self.moments["steps"]}
         flat |= prefixed("mean", self.moments["mean"])
         flat |= prefixed("square", self.moments["square"])
@@ -62,6 +66,7 @@ class TrainingState:
         return flat
 
     def info(self) -> dict[str, Any]:
+        """Return the rest of the state as JSON values, except ``step``, which the file adds."""
         return {
             "best_score": self.best_score,
             "best_step": self.best_step,
@@ -73,7 +78,13 @@ class TrainingState:
 
     @classmethod
     def restored(cls, flat: dict[str, Tensor], info: dict[str, Any], like: Params) -> TrainingState:
-        """Inverse of :meth:`tensors` and :meth:`info`; devices and order are those of ``like``."""
+        """Restore a state from a checkpoint; inverse of :meth:`tensors` and :meth:`info`.
+
+        Args:
+            flat: the checkpoint's tensors.
+            info: its other values, with ``step``.
+            like: meta-parameters that set the order of names and the devices.
+        """
 
         def part(prefix: str) -> Params:
             found = below(prefix, flat)

@@ -1,4 +1,4 @@
-"""Meta-training as a job: one run or several of a profile, with checkpoints, into its folder."""
+"""Meta-training jobs: train runs of a profile, with checkpoints, into their folders."""
 
 from __future__ import annotations
 
@@ -34,15 +34,18 @@ log = logging.getLogger(__name__)
 def train(profile: Profile, run: Run, results: Path, tensorboard: Path | None = None) -> None:
     """Meta-train one run and write its weights, history and manifest.
 
-    A training that diverges is a result: it is recorded with status ``diverged``, together with
-    the best meta-parameters until then.
+    Divergence is a result: the manifest records the status ``diverged``, and the weights include
+    the best meta-parameters found before it.
 
     Args:
-        tensorboard: folder for TensorBoard's event files, one folder below it for each run.
+        profile: settings.
+        run: the run to train.
+        results: the profile's result folder.
+        tensorboard: folder for TensorBoard event files, with one subfolder per run.
 
     Raises:
         UsageError: the method does not apply to these tasks, or files are missing.
-        Interrupted: SIGTERM or SIGINT came; a checkpoint is saved and nothing else is written.
+        Interrupted: SIGTERM or SIGINT arrived. Only a checkpoint is written.
     """
     train_seeds(profile, [run], results, tensorboard)
 
@@ -50,10 +53,10 @@ def train(profile: Profile, run: Run, results: Path, tensorboard: Path | None = 
 def train_seeds(
     profile: Profile, runs: Sequence[Run], results: Path, tensorboard: Path | None = None
 ) -> None:
-    """Meta-train runs that differ in their seeds alone, one after the other; see :func:`train`.
+    """Meta-train runs that differ only in their seeds, one after the other; see :func:`train`.
 
-    Checkpoints are kept until all runs are done: what was trained before an interruption is not
-    trained again, even if its outputs were removed, as Snakemake does with those of a failed job.
+    Checkpoints stay until all runs are done. Snakemake removes the outputs of a failed job, but the
+    next attempt resumes from the checkpoints and repeats no finished training.
     """
     refusal = profile.why_not(runs[0])
     if refusal:
@@ -84,7 +87,7 @@ def _train(
     results: Path,
     tensorboard: Path | None,
 ) -> None:
-    """Meta-train one run, going on from its checkpoint, and write its outputs."""
+    """Meta-train one run, resuming from its checkpoint if there is one, and write its outputs."""
     folder = results / run.folder
     checkpoints = _checkpoints(profile, run, results)
     memory = MemoryMeter()
@@ -136,7 +139,7 @@ def _watched(
     checkpoint_seconds: float,
     events: Path | None,
 ) -> None:
-    """The outer loop with checkpoints, progress and curves, until its end or a signal to stop."""
+    """Run the outer loop with checkpoints, progress and curves, to its end or a stop signal."""
     total = learner.meta_batches
     saved_at = time.monotonic()
     with (
@@ -162,5 +165,5 @@ def _watched(
 
 
 def describe(run: Run) -> str:
-    """A run in a few words, for progress bars and logs."""
+    """Describe a run in a few words, for progress bars and logs."""
     return f"{run.experiment} {run.method} ({run.order} order) on {run.trained_on}, seed {run.seed}"

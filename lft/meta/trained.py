@@ -1,6 +1,6 @@
-"""Computing what a run does not keep of the test for trained: a longer rerun, and tuned rules.
+"""Check that a meta-training has converged: compute a longer rerun and tuned baselines.
 
-The checks themselves are in :mod:`lft.results.trained`.
+:mod:`lft.results.trained` defines the checks.
 """
 
 from __future__ import annotations
@@ -38,13 +38,18 @@ from lft.tasks.build import build_families
 
 
 def check(profile: Profile, run: Run, results: Path) -> list[Check]:
-    """All checks of one run whose training is in the result folder.
+    """Run all checks on one run in the result folder.
 
-    The rerun of :func:`longer_does_not_help` is trained in the folder ``longer`` below it, unless
-    it is there already.
+    Trains the rerun for :func:`longer_does_not_help` in the subfolder ``longer``, unless it is
+    already there.
+
+    Args:
+        profile: settings of the run.
+        run: the run to check.
+        results: the profile's result folder.
 
     Raises:
-        UsageError: the run is missing, diverged or is not meta-trained.
+        UsageError: the run or its rerun is missing or diverged, or the method is not meta-trained.
     """
     experiment = profile.experiment(run.experiment)
     if experiment.base_method(run.method).learns == "step_size":
@@ -69,7 +74,7 @@ def check(profile: Profile, run: Run, results: Path) -> list[Check]:
 
 
 def write_checks(profile: Profile, run: Run, results: Path) -> None:
-    """Write the checks of a run into ``trained.json`` in its folder.
+    """Write the checks of a run to ``trained.json`` in its folder.
 
     Raises:
         UsageError: as :func:`check`.
@@ -80,7 +85,13 @@ def write_checks(profile: Profile, run: Run, results: Path) -> None:
 
 
 def tuned(learner: Learner, run: Run, families: dict[str, TaskFamily]) -> list[Validations]:
-    """SGD and Adam with every step size of their grids, on the learner's own objective and data."""
+    """Meta-validate SGD and Adam at every step size of their grids.
+
+    They get the learner's own objective and data.
+
+    Returns:
+        One entry per rule; its ``steps`` are step sizes.
+    """
     found = []
     for rule in ("sgd", "adam"):
         other = replace(learner, method=replace(METHODS[rule], outer=learner.method.outer))
@@ -93,9 +104,9 @@ def tuned(learner: Learner, run: Run, families: dict[str, TaskFamily]) -> list[V
 
 
 def longer_profile(profile: Profile, run: Run) -> Profile:
-    """The profile with :data:`LONGER` times the meta-batches for one method or variant.
+    """Return the profile with :data:`LONGER` times the meta-batches for the run's method.
 
-    Schedules and curricula stretch, since they follow the share of meta-batches that is done.
+    Schedules and curricula stretch, because they follow the fraction of meta-batches done.
     """
     experiment = profile.experiment(run.experiment)
     own = experiment.for_method(run.method)
@@ -116,16 +127,16 @@ def longer_profile(profile: Profile, run: Run) -> Profile:
 
 
 def _link_inputs(results: Path, folder: Path) -> None:
-    """Let another result folder use the images and victims of this one."""
+    """Link the images and victims of one result folder into another."""
     folder.mkdir(parents=True, exist_ok=True)
     for name in ("data", "victims"):
         if (results / name).is_dir():
-            with suppress(FileExistsError):  # another run of this folder may be checked right now
+            with suppress(FileExistsError):  # Another job may be checking a run here.
                 (folder / name).symlink_to((results / name).resolve(), target_is_directory=True)
 
 
 def _read(results: Path, run: Run) -> Validations:
-    """The meta-validations of a run that did not diverge."""
+    """Read the meta-validations of a run; refuse one that diverged."""
     found = read_json(results / run.folder / "run.json", status=str)
     if found["status"] != "ok":
         raise UsageError(f"{results / run.folder}: this training {found['status']}: untrained")

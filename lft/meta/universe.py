@@ -1,4 +1,4 @@
-"""One universe of the multiverse, from its settings to its measurements, in one process."""
+"""Compute one universe of the multiverse, from settings to measurements, in one process."""
 
 from __future__ import annotations
 
@@ -45,20 +45,22 @@ log = logging.getLogger(__name__)
 def run_universe(
     profile: Profile, universe: Universe, results: Path, *, keep: bool = False
 ) -> None:
-    """Compute a universe; write its measurements and its manifest.
+    """Compute a universe and write its measurements and manifest.
 
-    Every method is trained with each of its draws and the universe's first seed; the best by the
-    meta-validation score is measured, and trained once more for a second seed. What was trained
-    before an interruption is not trained again. A training that diverges, and levels that do not go
-    together, are outcomes.
+    Trains every method with each of its draws, on the universe's first seed. The draw with the best
+    meta-validation score is measured, and trained and measured again on a second seed if there is
+    one. After an interruption, finished trainings are not repeated. Divergence and incompatible
+    levels are recorded as outcomes.
 
     Args:
-        results: the profile's result folder; images and victims in it serve all universes.
-        keep: leave weights and the like in a folder beside the measurements.
+        profile: settings, with a section ``universes``.
+        universe: the universe to compute.
+        results: the profile's result folder; all universes share its images and victims.
+        keep: keep the runs' folders, with weights, beside the measurements.
 
     Raises:
         UsageError: images cannot be prepared.
-        Interrupted: SIGTERM or SIGINT came; what was trained is kept.
+        Interrupted: SIGTERM or SIGINT arrived; finished trainings are kept.
     """
     began, cpu_began = time.perf_counter(), time.process_time()
     path = universe_path(results, universe.experiment, universe.number)
@@ -99,7 +101,7 @@ def run_universe(
 
 
 def _prepare(found: Profile, results: Path, work: Path) -> None:
-    """Link the images, and victims of these settings, that all universes share into a folder."""
+    """Prepare the shared images, and victims for these settings, and link them into ``work``."""
     work.mkdir(parents=True, exist_ok=True)
     for source, images in found.sources.items():
         path = data_path(results, source)
@@ -141,11 +143,11 @@ def _link(link: Path, target: Path) -> None:
 def _train(
     profile: Profile, universe: Universe, folder: Results
 ) -> tuple[dict[str, int], list[Run], dict[str, str]]:
-    """Train every method.
+    """Train every method and choose its draw.
 
     Returns:
-        The draw that each method chose, counted from 1; the runs to be measured; and why others
-        diverged, by run.
+        The chosen draw of each method, counted from 1; the runs to measure; and the reason of each
+        run that diverged.
     """
     planned, found = profile.experiment(universe.experiment), folder.profile
     chosen: dict[str, int] = {}
@@ -180,7 +182,7 @@ def _runs(found: Profile, universe: Universe, name: str, seed: int) -> list[Run]
 
 
 def _trained(folder: Results, families: Families, run: Run) -> RunManifest:
-    """The manifest of a run, trained now if it has not been."""
+    """Return the manifest of a run, after training it if necessary."""
     profile, path = folder.profile, folder.folder / run.folder / "run.json"
     wanted = profile.training_inputs(run)
     if not path.is_file() or RunManifest.read(path).difference(wanted):
@@ -196,13 +198,13 @@ def _score(found: RunManifest) -> float:
 
 
 def best_draw(scores: Mapping[int, list[float]]) -> int:
-    """The draw that did best on meta-validation tasks.
+    """Choose the draw that does best on meta-validation tasks.
 
-    Of several runs for each draw (orders of the gradient) it is the one with the fewest diverged
-    ones, then with the lowest scores relative to each run's best.
+    A draw has one run per gradient order and training mixture. Fewest diverged runs wins; ties go
+    to the lowest sum of scores, each relative to the best score of that run over all draws.
 
     Args:
-        scores: draw -> one score per run, lower is better; infinite where it diverged.
+        scores: draw -> one score per run; lower is better, infinite if the run diverged.
     """
     table = pd.DataFrame(dict(scores)).T
     diverged = (~table.map(math.isfinite)).sum(axis=1)
@@ -218,7 +220,7 @@ def best_draw(scores: Mapping[int, list[float]]) -> int:
 def _rows(
     profile: Profile, universe: Universe, folder: Results, measured: list[Run]
 ) -> Iterator[tuple[Any, ...]]:
-    """Rows of :data:`lft.results.universes.UNIVERSE_COLUMNS`."""
+    """Yield rows of :data:`lft.results.universes.UNIVERSE_COLUMNS`."""
     planned = profile.experiment(universe.experiment)
     of_cell = {run._replace(method=run.method.rpartition("-")[0]): run for run in measured}
     cells = product(planned.train_on, planned.methods, planned.orders, universe.seeds)
@@ -248,5 +250,5 @@ def _empty(status: str) -> tuple[str, str, int, float, int]:
 
 
 def _nothing(universe: Universe, status: str) -> tuple[Any, ...]:
-    """The one row of a universe whose levels do not go together."""
+    """Return the single row of a universe whose levels are incompatible."""
     return (universe.seeds[0], "–", "–", "–", "–", *_empty(status))

@@ -8,6 +8,19 @@ from contextlib import suppress
 from pathlib import Path
 
 _PROCESS = Path("/proc/self")
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # options of mallopt in glibc's malloc.h
+
+
+def keep_freed_memory() -> None:
+    """Let this process reuse the memory of freed tensors (glibc).
+
+    By default glibc returns each large block to the system, which clears its pages before the next
+    tensor gets them. On sine regression with zeroth-order gradients that takes a third of the time.
+    """
+    with suppress(AttributeError, OSError):
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(_MMAP_THRESHOLD, 32 * 2**20)  # the largest that glibc takes
+        mallopt(_TRIM_THRESHOLD, 2**30)
 
 
 class MemoryMeter:

@@ -1,6 +1,6 @@
 """Measurements of the paper's theory: Statement 1, Theorem 1 and the remark on vanishing gradients.
 
-docs/theory.md derives what is measured here.
+docs/theory.md derives the measured quantities.
 """
 
 from __future__ import annotations
@@ -26,10 +26,15 @@ from lft.theory import statement1, theorem1, vanishing
 def measure(profile: Profile, experiment: str, seed: int, results: Path) -> None:
     """Write rows of THEORY_COLUMNS and their manifest to :func:`lft.paths.theory_path`.
 
+    Args:
+        profile: settings.
+        experiment: name of the experiment.
+        seed: seed of the trained runs to measure.
+        results: the profile's result folder.
+
     Raises:
-        UsageError: the profile does not have the experiment or the seed, the fine-tuners that the
-            measurement looks at have not been trained or were under other settings, or a task
-            family cannot be measured.
+        UsageError: the profile lacks the experiment or the seed, a run that the measurement needs
+            is missing or was trained under other settings, or a task family cannot be measured.
     """
     profile.experiment(experiment)
     if seed not in profile.seeds:

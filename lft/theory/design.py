@@ -1,9 +1,8 @@
-"""What Theorem 1 is measured on: tasks, several draws of each one's data, and sizes of the sets.
+"""The experimental design for Theorem 1: tasks, repeated draws of their data, and set sizes.
 
-A draw of a task has a support set D_tr, a query set D_val, a fresh set D_new that stands in for
-D_tr but that nothing is fitted on, and examples for σ. All four are different examples; smaller
-sets are parts of larger ones, so that the noise of the sample is not taken for an effect of the
-size.
+A draw has four disjoint sets: the support set D_tr, the query set D_val, a fresh set D_new of the
+same size as D_tr on which nothing is fitted, and examples for σ. Smaller sets are subsets of larger
+ones, so sampling noise does not pass for an effect of size.
 """
 
 from __future__ import annotations
@@ -19,7 +18,13 @@ from lft.types import Batch, Params
 
 
 class Case(NamedTuple):
-    """One point of the measurement: examples per class in the two sets, and K."""
+    """One point of the measurement.
+
+    Attributes:
+        support: examples per class in D_tr or D_new.
+        query: examples per class in D_val.
+        steps: K.
+    """
 
     support: int
     query: int
@@ -27,12 +32,14 @@ class Case(NamedTuple):
 
 
 class Draws(NamedTuple):
-    """R draws of each of T tasks, one after the other within a task: B = T · R.
+    """R draws of each of T tasks, B = T · R; the draws of a task are consecutive.
 
     Attributes:
-        support: D_tr at its largest; ``fresh`` is D_new and ``query`` D_val.
-        held: examples for σ.
-        start: θ⁽⁰⁾, the same for all draws of a task.
+        support: D_tr at its largest size, (B, n, …).
+        fresh: D_new at its largest size, (B, n, …).
+        query: D_val at its largest size, (B, n, …).
+        held: examples for σ, (B, n, …).
+        start: θ⁽⁰⁾, each (B, …), the same for all draws of a task.
     """
 
     support: Batch
@@ -43,10 +50,10 @@ class Draws(NamedTuple):
 
 
 def cases(settings: GapSettings) -> list[Case]:
-    """Points at which LFT's and L2O's meta-gradients are compared, D_tr being fitted.
+    """Return the points for comparing the meta-gradients of LFT and L2O, with D_tr fitted.
 
-    Both sizes vary together, then each alone, then K. While |D_tr| varies alone D_val is as large
-    as can be, so that its share of the gap is small; |D_val| and K vary at the fixed size.
+    Both sizes vary together, then each alone, then K. While |D_tr| varies alone, D_val has its
+    largest size to keep its share of the gap small. |D_val| and K vary at the fixed size.
     """
     fixed, largest, longest = settings.fixed_size, max(settings.sizes), max(settings.steps)
     found = [Case(size, size, longest) for size in settings.sizes]
@@ -57,8 +64,10 @@ def cases(settings: GapSettings) -> list[Case]:
 
 
 def frozen_cases(settings: GapSettings) -> list[Case]:
-    """Points at which D_new and D_val are compared on a frozen trajectory: both sizes vary
-    together, then each alone while the other is as large as can be. The largest K."""
+    """Return the points for comparing D_new and D_val on a frozen trajectory, at the largest K.
+
+    Both sizes vary together, then each alone while the other has its largest size.
+    """
     largest, longest = max(settings.sizes), max(settings.steps)
     found = [Case(size, size, longest) for size in settings.sizes]
     found += [Case(size, largest, longest) for size in settings.sizes]
@@ -67,9 +76,14 @@ def frozen_cases(settings: GapSettings) -> list[Case]:
 
 
 def sample_draws(family: TaskFamily, settings: GapSettings, random: Generator) -> Draws:
-    """Draw tasks, the data of each several times, and starts.
+    """Draw tasks, several data sets for each, and starts.
 
-    Tasks come from the meta-training images, since the theorem is about meta-training.
+    Tasks come from the meta-training images, because the theorem is about meta-training.
+
+    Args:
+        family: family of the tasks.
+        settings: numbers of tasks and draws, and sizes in examples per class.
+        random: source of randomness.
 
     Raises:
         UsageError: the family cannot draw tasks of these sizes.
@@ -105,5 +119,14 @@ def sample_draws(family: TaskFamily, settings: GapSettings, random: Generator) -
 
 
 def first(batch: Batch, n_classes: int, size: int) -> Batch:
-    """The first ``size`` examples of each class."""
+    """Keep the first ``size`` examples of each class.
+
+    Args:
+        batch: (B, n_classes · n, …), class by class.
+        n_classes: number of classes.
+        size: examples per class to keep.
+
+    Returns:
+        (B, n_classes · size, …).
+    """
     return Batch(*(leaf.unflatten(1, (n_classes, -1))[:, :, :size].flatten(1, 2) for leaf in batch))

@@ -1,16 +1,16 @@
 """The left-hand side of Theorem 1: the gap between the meta-gradients of LFT and L2O.
 
-For one task, a trajectory θ⁽¹⁾ … θ⁽ᴷ⁾ fine-tuned on D_tr, and any data X, let
+For a task with a trajectory θ⁽¹⁾ … θ⁽ᴷ⁾ fine-tuned on D_tr, and any data X, let
 ∇_φ(X) = Σ_k w_k G_kᵀ ∇f(θ⁽ᵏ⁾; X). LFT's meta-gradient is ∇_φ(D_val), L2O's is ∇_φ(D_tr), and the
 gap is d = ∇_φ(D_val) − ∇_φ(D_tr). It has two parts:
 
-- variance part: ‖∇_φ(D_val) − ∇_φ(D_new)‖, where θ⁽ᵏ⁾ was not fitted on D_new. This is the gap that
-  the proof of Theorem 1 speaks of, under assumption A1.
-- fitting part: ‖E d‖ over the draws. It is 0 if θ⁽ᵏ⁾ and G_k do not depend on D_tr, and is there
-  because they do. For two draws E⟨d, d'⟩ = ‖E d‖², which estimates its square without bias.
+- Variance part: ‖∇_φ(D_val) − ∇_φ(D_new)‖, where θ⁽ᵏ⁾ was not fitted on D_new. The proof of
+  Theorem 1, under assumption A1, bounds this gap.
+- Fitting part: ‖E d‖ over the draws. It arises because θ⁽ᵏ⁾ and G_k depend on D_tr, and would be 0
+  otherwise. For two draws, E⟨d, d'⟩ = ‖E d‖², so ⟨d, d'⟩ is an unbiased estimate of its square.
 
-Assumption A1 itself is looked at by products of gradients: ⟨∇f(θ⁽ᵏ⁾; X), ∇f(θ⁽ᵏ⁾; D_val)⟩ is on
-average ‖∇f(θ⁽ᵏ⁾)‖² for X = D_new, and for X = D_tr as well where A1 holds.
+Products of gradients test assumption A1 itself. The mean of ⟨∇f(θ⁽ᵏ⁾; X), ∇f(θ⁽ᵏ⁾; D_val)⟩ is
+‖∇f(θ⁽ᵏ⁾)‖² for X = D_new. If A1 holds, it is the same for X = D_tr.
 """
 
 from __future__ import annotations
@@ -19,16 +19,17 @@ from torch import Tensor
 
 
 def parts(gap: Tensor, variance: Tensor, n_draws: int) -> dict[str, Tensor]:
-    """Norms from the vectors of every draw.
+    """Compute the gap and its two parts from the vectors of all draws.
 
     Args:
         gap: d = ∇_φ(D_val) − ∇_φ(D_tr), (T · R, |φ|).
         variance: ∇_φ(D_val) − ∇_φ(D_new), (T · R, |φ|).
+        n_draws: R.
 
     Returns:
-        Means over the draws of each task, (T,): ``gap`` and ``variance_part`` of the norms, and
-        ``fitting_square`` of ⟨d, d'⟩ over pairs of draws, which estimates ‖E d‖² without bias and
-        may be negative.
+        Means over the draws of each task, (T,). ``gap`` and ``variance_part`` are mean norms.
+        ``fitting_square`` is the mean of ⟨d, d'⟩ over pairs of draws, an unbiased estimate of
+        ‖E d‖² that may be negative.
     """
     of_task = gap.unflatten(0, (-1, n_draws))
     squares = of_task.square().sum(2)
@@ -41,11 +42,17 @@ def parts(gap: Tensor, variance: Tensor, n_draws: int) -> dict[str, Tensor]:
 
 
 def products(on_tr: Tensor, on_new: Tensor, on_val: Tensor, n_draws: int) -> dict[str, Tensor]:
-    """Products of gradients with those on D_val, which come weighted, each (K, T · R, P).
+    """Multiply gradients on D_new and on D_tr with those on D_val.
+
+    Args:
+        on_tr: ∇f(θ⁽ᵏ⁾; D_tr), (K, T · R, P).
+        on_new: ∇f(θ⁽ᵏ⁾; D_new), (K, T · R, P).
+        on_val: w_k ∇f(θ⁽ᵏ⁾; D_val), (K, T · R, P).
+        n_draws: R.
 
     Returns:
-        Means over the draws of each task, (T,): ``gradient_square`` of Σ_k w_k ⟨∇f(θ⁽ᵏ⁾; D_new),
-        ∇f(θ⁽ᵏ⁾; D_val)⟩, ``gradient_kept`` of the same with D_tr.
+        Means over the draws of each task, (T,). ``gradient_square`` is the mean of
+        Σ_k w_k ⟨∇f(θ⁽ᵏ⁾; D_new), ∇f(θ⁽ᵏ⁾; D_val)⟩; ``gradient_kept`` is the same with D_tr.
     """
     by_draw = {
         "gradient_square": (on_new * on_val).sum((0, 2)),
@@ -55,10 +62,10 @@ def products(on_tr: Tensor, on_new: Tensor, on_val: Tensor, n_draws: int) -> dic
 
 
 def mean_norm(vectors: Tensor, n_draws: int) -> Tensor:
-    """Mean over draws of the norms of (T · R, |φ|) vectors, (T,)."""
+    """Average the norms of (T · R, |φ|) vectors over the R draws of each task, (T,)."""
     return over_draws(vectors.norm(dim=1), n_draws)
 
 
 def over_draws(values: Tensor, n_draws: int) -> Tensor:
-    """Means over the draws of each task, (T,), from (T · R,)."""
+    """Average (T · R,) values over the R draws of each task, (T,)."""
     return values.view(-1, n_draws).mean(1)

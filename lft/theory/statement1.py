@@ -5,9 +5,9 @@ With total derivatives of θ⁽ᵏ⁾ = θ⁽ᵏ⁻¹⁾ − Δ⁽ᵏ⁾ and (Δ
     G_k = G_{k−1} − [∂Δ/∂φ + ∂Δ/∂g · ∂g/∂θ · G_{k−1} + ∂Δ/∂h · H_{k−1}]
     H_k =            ∂h/∂φ + ∂h/∂g · ∂g/∂θ · G_{k−1} + ∂h/∂h · H_{k−1}
 
-with G_0 = 0 and H_0 = 0, and ∇_φ = Σ_k w_k G_kᵀ ∇_θ f(θ⁽ᵏ⁾; D^val). A coordinate-wise m makes its
-derivatives block-diagonal: they are formed coordinate by coordinate, with s state entries each.
-This checks the production path; it is no way to train.
+with G_0 = 0 and H_0 = 0, and ∇_φ = Σ_k w_k G_kᵀ ∇_θ f(θ⁽ᵏ⁾; D^val). The derivatives of a
+coordinate-wise m are block-diagonal, so they are formed per coordinate, with s state entries each.
+The recursion checks the production path; it is too slow for training.
 """
 
 from __future__ import annotations
@@ -44,18 +44,20 @@ def recursion(
     *,
     second_order: bool,
 ) -> Tensor:
-    """∇_φ Σ_k w_k f(θ⁽ᵏ⁾; D^val) of one task by the recursion of eqs. 8 and 9.
+    """Compute ∇_φ Σ_k w_k f(θ⁽ᵏ⁾; D^val) of one task by the recursion of eqs. 8 and 9.
 
     Args:
-        learner: method with a meta-learned fine-tuner; φ are all its meta-parameters.
+        learner: method with a meta-learned fine-tuner.
+        meta: φ; it holds no other meta-parameters.
+        family: defines the loss.
         tasks: one task (B = 1).
-        start: θ⁽⁰⁾.
-        random: draws zeroth-order directions, one set a step.
+        start: θ⁽⁰⁾, each (1, …).
+        random: draws zeroth-order directions, one set per step.
         weights: w_1 … w_K.
-        second_order: keep ∂g/∂θ, the Hessian for first-order input; else take it as 0.
+        second_order: keep ∂g/∂θ, the Hessian for first-order input; otherwise take it as 0.
 
     Returns:
-        The gradient in the order of ``meta``, flattened.
+        The gradient, flattened in the order of ``meta``, (|φ|,).
     """
     phi = torch.cat([leaf.flatten() for leaf in meta.values()])
     theta = flatten(start)
@@ -64,7 +66,7 @@ def recursion(
     shape = learner.tuner(meta).start({"x": theta[:1, None]}).shape
 
     def m(phi: Tensor, g: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
-        """(Δ, h') of eq. 3 for one coordinate: g is (), h and h' are (s,)."""
+        """Return Δ () and h' (s,) of eq. 3 for one coordinate, from g () and h (s,)."""
         tuner = learner.tuner(_split(phi, meta))
         zero, one = {"x": torch.zeros_like(g).view(1, 1)}, {"x": g.view(1, 1)}
         state, params = tuner.step(h.view(shape), zero, one)
@@ -102,14 +104,14 @@ def recursion(
 
 
 def _by_coordinate(state: Tensor) -> Tensor:
-    """(2, layers, hidden, N) -> (N, s)."""
+    """Reshape a state from (2, layers, hidden, N) to (N, s)."""
     return state.flatten(0, 2).T
 
 
 def _jacobian_times(g: Tensor, theta: Tensor, matrix: Tensor) -> Tensor:
-    """∂g/∂θ · matrix, one column after the other, by differentiating twice in reverse.
+    """Compute ∂g/∂θ · matrix, column by column, by double reverse-mode differentiation.
 
-    Where f is linear piece by piece, as in attacks on logits, it may be 0 without a graph.
+    If f is piecewise linear, as in attacks on logits, ∂g/∂θ may be 0 and have no graph.
     """
     u = torch.zeros_like(g, requires_grad=True)
     (transposed,) = torch.autograd.grad(g, theta, u, create_graph=True, materialize_grads=True)
@@ -125,11 +127,18 @@ def _jacobian_times(g: Tensor, theta: Tensor, matrix: Tensor) -> Tensor:
 def measure(
     profile: Profile, experiment: str, seed: int, results: Path
 ) -> Iterator[tuple[Any, ...]]:
-    """Rows of THEORY_COLUMNS in float64, on small instances: one task of the experiment's first
-    family under a random φ of hidden size 3, with second-order terms kept and dropped.
+    """Check Statement 1 in float64 on small instances; yield rows of THEORY_COLUMNS.
 
-    ``statement1_error`` is the relative difference between recursion and autograd,
-    ``derivative_order`` the highest derivative of f that the meta-gradient takes.
+    An instance is one task of the experiment's first family under a random φ of hidden size 3, with
+    second-order terms kept or dropped. ``statement1_error`` is the relative difference between the
+    recursion and autograd. ``derivative_order`` is the highest derivative of f that the
+    meta-gradient takes.
+
+    Args:
+        profile: settings.
+        experiment: name of the experiment.
+        seed: names the random draws.
+        results: the profile's result folder.
     """
     settings = profile.experiment(experiment)
     name = profile.theory_families(experiment)[0]
@@ -154,7 +163,16 @@ def measure(
 
 
 class Instance(NamedTuple):
-    """One task with its start, under a random φ, in float64; ``random`` draws directions."""
+    """One task (B = 1) with its start, under a random φ, in float64.
+
+    Attributes:
+        learner: method and settings.
+        family: family of the task.
+        meta: φ.
+        tasks: the task.
+        start: θ⁽⁰⁾, each (1, …).
+        random: draws zeroth-order directions.
+    """
 
     learner: Learner
     family: TaskFamily
@@ -172,7 +190,7 @@ class Instance(NamedTuple):
         return cls(learner, family, meta, tasks, start, random)
 
     def by_autograd(self, family: TaskFamily) -> Tensor:
-        """The meta-gradient as meta-training takes it, (|φ|,)."""
+        """Compute the meta-gradient (|φ|,) on the path that meta-training uses."""
         point = Point(self.start, self.learner.tuner(self.meta).start(self.start))
         random = self.random.clone_state()
         grads = meta_gradient(
@@ -181,7 +199,7 @@ class Instance(NamedTuple):
         return torch.cat([grads[name].flatten() for name in self.meta])
 
     def relative_error(self) -> float:
-        """‖recursion − autograd‖ / ‖autograd‖."""
+        """Return ‖recursion − autograd‖ / ‖autograd‖."""
         plan = self.learner.plan
         weights = step_weights(self.learner.experiment.training.step_weights, plan.segment)
         found = recursion(
@@ -193,7 +211,7 @@ class Instance(NamedTuple):
         return float((found - expected).norm() / expected.norm())
 
     def derivative_order(self) -> int:
-        """1 if the meta-gradient is there although the loss refuses second derivatives, else 2."""
+        """Return 1 if the meta-gradient needs no second derivative of the loss, else 2."""
         try:
             self.by_autograd(DifferentiableOnce(self.family))
         except _SecondDerivative:
@@ -202,36 +220,36 @@ class Instance(NamedTuple):
 
 
 class DifferentiableOnce(TaskFamily):
-    """A family whose loss refuses to be differentiated twice."""
+    """A family whose loss raises an exception when differentiated twice."""
 
     def __init__(self, family: TaskFamily) -> None:
         self.family = family
         self.settings, self.dtype = family.settings, family.dtype
 
     def sample(self, n_tasks: int, generator: Generator, phase: Phase) -> TaskBatch:
-        """Those of the family."""
+        """Draw tasks from the wrapped family."""
         return self.family.sample(n_tasks, generator, phase)
 
     def init(self, n_tasks: int, generator: Generator) -> Params:
-        """Those of the family."""
+        """Draw θ⁽⁰⁾ from the wrapped family."""
         return self.family.init(n_tasks, generator)
 
     def metrics(self, params: Params, batch: Batch) -> dict[str, Tensor]:
-        """Those of the family."""
+        """Return the metrics of the wrapped family."""
         return self.family.metrics(params, batch)
 
     def loss(self, params: Params, batch: Batch) -> Tensor:
-        """f(θ; D) of every task, (B,)."""
+        """Return f(θ; D) of every task, (B,)."""
         losses: Tensor = _Loss.apply(self.family, batch, tuple(params), *params.values())
         return losses
 
 
 class _SecondDerivative(Exception):
-    """One was asked for."""
+    """The caller asked for a second derivative."""
 
 
 class _Loss(torch.autograd.Function):
-    """The losses (B,) of B tasks; their gradients are taken along with them."""
+    """The losses (B,) of B tasks, with gradients computed in the forward pass."""
 
     @staticmethod
     def forward(
@@ -247,7 +265,7 @@ class _Loss(torch.autograd.Function):
 
 
 class _Slopes(torch.autograd.Function):
-    """Slopes of the losses times their gradients, which depend on the leaves but do not say how."""
+    """The first derivative; it depends on the leaves, so its own derivative raises."""
 
     @staticmethod
     def forward(ctx: Any, slope: Tensor, *leaves_and_grads: Tensor) -> tuple[Tensor, ...]:

@@ -1,13 +1,14 @@
-"""Theorem 1 measured: E‖∇_φ(D_val) − ∇_φ(D_tr)‖ ≤ G σ Σ_k w_k (1/√|D_tr| + 1/√|D_val|).
+"""Measure Theorem 1: E‖∇_φ(D_val) − ∇_φ(D_tr)‖ ≤ G σ Σ_k w_k (1/√|D_tr| + 1/√|D_val|).
 
-Two series of points, over the same tasks, starts and data for every stage of meta-training:
+There are two series of points. Both use the same tasks, starts and data at every stage of
+meta-training:
 
-- ``lft``: the gap between LFT and L2O, each size of D_tr with a trajectory of its own
+- ``lft``: the gap between LFT and L2O, with a separate trajectory for each size of D_tr
   (:func:`lft.theory.design.cases`);
-- ``lft frozen``: one trajectory, fitted on the fixed size, and D_new and D_val independent of it
+- ``lft frozen``: one trajectory, fitted at the fixed size, with D_new and D_val independent of it
   (:func:`lft.theory.design.frozen_cases`). The theorem's assumptions hold here by construction.
 
-Under our reading of the formula, which the text has lost.
+Our copy of the paper lost the formula; this is our reading.
 """
 
 from __future__ import annotations
@@ -40,11 +41,17 @@ from lft.theory.trajectory import gradients, meta_gradients, trajectory
 from lft.types import Params
 
 FITTED, FROZEN = "lft", "lft frozen"
-"""Column ``method`` of the two series."""
+"""Values of the column ``method`` for the two series."""
 
 
 class Measured(NamedTuple):
-    """A point of a series: its quantities have one value per task, (T,)."""
+    """A measured point of a series.
+
+    Attributes:
+        series: :data:`FITTED` or :data:`FROZEN`.
+        case: set sizes and K.
+        quantities: one value per task, (T,), by name.
+    """
 
     series: str
     case: Case
@@ -54,8 +61,16 @@ class Measured(NamedTuple):
 def measure(
     profile: Profile, experiment: str, seed: int, results: Path
 ) -> Iterator[tuple[Any, ...]]:
-    """Rows of THEORY_COLUMNS of one seed, for φ at initialisation, halfway through meta-training
-    and trained, one value per task; what is not finite stands there as it is.
+    """Yield rows of THEORY_COLUMNS for one seed, one value per task.
+
+    φ is taken at initialisation, halfway through meta-training, and at its best. Values that are
+    not finite are kept.
+
+    Args:
+        profile: settings.
+        experiment: name of the experiment.
+        seed: seed of the trained run.
+        results: the profile's result folder.
 
     Raises:
         UsageError: weights are missing or damaged, or a family cannot draw tasks of these sizes.
@@ -90,12 +105,20 @@ def gaps(
     settings: GapSettings,
     random: Generator,
 ) -> Iterator[Measured]:
-    """Every point of both series.
+    """Yield every point of both series.
 
-    Those of :data:`FITTED` have the quantities of :func:`lft.theory.gap.parts` and
-    :func:`lft.theory.gap.products`, those of :data:`FROZEN` the ``variance_part``; both have
-    ``sigma`` and ``jacobian``, the σ and G of the theorem, and ``bound``, its right-hand side, all
-    three of the task's own trajectories.
+    Points of :data:`FITTED` have the quantities of :func:`lft.theory.gap.parts` and
+    :func:`lft.theory.gap.products`; those of :data:`FROZEN` have only ``variance_part``. Both add
+    ``sigma`` and ``jacobian``, the theorem's σ and G, and ``bound``, its right-hand side. All three
+    come from the task's own trajectories.
+
+    Args:
+        learner: method and settings.
+        meta: meta-parameters φ.
+        family: family of the tasks.
+        draws: tasks, starts and data.
+        settings: set sizes, K and number of draws.
+        random: draws the initial vectors of the power iteration.
     """
     fixed, frozen = settings.fixed_size, frozen_cases(settings)
     wanted = cases(settings)
@@ -110,7 +133,7 @@ def gaps(
 
 
 class _Along:
-    """Meta-gradients and constants along the trajectories fitted on one size of D_tr."""
+    """Meta-gradients and constants along the trajectories fitted at one size of D_tr."""
 
     def __init__(
         self,
@@ -131,7 +154,7 @@ class _Along:
     def compare(
         self, fitted: list[Case], frozen: list[Case], n_draws: int, random: Generator
     ) -> Iterator[Measured]:
-        """Points of both series with the same K."""
+        """Yield the points of both series for one K."""
         steps = (fitted or frozen)[0].steps
         inputs = self.path.gradients[:steps]
         kind = self.learner.experiment.training.step_weights
@@ -168,7 +191,7 @@ class _Along:
             yield Measured(FROZEN, case, bounded(case, found))
 
     def _gradients(self, of: str, size: int) -> Tensor:
-        """∇f(θ⁽ᵏ⁾; X) for X the first ``size`` examples per class of a set, (K, B, P)."""
+        """Return ∇f(θ⁽ᵏ⁾; X), (K, B, P), where X is the first ``size`` per class of a set."""
         if of == "support":
             return self.path.gradients[1:]
         if (of, size) not in self.seen:

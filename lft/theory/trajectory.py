@@ -1,7 +1,7 @@
-"""Trajectories of fine-tuning, and meta-gradients along them (eq. 7).
+"""Fine-tuning trajectories, and meta-gradients along them (eq. 7).
 
-Second-order terms are dropped: the fine-tuner's inputs count as constants, so that G_k = ∂θ⁽ᵏ⁾/∂φ
-follows from the inputs alone.
+Second-order terms are dropped: the fine-tuner's inputs are constants, and they alone determine
+G_k = ∂θ⁽ᵏ⁾/∂φ.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from lft.types import Batch, Params, flatten
 
 
 class Trajectory(NamedTuple):
-    """Fine-tuning of B tasks.
+    """Fine-tuning trajectories of B tasks.
 
     Attributes:
-        points: θ⁽⁰⁾ … θ⁽ᴷ⁾.
-        gradients: (K + 1, B, P), ∇f(·; D_tr) at the points, all P coordinates in one vector; the
-            first K are what the fine-tuner was fed.
+        points: θ⁽⁰⁾ … θ⁽ᴷ⁾, each (B, …).
+        gradients: ∇f(θ⁽ᵏ⁾; D_tr) for k = 0 … K, (K + 1, B, P); the first K are the fine-tuner's
+            inputs.
     """
 
     points: list[Params]
@@ -40,7 +40,16 @@ def trajectory(
     support: Batch,
     steps: int,
 ) -> Trajectory:
-    """Fine-tune B tasks from given starts, remembering gradients and points."""
+    """Fine-tune B tasks and record points and gradients.
+
+    Args:
+        learner: method and settings.
+        meta: meta-parameters.
+        family: defines the loss.
+        start: θ⁽⁰⁾, each (B, …).
+        support: D_tr of each task, (B, n, …).
+        steps: K.
+    """
     inner, inputs = FirstOrder(), []
 
     def gradient(family: Objective, params: Params, batch: Batch) -> Params:
@@ -55,16 +64,21 @@ def trajectory(
 
 
 def gradients(family: TaskFamily, path: Trajectory, batch: Batch) -> Tensor:
-    """∇f(θ⁽ᵏ⁾; batch) for k = 1 … K, (K, B, P)."""
+    """Compute ∇f(θ⁽ᵏ⁾; ``batch``) for k = 1 … K, (K, B, P)."""
     return torch.stack([by_task(value_and_grad(family, p, batch)[1]) for p in path.points[1:]])
 
 
 def meta_gradients(learner: Learner, meta: Params, inputs: Tensor, cotangents: Tensor) -> Tensor:
-    """Σ_k G_kᵀ c_k of each task, (B, |φ|).
+    """Compute Σ_k G_kᵀ c_k of each task.
 
     Args:
-        inputs: (K, B, P), what the fine-tuner was fed.
-        cotangents: (K, B, P), c_1 … c_K.
+        learner: method and settings.
+        meta: meta-parameters φ.
+        inputs: gradients fed to the fine-tuner, (K, B, P).
+        cotangents: c_1 … c_K, (K, B, P).
+
+    Returns:
+        One vector per task, (B, |φ|), on the CPU.
     """
     rows = [
         in_order(pull_back(learner, meta, *pair), meta)
@@ -74,7 +88,14 @@ def meta_gradients(learner: Learner, meta: Params, inputs: Tensor, cotangents: T
 
 
 def pull_back(learner: Learner, meta: Params, inputs: Tensor, cotangents: Tensor) -> Params:
-    """Σ_k c_kᵀ G_k of one task, from (K, P) inputs and cotangents."""
+    """Compute Σ_k G_kᵀ c_k of one task, by name of the meta-parameter.
+
+    Args:
+        learner: method and settings.
+        meta: meta-parameters φ.
+        inputs: gradients fed to the fine-tuner, (K, P).
+        cotangents: c_1 … c_K, (K, P).
+    """
     meta = {name: leaf.detach().requires_grad_() for name, leaf in meta.items()}
     start = _one(torch.zeros_like(inputs[0]))
     point = Point(start, learner.tuner(meta).start(start))
@@ -83,7 +104,7 @@ def pull_back(learner: Learner, meta: Params, inputs: Tensor, cotangents: Tensor
 
 @torch.no_grad()
 def updates(learner: Learner, meta: Params, inputs: Tensor) -> Tensor:
-    """Δ⁽¹⁾ … Δ⁽ᴷ⁾ of one task from given inputs, (K, P)."""
+    """Compute the updates Δ⁽¹⁾ … Δ⁽ᴷ⁾ of one task, (K, P), from inputs (K, P)."""
     tuner, zero = learner.tuner(meta), _one(torch.zeros_like(inputs[0]))
     state, found = tuner.start(zero), []
     for gradient in inputs:
@@ -93,15 +114,15 @@ def updates(learner: Learner, meta: Params, inputs: Tensor) -> Tensor:
 
 
 def by_task(params: Params) -> Tensor:
-    """(B, P)."""
+    """Concatenate the coordinates of each task, (B, P)."""
     return flatten(params).view(len(next(iter(params.values()))), -1)
 
 
 def in_order(leaves: Params, meta: Params) -> Tensor:
-    """All entries in one vector, in the order of φ."""
+    """Flatten ``leaves`` into one vector (|φ|,), in the order of names in ``meta``."""
     return torch.cat([leaves[name].flatten() for name in meta])
 
 
 def _one(vector: Tensor) -> Params:
-    """All coordinates of one task as a single parameter: the fine-tuner works coordinate-wise."""
+    """Wrap the coordinates (P,) of one task as one parameter, for a coordinate-wise fine-tuner."""
     return {"theta": vector[None]}

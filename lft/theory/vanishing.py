@@ -1,9 +1,8 @@
 """The remark after Statement 1: how meta-gradients change with the number of steps K.
 
-Both methods fine-tune the same tasks for K steps; the outer loss looks at the last step only, and
-second-order terms are kept, so the gradient runs through the whole trajectory. The norm is that of
-each task's own meta-gradient: averaged over tasks, it would be small where meta-training has
-converged, whatever K does.
+Both methods fine-tune the same tasks for K steps. The outer loss weights only the last step and
+second-order terms are kept, so the gradient passes through the whole trajectory. The norm is taken
+per task: a meta-gradient averaged over tasks is small after convergence, whatever K is.
 """
 
 from __future__ import annotations
@@ -24,8 +23,20 @@ from lft.theory.trajectory import in_order
 def measure(
     profile: Profile, experiment: str, seed: int, results: Path
 ) -> Iterator[tuple[Any, ...]]:
-    """Rows of THEORY_COLUMNS: ‖∇ of the outer loss in θ⁽⁰⁾ (MAML) or φ (LFT)‖ of every task and K,
-    at initial and at trained meta-parameters; what is not finite stands there as it is."""
+    """Yield rows of THEORY_COLUMNS: the norm of the meta-gradient of every task and K.
+
+    The meta-gradient is in θ⁽⁰⁾ for MAML and in φ for LFT, at initial and at best meta-parameters.
+    Values that are not finite are kept.
+
+    Args:
+        profile: settings.
+        experiment: name of the experiment.
+        seed: seed of the trained runs.
+        results: the profile's result folder.
+
+    Raises:
+        UsageError: weights are missing or damaged.
+    """
     settings = profile.theory.vanishing
     name = profile.theory_families(experiment)[0]
     families = build_families(profile, profile.experiment(experiment), [name], results, seed=seed)
@@ -39,7 +50,7 @@ def measure(
             for steps in settings.steps:
                 learner = unrolled(Learner.of(profile, run), steps)
                 for task in range(settings.tasks):
-                    # The same task and start for every K, stage and method.
+                    # Every K, stage and method gets the same task and, if random, the same start.
                     random = generator("vanishing", experiment, seed, task)
                     tasks = family.sample(1, random, "train")
                     found = meta_gradient(learner, meta, family, tasks, None, random)
@@ -50,7 +61,7 @@ def measure(
 
 
 def unrolled(learner: Learner, steps: int) -> Learner:
-    """The learner with one segment of K steps, final-step weights and exact second order."""
+    """Return the learner with one segment of K steps, w_k = 1[k = K] and second-order terms."""
     experiment = learner.experiment
     training = experiment.training.model_copy(
         update={

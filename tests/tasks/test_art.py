@@ -165,10 +165,10 @@ def test_what_a_user_of_art_gets_wrong_is_said(small: torch.nn.Module) -> None:
         classifier = PyTorchClassifier(small, torch.nn.CrossEntropyLoss(), (1, 8, 8), 3, **settings)
         return LearnedUniversalPerturbation(classifier, steps=1)
 
-    with pytest.raises(UsageError, match="clip_values; make it with those of x"):
+    with pytest.raises(UsageError, match="clip_values; set them to the range of x"):
         attack().generate(255 * PIXELS)
     attack(clip_values=(0.0, 255.0)).generate(255 * PIXELS)
-    with pytest.raises(UsageError, match="labels outside of the classifier's 3 classes"):
+    with pytest.raises(UsageError, match="labels outside the classifier's 3 classes"):
         attack().generate(PIXELS, np.full(6, 3))
 
 

@@ -1,6 +1,6 @@
-"""Estimators of the meta-gradient, one module each, and the choice between them.
+"""Estimators of the meta-gradient, one module each.
 
-A new one is a module here, a row of :data:`ESTIMATORS`, and a value of the setting
+To add one, write a module here, add a row to :data:`ESTIMATORS`, and allow its name in the setting
 ``training.estimator`` (:class:`lft.config.Training`).
 """
 
@@ -39,12 +39,14 @@ def meta_gradient(
     state: Progress | None,
     generator: Generator,
 ) -> Estimate:
-    """Meta-gradient of the next segment by the learner's estimator, on the method's own data.
+    """Estimate the meta-gradient of the next segment (eq. 7), on the data that the method uses.
 
     Args:
+        learner: method and settings; its plan names the estimator.
         meta: meta-parameters.
+        family: defines the loss and θ⁽⁰⁾.
         tasks: B tasks.
-        state: where the previous segment ended; None at the start of a trajectory.
+        state: end of the previous segment; None at the start of a trajectory.
         generator: draws θ⁽⁰⁾, zeroth-order directions and perturbations.
     """
     estimator = ESTIMATORS[learner.plan.estimator]

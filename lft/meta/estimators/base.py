@@ -1,4 +1,4 @@
-"""What estimators of the meta-gradient share: the interface, w_k of eq. 4, and capped losses."""
+"""Shared parts of the meta-gradient estimators: interface, w_k of eq. 4, and capped losses."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from lft.types import Params, TaskBatch
 
 
 class Progress(NamedTuple):
-    """Where the trajectories of a meta-batch stand.
+    """Position on the trajectories of a meta-batch.
 
     Attributes:
-        step: fine-tuning steps made.
-        at: what the estimator needs to go on: the :class:`lft.meta.adapt.Point` of B tasks for
-            back-propagation, perturbed points and perturbations for PES.
+        step: fine-tuning steps done.
+        at: what the estimator needs to resume: a :class:`lft.meta.adapt.Point` of B tasks for
+            back-propagation, perturbed points and summed perturbations for PES.
     """
 
     step: int
@@ -27,7 +27,13 @@ class Progress(NamedTuple):
 
 
 class Estimate(NamedTuple):
-    """Outcome of a segment: weighted outer loss, meta-gradient, and where fine-tuning stands."""
+    """Outcome of a segment.
+
+    Attributes:
+        loss: weighted outer loss, ().
+        grads: meta-gradient, by name of the meta-parameter.
+        end: where fine-tuning stopped.
+    """
 
     loss: Tensor
     grads: Params
@@ -35,10 +41,11 @@ class Estimate(NamedTuple):
 
 
 class Estimator(Protocol):
-    """An estimate of ∇ of the outer loss in the meta-parameters, segment by segment.
+    """Estimates the gradient of the outer loss in the meta-parameters, segment by segment.
 
-    Segments of ``learner.plan.segment`` steps cover the trajectory. The mean over them of the outer
-    loss Σ_k w_k (1/B) Σ_i f_i(θ_i⁽ᵏ⁾; outer data) is that of eq. 4 with Σ_k w_k = 1.
+    Segments of ``learner.plan.segment`` steps cover the trajectory. A segment's outer loss is
+    Σ_k w_k (1/B) Σ_i f_i(θ_i⁽ᵏ⁾; outer data). Its mean over segments is the objective of eq. 4,
+    averaged over tasks, with Σ_k w_k = 1.
     """
 
     def __call__(
@@ -50,28 +57,41 @@ class Estimator(Protocol):
         state: Progress | None,
         generator: Generator,
     ) -> Estimate:
-        """Estimate of the next segment.
+        """Run the next segment and estimate its meta-gradient.
 
         Args:
+            learner: method and settings.
             meta: meta-parameters.
-            tasks: B tasks; ``support`` is the data of the inner loop, ``query`` that of the outer.
-            state: end of the segment before; None at the start of a trajectory.
+            family: defines the loss and θ⁽⁰⁾.
+            tasks: B tasks; the inner loop uses ``support``, the outer loss ``query``.
+            state: end of the previous segment; None at the start of a trajectory.
             generator: draws θ⁽⁰⁾, zeroth-order directions and perturbations.
         """
 
 
 def step_weights(kind: Literal["uniform", "linear", "final"], steps: int) -> list[float]:
-    """w_1 … w_K of eq. 4, scaled to sum to 1: constant, proportional to k, or 1[k = K]."""
+    """Return w_1 … w_K of eq. 4, scaled to sum to 1.
+
+    Args:
+        kind: ``uniform`` is constant, ``linear`` proportional to k, ``final`` is 1[k = K].
+        steps: K.
+    """
     return segment_weights(kind, steps, 0, steps)
 
 
 def segment_weights(
     kind: Literal["uniform", "linear", "final"], steps: int, begin: int, length: int
 ) -> list[float]:
-    """w_k of the steps ``begin`` + 1 … ``begin`` + ``length`` of a trajectory of K = ``steps``.
+    """Return w_k of the steps ``begin`` + 1 … ``begin`` + ``length``.
 
-    They are scaled by the number of segments, so that the mean over segments is eq. 4's sum with
-    Σ_k w_k = 1, whatever the length of the segments.
+    The number of segments scales them, so the mean over segments is eq. 4's sum with Σ_k w_k = 1,
+    whatever the segment length.
+
+    Args:
+        kind: as in :func:`step_weights`.
+        steps: K of the whole trajectory.
+        begin: steps before the segment.
+        length: steps of the segment; divides K.
     """
     raw = {
         "uniform": [1.0] * steps,
@@ -83,16 +103,23 @@ def segment_weights(
 
 
 def weights(learner: Learner, begin: int) -> list[float]:
-    """w_k of the segment after ``begin`` steps; MAML-like methods see the last step (eq. 1)."""
+    """Return w_k of the segment that starts after ``begin`` steps.
+
+    Methods that learn only an initialisation weight only the last step (eq. 1).
+    """
     kind = learner.experiment.training.step_weights if learner.method.learns_finetuner else "final"
     return segment_weights(kind, learner.plan.steps, begin, learner.plan.segment)
 
 
 def capped(losses: Tensor, cap: float | None) -> Tensor:
-    """Each task's loss, growing only like its logarithm above ``cap``.
+    """Cap each task's loss softly: above ``cap`` it grows only logarithmically.
 
-    ρ(f) = f up to c = ``cap`` and c (1 + log(f / c)) above, so that ρ' = min(1, c / f). A loss that
-    is not a number counts as the largest finite one.
+    ρ(f) = f up to c = ``cap`` and c (1 + log(f / c)) above, so ρ' = min(1, c / f). NaN and infinity
+    count as the largest finite number.
+
+    Args:
+        losses: any shape.
+        cap: c; None returns the losses unchanged.
     """
     if cap is None:
         return losses
@@ -102,12 +129,12 @@ def capped(losses: Tensor, cap: float | None) -> Tensor:
 
 
 def slope(losses: Tensor, cap: float | None) -> Tensor:
-    """ρ' of :func:`capped`."""
+    """Return ρ' of :func:`capped`, in the shape of ``losses``."""
     return torch.ones_like(losses) if cap is None else (cap / losses).clamp(max=1)
 
 
 def gradient_of(loss: Tensor, meta: Params) -> Params:
-    """∇ of a loss in every meta-parameter, zero where it does not depend on one."""
+    """Return the gradient of a loss in every meta-parameter; zero if the loss is independent."""
     grads = torch.autograd.grad(
         loss, list(meta.values()), allow_unused=True, materialize_grads=True
     )
@@ -115,5 +142,5 @@ def gradient_of(loss: Tensor, meta: Params) -> Params:
 
 
 def norm(grads: Params) -> float:
-    """Euclidean norm of a whole meta-gradient, in float64."""
+    """Return the Euclidean norm of a whole meta-gradient, computed in float64."""
     return math.sqrt(sum(float(leaf.double().square().sum()) for leaf in grads.values()))

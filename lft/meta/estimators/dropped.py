@@ -1,4 +1,4 @@
-"""Truncated back-propagation without the term with ∂g/∂θ of eq. 8."""
+"""Truncated back-propagation without the ∂g/∂θ term of eq. 8."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from lft.types import Batch, Params, TaskBatch, concatenate, flatten
 
 
 class Dropped:
-    """∇_φ Σ_k ⟨v_k, θ⁽ᵏ⁾(φ)⟩, v_k = w_k ∇_θ f(θ⁽ᵏ⁾; outer data), inner gradients being constants.
+    """∇_φ Σ_k ⟨v_k, θ⁽ᵏ⁾(φ)⟩ with v_k = w_k ∇_θ f(θ⁽ᵏ⁾; outer data) and inner gradients constant.
 
-    Andrychowicz et al. (2016), sec. 2.1. Only the fine-tuner's own graph is needed: the trajectory
-    is run without one, remembering the fine-tuner's inputs and v_k.
+    Andrychowicz et al. (2016), sec. 2.1. The trajectory runs without a graph and records the
+    fine-tuner's inputs and v_k. The backward pass then needs only the fine-tuner's own graph.
     """
 
     def __call__(
@@ -62,7 +62,7 @@ class Dropped:
 
 
 def _scaled(grads: Params, factor: float, per_task: Tensor | None) -> Params:
-    """Gradients times a factor, and one of each task."""
+    """Multiply gradients, each (B, …), by a factor and by a factor per task (B,), if given."""
     scaled = {name: leaf * factor for name, leaf in grads.items()}
     if per_task is None:
         return scaled
@@ -72,11 +72,11 @@ def _scaled(grads: Params, factor: float, per_task: Tensor | None) -> Params:
 
 
 class _Recorder:
-    """Feeds the fine-tuner and remembers what eq. 7 needs of the trajectory.
+    """Feeds the fine-tuner and records the parts of the trajectory that eq. 7 needs.
 
-    Called at θ⁽⁰⁾ … θ⁽ᴷ⁻¹⁾ by the inner loop; :meth:`finish` adds θ⁽ᴷ⁾. Where support and query
-    have the same size both gradients come from one pass over 2B tasks; where they are the same
-    data (L2O), from one pass over B tasks.
+    The inner loop calls it at θ⁽⁰⁾ … θ⁽ᴷ⁻¹⁾; :meth:`finish` adds θ⁽ᴷ⁾. With first-order gradients,
+    it saves a pass in two cases. If support and query have the same size, one pass over 2B tasks
+    gives both gradients. If they are the same data (L2O), one pass over B tasks does.
 
     Attributes:
         inputs: g at θ⁽⁰⁾ … θ⁽ᴷ⁻¹⁾.
@@ -117,7 +117,7 @@ class _Recorder:
         return inner
 
     def finish(self, family: Objective, params: Params) -> None:
-        """Outer loss and gradient at the last point."""
+        """Record the outer loss and its gradient at the last point."""
         losses, outer = value_and_grad(family, params, self.query)
         self.outer.append(outer)
         self.losses.append(losses)
@@ -130,12 +130,17 @@ def inputs_to_meta(
     inputs: Sequence[Params],
     cotangents: Sequence[Params],
 ) -> Params:
-    """∇ Σ_k ⟨v_k, θ⁽ᵏ⁾⟩ in the meta-parameters, the fine-tuner's inputs being constants.
+    """Differentiate Σ_k ⟨v_k, θ⁽ᵏ⁾⟩ in the meta-parameters, with constant fine-tuner inputs.
 
     Args:
+        learner: method and settings.
+        meta: meta-parameters that require gradients.
         start: θ⁽⁰⁾ and the fine-tuner's state.
-        inputs: g fed in at steps 1 … K.
-        cotangents: v_1 … v_K.
+        inputs: g of steps 1 … K, each (B, …).
+        cotangents: v_1 … v_K, each (B, …).
+
+    Returns:
+        The gradient, by name of the meta-parameter.
     """
     tuner = learner.tuner(meta)
     if isinstance(tuner, SegmentVJP) and not learner.method.learns_initialisation:

@@ -1,4 +1,4 @@
-"""Evolution strategies: the meta-gradient of a smoothed outer loss, from its values alone."""
+"""Evolution strategies: the meta-gradient of a smoothed outer loss, from loss values only."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from lft.types import Params, State, TaskBatch, flatten, unflatten
 class Evolution:
     """ĝ = mean over tasks i and pairs of (F_i(φ + ε) − F_i(φ − ε)) ε / (2σ²), ε ~ N(0, σ² I).
 
-    It is unbiased for ∇_φ E_ε[F(φ + ε)], F being the outer loss of a whole trajectory: nothing is
-    truncated and no derivative is taken through the steps. Salimans et al. (2017), antithetic
-    pairs; Metz et al. (2019) for learned optimizers. Every task has perturbations of its own.
+    Unbiased for ∇_φ E_ε[F(φ + ε)], where F is the outer loss of a whole trajectory. It truncates
+    nothing and differentiates no step. Salimans et al. (2017), with antithetic pairs; Metz et al.
+    (2019) for learned optimizers. Each task draws its own perturbations.
     """
 
     def __call__(
@@ -46,21 +46,25 @@ class Evolution:
 
 
 class Pair(NamedTuple):
-    """Something of the trajectories under φ + ε and under φ − ε."""
+    """Points of n trajectories under φ + ε, and of their antithetic ones under φ − ε."""
 
     plus: Point
     minus: Point
 
 
 class PairLosses(NamedTuple):
-    """Outer losses (n,) of n perturbed trajectories, and of their antithetic ones."""
+    """Outer losses (n,) under φ + ε and under φ − ε."""
 
     plus: Tensor
     minus: Tensor
 
 
 class SideBySide:
-    """One fine-tuner for each task; its state is the list of theirs, which a step overwrites."""
+    """One fine-tuner per task, run as one; a step may overwrite their list of states.
+
+    Args:
+        tuners: B fine-tuners.
+    """
 
     def __init__(self, tuners: Sequence[FineTuner]) -> None:
         self.tuners = tuners
@@ -68,13 +72,13 @@ class SideBySide:
         self.by_coordinate = all(isinstance(tuner, CoordinateLSTM) for tuner in tuners)
 
     def start(self, params: Params) -> list[State]:
-        """Each fine-tuner's state before the first step."""
+        """Return each fine-tuner's state before the first step."""
         return [tuner.start(_task(params, i)) for i, tuner in enumerate(self.tuners)]
 
     def step(self, state: list[State], params: Params, grads: Params) -> tuple[list[State], Params]:
         """One step; see :class:`lft.finetuners.base.FineTuner`."""
         if self.by_coordinate and len(params) > 1:
-            # One leaf in place of many: the same update with a tenth of the calls.
+            # Merge all leaves into one: the same update with a tenth of the calls.
             one, of_one = ({"theta": flatten(p).view(len(state), -1)} for p in (params, grads))
             state, moved = self.step(state, one, of_one)
             return state, unflatten(moved["theta"].flatten(), params)
@@ -90,7 +94,7 @@ def _task(params: Params, index: int) -> Params:
 
 
 def perturbations(learner: Learner, meta: Params, n: int, generator: Generator) -> Params:
-    """ε of n perturbations: each meta-parameter's as (n, …)."""
+    """Draw n perturbations ε ~ N(0, σ² I) of the meta-parameters, each leaf (n, …)."""
     return {
         name: learner.sigma
         * torch.randn((n, *leaf.shape), generator=generator, dtype=leaf.dtype).to(leaf.device)
@@ -101,7 +105,7 @@ def perturbations(learner: Learner, meta: Params, n: int, generator: Generator) 
 def begin_pair(
     learner: Learner, meta: Params, noise: Params, family: TaskFamily, generator: Generator
 ) -> Pair:
-    """The start of n trajectories: the same random θ⁽⁰⁾ for φ + ε and φ − ε."""
+    """Return the start of n trajectory pairs; φ + ε and φ − ε share the random draws of θ⁽⁰⁾."""
     n = len(next(iter(noise.values())))
     again = generator.clone_state()
     made = []
@@ -118,7 +122,7 @@ def begin_pair(
 
 
 def perturbed(meta: Params, noise: Params, sign: int) -> list[Params]:
-    """φ + ε, or φ − ε, of every perturbation."""
+    """Return φ + ε (``sign`` 1) or φ − ε (``sign`` −1) for each of the n perturbations."""
     n = len(next(iter(noise.values())))
     return [
         {name: leaf.detach() + sign * noise[name][i] for name, leaf in meta.items()}
@@ -137,10 +141,20 @@ def run_pair(
     start: Pair,
     generator: Generator,
 ) -> tuple[PairLosses, Pair]:
-    """One segment of both trajectories of each perturbation, with the same zeroth-order directions.
+    """Run one segment under φ + ε and φ − ε, with the same zeroth-order directions.
+
+    Args:
+        learner: method and settings.
+        meta: meta-parameters φ.
+        noise: n perturbations, each leaf (n, …).
+        family: defines the loss.
+        tasks: B tasks, where B divides n; each is run under n / B perturbations in a row.
+        begin: fine-tuning steps before the segment.
+        start: where the segment starts.
+        generator: draws zeroth-order directions.
 
     Returns:
-        The weighted, capped outer losses, and where the trajectories end.
+        The weighted, capped outer losses (n,), and the ends of the trajectories.
     """
     n = len(next(iter(noise.values())))
     times = n // len(tasks.query.x)
@@ -164,17 +178,17 @@ def run_pair(
 
 
 def contributions(losses: PairLosses, noise: Params, sigma: float) -> Params:
-    """(F(φ + ε) − F(φ − ε)) ε / (2σ²) of every perturbation, each leaf (n, …)."""
+    """Return (F(φ + ε) − F(φ − ε)) ε / (2σ²) for each perturbation, each leaf (n, …)."""
     slopes = (losses.plus - losses.minus) / (2 * sigma**2)
     return {name: slopes.view(-1, *[1] * (leaf.dim() - 1)) * leaf for name, leaf in noise.items()}
 
 
 def average(of_each: Params) -> Params:
-    """Mean over perturbations."""
+    """Average over the first axis of every leaf."""
     return {name: leaf.mean(0) for name, leaf in of_each.items()}
 
 
 def repeated(point: Point, times: int) -> Point:
-    """Each task's point ``times`` times in a row."""
+    """Repeat each task's point ``times`` times in a row."""
     params = {name: leaf.repeat_interleave(times, 0) for name, leaf in point.params.items()}
     return Point(params, [state for state in point.state for _ in range(times)])

@@ -1,4 +1,4 @@
-"""Truncated back-propagation through everything (Statement 1, eqs. 7 to 9)."""
+"""Truncated back-propagation with all second-order terms (Statement 1, eqs. 7 to 9)."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from lft.types import Params, TaskBatch
 
 
 class Exact:
-    """∇ of a segment's outer loss by reverse mode, its start being constant.
+    """Reverse-mode gradient of a segment's outer loss, with the segment's start constant.
 
-    Werbos (1990), "Backpropagation through time"; the term with ∂g/∂θ of eq. 8 is kept.
+    Werbos (1990), "Backpropagation through time". It keeps the ∂g/∂θ term of eq. 8.
     """
 
     def __call__(
@@ -57,12 +57,13 @@ class Exact:
 def begun(
     learner: Learner, meta: Params, family: TaskFamily, tasks: TaskBatch, generator: Generator
 ) -> Progress:
-    """θ⁽⁰⁾ of B tasks and the fine-tuner's first state."""
+    """Return θ⁽⁰⁾ of B tasks and the fine-tuner's initial state."""
     params = learner.start(meta, family, len(tasks.support.x), generator)
     return Progress(0, Point(params, learner.tuner(meta).start(params)))
 
 
 def detached(point: Point) -> Point:
+    """Detach θ and the fine-tuner's state from the graph."""
     params = {name: leaf.detach() for name, leaf in point.params.items()}
     return Point(params, tree_map_only(Tensor, torch.Tensor.detach, point.state))
 
@@ -74,7 +75,7 @@ def _zeros(meta: Params) -> Params:
 def _descend(
     learner: Learner, meta: Params, family: TaskFamily, tasks: TaskBatch, start: Point
 ) -> tuple[Tensor, Params, Params] | None:
-    """Gradient descent and its derivative without autograd, where that can be had."""
+    """Run gradient descent and its derivative without autograd; None if not available."""
     if not learner.differentiates_descent:
         return None
     if not isinstance(family, Differentiated):

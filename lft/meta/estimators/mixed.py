@@ -26,12 +26,12 @@ from lft.types import Batch, Params, TaskBatch
 class Mixed:
     """ĝ = (ĝ_bp / s²_bp + ĝ_es / s²_es) / (1 / s²_bp + 1 / s²_es), for each segment.
 
-    Metz et al. (2019), sec. 4. s² is the squared standard error of an estimate, summed over
-    meta-parameters, from its spread over the tasks of the meta-batch. Where the loss is smooth
-    back-propagation has the smaller one by far; where it is chaotic evolution strategies have.
+    Metz et al. (2019), sec. 4. s² is an estimate's squared standard error over the tasks of the
+    meta-batch, summed over meta-parameters. Back-propagation has by far the smaller error if the
+    loss is smooth, evolution strategies if it is chaotic.
 
     Args:
-        backprop: the estimator beside evolution strategies.
+        backprop: the estimator to mix with evolution strategies.
     """
 
     def __init__(self, backprop: Estimator) -> None:
@@ -46,7 +46,7 @@ class Mixed:
         state: Progress | None,
         generator: Generator,
     ) -> Estimate:
-        """See :class:`lft.meta.estimators.base.Estimator`. B must be two or more."""
+        """See :class:`lft.meta.estimators.base.Estimator`. B must be at least 2."""
         parts = [_one(tasks, i) for i in range(len(tasks.query.x))]
         if state is None:
             state = Progress(
@@ -67,7 +67,17 @@ class Mixed:
 
 
 def combined(one: Params, other: Params) -> Params:
-    """Two sets of estimates of the same gradient, each leaf (B, …), by inverse variance."""
+    """Combine two sets of estimates of a gradient by inverse variance.
+
+    If one variance is not finite, the other estimate is used alone.
+
+    Args:
+        one: B estimates, each leaf (B, …).
+        other: B estimates, each leaf (B, …).
+
+    Returns:
+        The weighted mean, by name of the meta-parameter.
+    """
     spread, other_spread = spread_of_mean(one), spread_of_mean(other)
     if not math.isfinite(spread):
         return average(other)
@@ -79,7 +89,7 @@ def combined(one: Params, other: Params) -> Params:
 
 
 def spread_of_mean(estimates: Params) -> float:
-    """Squared standard error of the mean over B estimates, summed over coordinates."""
+    """Return the squared standard error of the mean of B estimates, summed over coordinates."""
     return sum(float(leaf.double().var(0).sum()) / len(leaf) for leaf in estimates.values())
 
 
@@ -92,7 +102,11 @@ def _evolution(
     points: list[Point],
     generator: Generator,
 ) -> Params:
-    """Each task's estimate of the segment's smoothed meta-gradient, by antithetic pairs."""
+    """Estimate each task's smoothed meta-gradient of the segment by antithetic pairs.
+
+    Returns:
+        The estimates, each leaf (B, …).
+    """
     n_tasks, pairs = len(points), learner.experiment.training.evolution.pairs
     noise = perturbations(learner, meta, n_tasks * pairs, generator)
     params = {name: torch.cat([p.params[name] for p in points]) for name in points[0].params}
@@ -103,7 +117,7 @@ def _evolution(
 
 
 def _one(tasks: TaskBatch, index: int) -> TaskBatch:
-    """A single task as a batch."""
+    """Return one task as a batch with B = 1; keep support and query the same object if they are."""
     here = slice(index, index + 1)
     support = Batch(tasks.support.x[here], tasks.support.y[here])
     if tasks.query is tasks.support:

@@ -1,4 +1,4 @@
-"""Persistent evolution strategies: an update after each segment, and no bias of truncation."""
+"""Persistent evolution strategies (PES): an update per segment without truncation bias."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from lft.types import Params, TaskBatch
 class PersistentEvolution:
     """ĝ_t = mean over tasks i and pairs of (F_i,t⁺ − F_i,t⁻) ξ_t / (2σ²), ξ_t = ε_1 + … + ε_t.
 
-    Vicol et al. (2021). Segment t goes on from where the perturbed trajectories of segment t − 1
-    ended, under a new perturbation ε_t ~ N(0, σ² I); F_i,t⁺ and F_i,t⁻ are the outer losses of
-    segment t under φ + ε_t and φ − ε_t. Σ_t ĝ_t is unbiased for the gradient of the smoothed loss
-    of the whole trajectory if φ stays the same.
+    Vicol et al. (2021). Segment t resumes the perturbed trajectories of segment t − 1 under a new
+    perturbation ε_t ~ N(0, σ² I). F_i,t⁺ and F_i,t⁻ are its outer losses under φ + ε_t and φ − ε_t.
+    If φ stays constant, Σ_t ĝ_t is unbiased for the gradient of the smoothed loss of the whole
+    trajectory.
     """
 
     def __call__(

@@ -1,4 +1,4 @@
-"""Reptile's direction in place of a meta-gradient."""
+"""Reptile's update direction, used as a meta-gradient."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from lft.types import Params, TaskBatch
 
 
 class Reptile:
-    """θ⁽⁰⁾ − θ⁽ᴷ⁾, averaged over tasks (Nichol et al., 2018)."""
+    """θ⁽⁰⁾ − θ⁽ᴷ⁾, averaged over tasks (Nichol et al., 2018); the loss is reported only."""
 
     def __call__(
         self,
