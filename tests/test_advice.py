@@ -133,8 +133,8 @@ GOOD = {"name": "good", "color": "#000001", "learns": "finetuner", "tuner": "lst
 PLUG_INS = {
     "no colon": ({}, "good.py", "must be module:name or path:name", {}, "good.py:METHOD"),
     "name taken": ({"name": "lft"}, "good.py:METHOD", "choose another name", {}, "good.py:METHOD"),
-    "letters": ({"name": "Good"}, "good.py:METHOD", "has small letters", {}, "good.py:METHOD"),
-    "color": ({"color": "red"}, "good.py:METHOD", "is not like #0072B2", {"color": "#0072B2"},
+    "letters": ({"name": "Good"}, "good.py:METHOD", "use only lowercase letters", {}, "good.py:METHOD"),
+    "color": ({"color": "red"}, "good.py:METHOD", "must look like #0072B2", {"color": "#0072B2"},
               "good.py:METHOD"),
     "nearest": ({"tuner": "lsmt"}, "good.py:METHOD", "did you mean 'lstm'?", {}, "good.py:METHOD"),
     "nothing to learn": ({"learns": "step_size"}, "good.py:METHOD",
