@@ -40,13 +40,13 @@ def load_tensors(
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read a file that :func:`save_tensors` wrote.
 
-    Returns:
-        Tensors by name, and the description.
-
     Args:
         path: the file.
         device: where the tensors go.
         again: what to do about a damaged file.
+
+    Returns:
+        Tensors by name, and the description.
 
     Raises:
         Damaged: the file is not a safetensors file, or was truncated or altered.
