@@ -169,7 +169,7 @@ def test_another_name_for_a_plug_in_helps(name: str, tmp_path: Path) -> None:
 
 
 CLAIMS = {
-    "metric": ("metric", "acuracy", r"unknown metric 'acuracy'; did you mean '(\w+)'"),
+    "metric": ("metric", "accuracyx", r"unknown metric 'accuracyx'; did you mean '(\w+)'"),
     "hypothesis": ("hypothesis", None, r"unknown hypothesis '.*'; did you mean '([\w-]+)'"),
     "method": ("a", "ltf", r"unknown method 'ltf'; did you mean '(\w+)'"),
     "key": ("stepp", 3, r"unknown key 'stepp'; did you mean '(\w+)'"),
