@@ -454,7 +454,6 @@ def test_any_bytes_load_or_are_refused_in_one_line(content: bytes, tmp_path: Pat
         load_profile(path)
     except UsageError as refused:
         assert len(str(refused).splitlines()) == 1
-        assert str(path) in str(refused)
 
 
 def test_what_a_training_depends_on() -> None:

@@ -38,7 +38,7 @@ def record(folder: Path, names: Iterable[str], *, anew: bool = False) -> None:
     Raises:
         UsageError: a file cannot be read, or the folder cannot be written.
     """
-    sums = {} if anew else _recorded(folder) or {}
+    sums: dict[str, str] = {} if anew else _recorded(folder) or {}
     sums |= {name: _digest(folder / name) for name in names}
     write_text(folder / SUMS, "".join(f"{digest}  {name}\n" for name, digest in sums.items()))
 
