@@ -7,7 +7,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -16,12 +15,12 @@ import torch
 import yaml
 
 from lft import config, methods, plugins
-from lft.config import FAMILIES, FINETUNERS, FamilySettings, load_profile
+from lft.config import FamilySettings, load_profile
 from lft.errors import UsageError
 from lft.meta.evaluate import evaluate
 from lft.meta.train import train
 from lft.methods import METHODS, Method
-from lft.metrics import METRICS, MSE, Metric
+from lft.metrics import MSE, Metric
 from lft.scaffold import create
 from lft.storage.tensors import load_tensors
 from lft.testing import check_fine_tuner
@@ -48,19 +47,6 @@ def python(*arguments: str, cwd: Path, **environment: str) -> str:
     )
     assert done.returncode == 0, done.stdout[-3000:]
     return done.stdout
-
-
-@pytest.fixture
-def registry() -> Iterator[None]:
-    """What a test registers is forgotten afterwards."""
-    tables = METHODS, METRICS, FAMILIES, FINETUNERS, plugins._places
-    before = [dict(table) for table in tables]
-    yield
-    for name in set(plugins._places) - set(before[-1]):
-        sys.modules.pop(name, None)  # libraries stay: numpy cannot be imported twice
-    for table, content in zip(tables, before, strict=True):
-        for name in set(table) - set(content):
-            del table[name]
 
 
 @pytest.mark.parametrize("kind", ["method", "task", "figure"])

@@ -133,6 +133,49 @@ def test_what_cannot_be_exported_is_said(results: Path, tmp_path: Path) -> None:
         from_run(tmp_path, ATTACK, licence="MIT")
 
 
+def test_edited_measurements_are_not_exported(
+    results: Path, exported: Pretrained, tmp_path: Path
+) -> None:
+    shutil.copytree(results, tmp_path, dirs_exist_ok=True)
+    path = tmp_path / ATTACK.folder / "measurements.csv"
+    before = path.read_text()
+    path.write_text(before.replace(",0.", ",0.1", 1))
+    with pytest.raises(UsageError, match=r"was changed after it was written.*; restore it, or del"):
+        from_run(tmp_path, ATTACK, licence="MIT")
+    path.write_text(before)
+    assert from_run(tmp_path, ATTACK, licence="MIT").card == exported.card
+
+
+@pytest.mark.parametrize("licence", ["", "  "])
+def test_an_empty_licence_is_refused_wherever_it_is_given_and_one_helps(
+    licence: str, results: Path, exported: Pretrained, tmp_path: Path
+) -> None:
+    path, message = tmp_path / "mine.safetensors", "licence: none is named; name one, e.g. MIT"
+    with pytest.raises(UsageError, match=message):
+        from_run(results, ATTACK, licence=licence)
+    with pytest.raises(UsageError, match=message):
+        exported.save(path, licence=licence)
+    assert not path.exists()
+    card = exported.card.model_dump(mode="json")
+    save_tensors(path, exported.weights, card | {"licence": licence})
+    with pytest.raises(UsageError, match=f"{message}.*; get the file again, or make it again"):
+        lft.load(path)
+    for named in ("MIT", "NOASSERTION"):
+        exported.save(path, licence=named)
+        assert lft.load(path).card.licence == named
+
+
+@pytest.mark.parametrize("key", ["method", "families", "finetuner", "training"])
+def test_a_run_json_that_lacks_settings_is_not_exported(
+    key: str, results: Path, tmp_path: Path
+) -> None:
+    content = read_json(results / ATTACK.folder / "run.json")
+    del content["settings"][key]
+    write_json(tmp_path / ATTACK.folder / "run.json", content)
+    with pytest.raises(UsageError, match=rf"settings.{key} is missing; delete the file and run"):
+        from_run(tmp_path, ATTACK, licence="MIT")
+
+
 def test_every_shipped_fine_tuner_loads_and_is_described() -> None:
     assert available()
     for name in available():

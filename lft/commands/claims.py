@@ -15,6 +15,7 @@ from lft.report.claims import Verdict, judge, load_claims, read_verdicts
 from lft.report.claims.needed import Needed, needed
 from lft.report.claims.shown import SYMBOLS, effect_text, needed_text
 from lft.results.aggregate import aggregate
+from lft.results.digests import SUMS, check
 from lft.results.folder import Results
 from lft.results.schema import CELL_COLUMNS, THEORY_COLUMNS, Measurement
 from lft.storage.csv import join_csv, write_rows
@@ -24,9 +25,10 @@ def as_table(profile: Profile, results: Path) -> Table:
     """Tabulate every claim with its verdict and the time of its trainings, from claims.json.
 
     Raises:
-        UsageError: claims.json is damaged.
+        UsageError: claims.json is damaged or was changed by hand.
     """
     judged = (results / "claims.json").is_file()
+    check(results, ["claims.json"])
     rows = {row.claim: row for row in read_verdicts(results).claims} if judged else {}
     table = Table(title=escape(f"Claims of the paper, profile {profile.name}"))
     for heading in ("claim", "verdict", "seconds"):
@@ -74,11 +76,12 @@ def verdict(profile: Profile, results: Path, claim: str) -> Verdict:
             f"nothing of claim {claim!r} has been measured in {results}; run "
             f"snakemake claim --config claim={claim} profile={profile.name}"
         )
+    sums = {path.with_name(SUMS) for path in measured}
     manifests = [results / run.folder / "run.json" for run in needs.runs]
     manifests += [path.with_suffix(".json") for path in measured if needs.theory]
     with tempfile.TemporaryDirectory(prefix="lft-claim-") as temporary:
         folder = Path(temporary)
-        for path in (*measured, *filter(Path.is_file, manifests)):
+        for path in (*measured, *filter(Path.is_file, (*manifests, *sums))):
             _link(path, folder / path.relative_to(results))
         _join(profile, folder, needs)
         rows = judge(profile, folder)

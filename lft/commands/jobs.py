@@ -262,10 +262,14 @@ def aggregate(
     join(settings, folder)
 
 
-def _need_summary(folder: Path) -> None:
+def _need_summary(folder: Path, *others: str) -> None:
+    """Refuse to go on without the joined tables, or with some that were changed by hand."""
+    from lft.results.digests import JOINED, check
+
     path = folder / "summary.csv"
     if not path.is_file():
         raise UsageError(f"{path} is missing; lft report makes it from what has been measured")
+    check(folder, (*JOINED, *others))
 
 
 @app.command()
@@ -297,11 +301,15 @@ def figures(profile: ProfileFile = QUICK, results: Results = None, planned: Plan
 @app.command()
 def page(profile: ProfileFile = QUICK, results: Results = None, planned: Planned = None) -> None:
     """Write report.html from tables, figures and claims."""
+    from lft.paths import kept_alternatives
     from lft.report.page import write_page
+    from lft.results.digests import JUDGED, check
 
     settings, folder = load(profile, results)
     check_plan(planned, settings, "page")
-    _need_summary(folder)
+    _need_summary(folder, *JUDGED)
+    for path in kept_alternatives(folder).values():
+        check(path.parent, [path.name])
     write_page(settings, folder)
 
 

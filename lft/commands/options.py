@@ -35,9 +35,15 @@ def load(profile: Path, results: Path | None) -> tuple[Profile, Path]:
     Args:
         profile: name or file.
         results: result folder; results/<profile> by default.
+
+
+    Raises:
+        UsageError: the profile is invalid, or part of the checkout is missing.
     """
     from lft.config import load_profile
+    from lft.paths import check_complete
 
+    check_complete()
     settings = load_profile(profile)
     return settings, results or Path("results") / settings.name
 

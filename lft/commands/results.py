@@ -79,11 +79,13 @@ def compare(
     """Compare the measurements of two result folders and say whether they agree."""
     from lft.report.compare import as_table, sources_note, terminal
     from lft.report.compare import compare as compared
+    from lft.results.digests import check
     from lft.storage.csv import write_rows
 
     for folder in (a, b):
         if not (folder / "summary.csv").is_file():
             raise UsageError(f"{folder} has no summary.csv; lft report makes it")
+        check(folder, ["summary.csv"])
     frame = compared(a, b)
     if output:
         write_rows(output, list(frame.columns), frame.itertuples(index=False))

@@ -19,6 +19,7 @@ from lft.paths import CHECKOUT
 from lft.report.claims import Verdict, read_verdicts
 from lft.report.claims.shown import SYMBOLS
 from lft.report.compare import compare, sources_note
+from lft.results.digests import check
 
 COMPARED = ("summary.csv", "claims.csv", "runs")
 """Parts of a kept run that the comparison reads."""
@@ -37,11 +38,12 @@ def lines(profile: Profile, results: Path, checkout: Path | None = CHECKOUT) -> 
         checkout: repository that keeps runs; None if there is none.
 
     Raises:
-        UsageError: the claims have not been judged.
+        UsageError: the claims have not been judged, or were changed by hand.
     """
     for name in ("claims.json", "summary.csv"):
         if not (results / name).is_file():
             raise UsageError(f"{results / name} is missing; run snakemake reproduce first")
+    check(results, ("claims.json", "summary.csv"))
     claims = read_verdicts(results).claims
     yield f"Profile {profile.name}: {_counts(claims)}"
     with kept(profile.name, checkout) as folder:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import torch
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 from torch import Tensor
 
 from lft.config import (
@@ -40,6 +40,7 @@ from lft.types import Params, State, TaskBatch
 if TYPE_CHECKING:
     import pandas as pd
 
+AGAIN = "get the file again, or make it again with lft export"
 FOLDER = Path(__file__).parent
 """Folder of the fine-tuners that come with the package."""
 
@@ -66,6 +67,13 @@ class Card(Settings):
     step_size: Annotated[float, Field(ge=0)] = 1.0  # default learning rate of optimizers
     # network -> method or adam -> test accuracy, from lft.pretrained.trial
     compared: dict[str, dict[str, float]] = Field(default_factory=dict)
+
+    @field_validator("licence")
+    @classmethod
+    def _named(cls, licence: str) -> str:
+        if not licence.strip():
+            raise ValueError("none is named; name one, e.g. MIT, or NOASSERTION if none is known")
+        return licence
 
     @model_validator(mode="after")
     def _compared_with_adam(self) -> Card:
@@ -120,10 +128,14 @@ class Pretrained:
             licence: SPDX identifier of the weights' licence; the card's by default.
 
         Raises:
-            UsageError: the folder cannot be written.
+            UsageError: the licence is empty, or the folder cannot be written.
         """
-        changes = {} if licence is None else {"licence": licence}
-        card = self.card.model_copy(update=changes)
+        card = self.card
+        if licence is not None:
+            try:
+                card = Card.model_validate(card.model_dump(mode="json") | {"licence": licence})
+            except ValidationError as error:
+                raise UsageError(f"{path}: {explain(error)}") from None
         save_tensors(Path(path).expanduser(), self.weights, card.model_dump(mode="json"))
 
     def adapt(
@@ -288,14 +300,15 @@ def load(name: str | Path) -> Pretrained:
     if not path.exists():
         hint = suggestion(str(name), available())
         raise UsageError(f"{str(name)!r} is neither a fine-tuner nor a file{hint}")
-    weights, info = load_tensors(path)
+    weights, info = load_tensors(path, again=AGAIN)
     try:
         register_installed()
         card = Card.model_validate(info)
         _ = card.attack_loss  # validates the attacks' settings
         wanted = _update_rule_shapes(card)
     except ValidationError as error:
-        raise UsageError(f"{path} is not a trained fine-tuner: {explain(error)}") from None
+        problem = f"{path} is not a trained fine-tuner: {explain(error)}"
+        raise UsageError(f"{problem}; {AGAIN}") from None
     except UsageError as error:
         raise UsageError(f"{path}: {error}") from None
     begins = any(name.startswith("init/") for name in weights)

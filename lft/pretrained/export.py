@@ -5,15 +5,21 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from lft.config import Run
+from pydantic import ValidationError
+
+from lft.config import Run, explain
 from lft.errors import UsageError
 from lft.methods import get_method
 from lft.pretrained import Card, Pretrained
+from lft.results.digests import EVALUATION, check
 from lft.results.folder import evaluation_file
+from lft.results.manifest import RunManifest
 from lft.results.schema import Measurement
 from lft.storage.csv import read_rows
-from lft.storage.json import read_json
 from lft.storage.tensors import below, load_tensors
+
+SETTINGS = ("method", "families", "finetuner", "training")
+"""Settings of a run that go into a card."""
 
 
 def from_run(
@@ -29,14 +35,19 @@ def from_run(
         note: what users should know, e.g. how images were obtained.
 
     Raises:
-        UsageError: a file is missing or damaged, the run diverged or was not evaluated, or it
-            learns no fine-tuner for parameters of any shape.
+        UsageError: a file is missing, damaged or changed by hand, the licence is empty, the run
+            diverged or was not evaluated, or it learns no fine-tuner for parameters of any shape.
     """
     folder = results / run.folder
-    manifest = read_json(folder / "run.json", status=str, settings=dict)
-    if manifest["status"] != "ok":
+    manifest = RunManifest.read(folder / "run.json")
+    if manifest.status != "ok":
         raise UsageError(f"{folder} diverged; export another run")
-    settings = manifest["settings"]
+    settings = manifest.settings
+    if lacking := [key for key in SETTINGS if key not in settings]:
+        raise UsageError(
+            f"{folder / 'run.json'}: settings.{lacking[0]} is missing; delete the file and run the "
+            "workflow again"
+        )
     method = get_method(settings["method"])
     if method.learns != "finetuner":
         raise UsageError(
@@ -48,25 +59,29 @@ def from_run(
     measured = evaluation_file(results, run, "measurements.csv")
     if measured is None:
         raise UsageError(f"{folder} has not been evaluated; run lft evaluate first")
+    check(measured.parent, [measured.name.removesuffix(".gz")], EVALUATION)
     scores, steps = _scores(measured, run)
-    card = Card(
-        name=name or _name(run, families),
-        method=method.name,
-        order=run.order,
-        finetuner=settings["finetuner"],
-        zeroth_order=settings.get("zeroth_order"),
-        experiment=run.experiment,
-        trained_on=run.trained_on,
-        families=families,
-        training=settings["training"],
-        seed=run.seed,
-        scores=scores,
-        scored_after=steps,
-        commit=manifest["commit"],
-        versions=manifest["versions"],
-        licence=licence,
-        note=note,
-    )
+    try:
+        card = Card(
+            name=name or _name(run, families),
+            method=method.name,
+            order=run.order,
+            finetuner=settings["finetuner"],
+            zeroth_order=settings.get("zeroth_order"),
+            experiment=run.experiment,
+            trained_on=run.trained_on,
+            families=families,
+            training=settings["training"],
+            seed=run.seed,
+            scores=scores,
+            scored_after=steps,
+            commit=manifest.commit,
+            versions=manifest.versions,
+            licence=licence,
+            note=note,
+        )
+    except ValidationError as error:
+        raise UsageError(f"{folder} cannot be exported: {explain(error)}") from None
     return Pretrained(card, below(f"best/{method.phi}", weights))
 
 

@@ -15,6 +15,7 @@ from lft.config.experiment import FORMER
 from lft.metrics import Metric, metric_of
 from lft.paths import kept_alternatives
 from lft.report.tables import Numbers
+from lft.results.digests import record
 from lft.results.schema import ALTERNATIVE_COLUMNS
 from lft.storage.csv import read_rows, write_rows
 
@@ -28,6 +29,7 @@ def write_alternatives(profile: Profile, results: Path) -> None:
         for row in _rows(numbers, name, experiment)
     ]
     write_rows(results / "alternatives.csv", ALTERNATIVE_COLUMNS, rows)
+    record(results, ["alternatives.csv"])
 
 
 def _rows(numbers: Numbers, name: str, experiment: Experiment) -> Iterator[tuple[Any, ...]]:

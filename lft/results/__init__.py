@@ -21,6 +21,7 @@ A result folder ``results/<profile>/`` holds::
     tables/, figures/                      each as CSV and in forms for papers and pages
     report.html                            the page
     verdicts.md, numbers.md                its verdicts, and every method's outcome, for a README
+    SHA256SUMS                             digests of these files; a run's folder has its own
     search.csv                             hyper-parameter searches only: SEARCH_COLUMNS
     universes/<experiment>/<n>.csv, .json  multiverse: a reading's measurements, UNIVERSE_COLUMNS of
                                            lft.results.universes, and its manifest

@@ -11,6 +11,7 @@ import pandas as pd
 from lft.config import Profile, Run
 from lft.errors import UsageError
 from lft.metrics import SUPPORT, metric_of
+from lft.results.digests import JOINED, record
 from lft.results.folder import Results, rows_of
 from lft.results.manifest import RunManifest
 from lft.results.schema import CELL_COLUMNS, SUMMARY_COLUMNS, THEORY_COLUMNS, Measurement
@@ -22,7 +23,7 @@ KEYS = ["experiment", "trained_on", "tested_on", "method", "order", "seed", "met
 
 
 def aggregate(profile: Profile, folder: Path) -> None:
-    """Write measurements.csv, summary.csv, cells.csv and theory.csv from what has been measured.
+    """Write measurements.csv, summary.csv, cells.csv, theory.csv, and their digests.
 
     Only one file of measurements is in memory at a time.
 
@@ -31,8 +32,8 @@ def aggregate(profile: Profile, folder: Path) -> None:
         folder: the profile's result folder.
 
     Raises:
-        UsageError: nothing has been measured, a file is damaged, or a run was made under settings
-            other than the profile's.
+        UsageError: nothing has been measured, a file is damaged or was changed by hand, or a run
+            was made under settings other than the profile's.
     """
     results, summaries = Results(profile, folder), []
     parts = evaluated(results)
@@ -56,6 +57,7 @@ def aggregate(profile: Profile, folder: Path) -> None:
     for path in results.theory_files():
         read_rows(path, THEORY_COLUMNS)
     join_csv(folder / "theory.csv", THEORY_COLUMNS, results.theory_files())
+    record(folder, JOINED, anew=True)
 
 
 def evaluated(results: Results) -> dict[Path, list[Run]]:

@@ -12,8 +12,9 @@ import yaml
 from lft.config import Profile
 from lft.errors import UsageError
 from lft.paths import shipped
+from lft.results.digests import EVALUATION, JOINED, SUMS, check
 from lft.results.folder import Results
-from lft.results.schema import CELL_COLUMNS
+from lft.results.schema import CELL_COLUMNS, EVALUATED
 from lft.storage.atomic import atomic_path
 from lft.storage.csv import read_rows
 
@@ -27,15 +28,7 @@ PROFILES = (
 )
 """Address, name and version of each profile that the crate conforms to."""
 
-REPORT = (
-    "measurements.csv",
-    "summary.csv",
-    "cells.csv",
-    "theory.csv",
-    "claims.json",
-    "claims.csv",
-    "report.html",
-)
+REPORT = (*JOINED, "claims.json", "claims.csv", "report.html")
 """Files that every finished run has."""
 FOLDERS = ("tables", "figures", "runs", "theory", "victims")
 """Folders that a crate contains."""
@@ -69,8 +62,8 @@ def write_crate(profile: Profile, results: Path, output: Path) -> None:
         output: the zip file to write.
 
     Raises:
-        UsageError: the run is incomplete or belongs to another profile, or the file cannot be
-            written.
+        UsageError: the run is incomplete, was changed by hand or belongs to another profile, or the
+            file cannot be written.
     """
     from rocrate.rocrate import ROCrate
 
@@ -117,11 +110,14 @@ def write_crate(profile: Profile, results: Path, output: Path) -> None:
 
 
 def _check_complete(profile: Profile, results: Path) -> None:
-    """Refuse a run that lacks its report or a cell."""
+    """Refuse a run that lacks its report or a cell, or that was changed by hand."""
     again = f"run snakemake reproduce all --config profile={profile.name}"
     for name in (*REPORT, *FOLDERS):
         if not (results / name).exists():
             raise UsageError(f"{results / name} is missing: the run is incomplete; {again}")
+    check(results, REPORT)
+    for sums in sorted((results / "runs").rglob(SUMS)):
+        check(sums.parent, EVALUATED, EVALUATION)
     cells = read_rows(results / "cells.csv", CELL_COLUMNS)
     planned = Counter(_cell(cell.run, cell.tested_on) for cell in profile.cells())
     found = Counter(_cell(row, str(row.tested_on)) for row in cells.itertuples())
@@ -165,6 +161,7 @@ def _add_workflow(crate: ROCrate, version: str) -> Any:
 def _add_results(crate: ROCrate, results: Path) -> list[Any]:
     """Add every file of :data:`REPORT` and :data:`FOLDERS`; see :mod:`lft.results`."""
     files = [results / name for name in REPORT]
+    files += [path for path in [results / SUMS] if path.is_file()]
     for folder in FOLDERS:
         files += sorted(path for path in (results / folder).rglob("*") if path.is_file())
     places = [(path, path.relative_to(results)) for path in files]

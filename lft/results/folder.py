@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any
 from lft.config import ALL, Profile, Run
 from lft.errors import UsageError
 from lft.paths import theory_path, victim_path
+from lft.results.digests import EVALUATION, check, record
 from lft.results.manifest import RunManifest
 from lft.results.schema import (
     CELL_COLUMNS,
+    EVALUATED,
     HISTORY_COLUMNS,
     SUMMARY_COLUMNS,
     THEORY_COLUMNS,
@@ -122,7 +124,7 @@ class Results:
     def write_evaluation(
         self, run: Run, rows: Iterable[Measurement], pictures: dict[str, Tensor]
     ) -> None:
-        """Write measurements.csv and examples.safetensors of a run.
+        """Write measurements.csv, examples.safetensors and their digests for a run.
 
         Args:
             run: the evaluated run.
@@ -134,6 +136,7 @@ class Results:
         folder = self.folder / run.folder
         write_rows(folder / "measurements.csv", Measurement._fields, rows)
         save_tensors(folder / "examples.safetensors", pictures, {})
+        record(folder, EVALUATED)
 
     # ------------------------------------------------------------ victims and theory
 
@@ -204,13 +207,14 @@ def rows_of(path: Path, runs: list[Run]) -> tuple[pd.DataFrame, bytes]:
         The rows as a table, and as lines of CSV without a header.
 
     Raises:
-        UsageError: the file is damaged or its last line is incomplete.
+        UsageError: the file is damaged, incomplete, or was changed after the evaluation.
     """
     frame, text = read_rows(path, Measurement._fields), read_bytes(path)
     if not text.endswith(b"\n"):
         raise UsageError(
             f"{path}: its last line is cut; delete the file and run the workflow again"
         )
+    check(path.parent, [path.name.removesuffix(".gz")], EVALUATION)
     wanted = {(run.method, run.seed) for run in runs}
     kept = [key in wanted for key in zip(frame["method"], frame["seed"], strict=True)]
     if all(kept):

@@ -7,9 +7,10 @@ from pathlib import Path
 
 from lft.config import Profile, Run
 from lft.errors import UsageError
+from lft.results.digests import record
 from lft.results.folder import evaluation_file, rows_of
 from lft.results.kept import copy, kept_folder, kept_run
-from lft.results.schema import Measurement
+from lft.results.schema import EVALUATED, Measurement
 from lft.storage.atomic import atomic_path
 
 
@@ -38,4 +39,5 @@ def take_evaluations(profile: Profile, runs: Iterable[Run], results: Path) -> li
             header = ",".join(Measurement._fields).encode() + b"\n"
             temporary.write_bytes(header + rows_of(measured, [run])[1])
         copy(pictures, results / run.folder / "examples.safetensors")
+        record(results / run.folder, EVALUATED)
     return [run for run in runs if not profile.is_kept(run)]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -57,13 +57,25 @@ def version_of(path: Path = CLAIMS) -> Version:
     try:
         claims = {claim["id"]: _digest(_decisive(claim, content)) for claim in content["claims"]}
         return Version(content["version"], str(content["date"]), _digest(content), claims)
-    except (KeyError, TypeError) as error:
-        raise UsageError(f"{path}: {error} is missing or malformed") from None
+    except (AttributeError, KeyError, TypeError) as error:
+        raise UsageError(
+            f"{path}: {error} is missing or malformed; correct it, or restore it from git"
+        ) from None
 
 
 def versions(path: Path = VERSIONS) -> dict[str, Version]:
-    """Read the registered versions, by the digest of the whole file."""
-    entries = [Version(**entry) for entry in read_yaml(path, "registered versions") or []]
+    """Read the registered versions, by the digest of the whole file.
+
+    Raises:
+        UsageError: the file, or an entry of it, cannot be read.
+    """
+    try:
+        entries = [Version(**entry) for entry in read_yaml(path, "registered versions") or []]
+    except TypeError:
+        keys = ", ".join(field.name for field in fields(Version))
+        raise UsageError(
+            f"{path}: an entry has the keys {keys}; correct it, or restore it from git"
+        ) from None
     return {entry.digest: entry for entry in entries}
 
 

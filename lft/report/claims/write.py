@@ -14,6 +14,7 @@ from lft.report.claims.baselines import behind
 from lft.report.claims.judge import judge
 from lft.report.claims.model import CellClaim, TheoryClaim, load_claims
 from lft.report.claims.verdict import Verdict, Verdicts
+from lft.results.digests import record
 from lft.results.folder import Results
 from lft.results.registered import CLAIMS, Version, changes, version_of, versions
 from lft.storage.atomic import write_text
@@ -22,7 +23,7 @@ from lft.storage.json import read_json
 
 
 def write_claims(profile: Profile, results: Path, claims: Path = CLAIMS) -> None:
-    """Write claims.json, and the same rows as claims.csv.
+    """Write claims.json, the same rows as claims.csv, and their digests.
 
     Args:
         profile: settings.
@@ -35,6 +36,7 @@ def write_claims(profile: Profile, results: Path, claims: Path = CLAIMS) -> None
         [row.model_dump() for row in found.claims], columns=list(Verdict.model_fields)
     )
     write_frame(results / "claims.csv", rows)
+    record(results, ["claims.json", "claims.csv"])
 
 
 def read_verdicts(results: Path) -> Verdicts:

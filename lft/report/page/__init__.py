@@ -39,6 +39,7 @@ from lft.report.page.verdicts import (
 from lft.report.style import Style
 from lft.report.tables import build_tables, summary_tables
 from lft.report.templates import render
+from lft.results.digests import SHOWN, record
 from lft.results.schema import CELL_COLUMNS, SUMMARY_COLUMNS, THEORY_COLUMNS
 from lft.storage.atomic import write_text
 from lft.storage.csv import read_rows
@@ -88,6 +89,7 @@ def write_page(profile: Profile, results: Path) -> None:
     write_text(results / "report.html", render("report.html.j2", **shown))
     for name in ("verdicts.md", "numbers.md"):
         write_text(results / name, render(f"{name}.j2", **shown))
+    record(results, SHOWN)
 
 
 def context(profile: Profile, results: Path) -> dict[str, Any]:
