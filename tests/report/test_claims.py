@@ -228,6 +228,20 @@ def test_wider_pays_for_the_choice_of_the_early_lead() -> None:
     assert np.mean(np.array(p) < 0.05) <= 0.05 + 0.011
 
 
+@pytest.mark.parametrize("constant", [0, 1, 2])
+@pytest.mark.parametrize("early", [0.1, 0.3])
+def test_wider_is_unknown_if_the_excess_at_a_step_has_no_spread(
+    early: float, constant: int
+) -> None:
+    """The smaller leads of all early steps must be tested, wherever the step without a test is."""
+    random = np.random.default_rng(23)
+    leads = np.append(np.full(3, early), 0.2) + 0.005 * random.standard_normal((6, 4))
+    leads[:, constant] = leads[:, -1] - 0.01
+    _, _, p, same = wider(leads, 0.02, random)
+    assert np.isnan(same)
+    assert np.isnan(p) == (early < 0.2)  # the rotation test of a larger lead needs no spread
+
+
 def test_the_clearest_excess_need_not_be_the_largest_lead(make: Make) -> None:
     """Step 1 has the largest lead, but seeds differ there; step 2 exceeds the last in all."""
     profile = report_profile(SEEDS, "sine", "classification")

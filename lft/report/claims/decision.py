@@ -142,7 +142,7 @@ def wider(
     no lead. The rotation tests of the largest excess and of the largest lead must both be
     significant, so that choosing a step costs nothing. It is contradicted only if the leads at all
     earlier steps are smaller than the last, and there is no difference only if none of them
-    differs.
+    differs. Both are unknown if the excess at a step has no spread, for which there is no t test.
 
     Args:
         leads: (seeds, steps), the last step in the last column.
@@ -151,7 +151,7 @@ def wider(
 
     Returns:
         The column of the clearest excess (largest t), the excesses over the last lead there
-        (seeds,), the two-sided p and the p of no difference.
+        (seeds,), the two-sided p and the p of no difference; NaN if unknown.
     """
     excess = leads[:, :-1] - leads[:, -1:]
     column, above = largest_mean_p(excess, random)
@@ -160,8 +160,8 @@ def wider(
         return column, chosen, np.nan, np.nan
     if chosen.mean() > 0:
         _, ahead = largest_mean_p(leads[:, :-1], random)
-        p = 2 * max(above, ahead)
+        p = 2 * np.max([above, ahead])
     else:
-        p = max(two_sided_p(of_step) for of_step in excess.T)
-    same = max(equivalence_p(of_step, margin) for of_step in excess.T)
-    return column, chosen, min(1.0, p), same
+        p = np.max([two_sided_p(of_step) for of_step in excess.T])
+    same = np.max([equivalence_p(of_step, margin) for of_step in excess.T])
+    return column, chosen, float(np.minimum(1.0, p)), float(same)

@@ -97,7 +97,7 @@ class Court:
         scale = self.claims.metrics[claim.metric]
         leads, ours, note = self._leads(claim, scale)
         known = keep & np.isfinite(leads).all(1)
-        effects, p = leads[:, -1][known], np.nan
+        effects = leads[:, -1][known]
         p = claim_p(claim.kind, effects, scale.margin)
         same = no_difference_p(claim.kind, effects, scale.margin)
         if claim.kind == "wider":
@@ -204,7 +204,7 @@ class Court:
         kind = "not-worse" if finding.equal else "better"
         p = claim_p(kind, effects, margin)
         if len(effects) and effects.mean() < -margin * finding.equal:
-            p = min(1.0, finding.readings * p)
+            p = float(np.minimum(1.0, finding.readings * p))  # an unknown p stays NaN
         note = (finding.note,) if finding.note else ()
         return Evidence(
             finding.ours, kind, effects, margin, p, no_difference_p(kind, effects, margin), False,
