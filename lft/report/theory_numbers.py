@@ -174,8 +174,7 @@ def rates(
 ) -> dict[tuple[str, str, int], Rate]:
     """Fit rates by experiment, stage and seed, at the largest K.
 
-    A task is left out at all sizes if its bound is 0 or a value is not finite, so that all sizes
-    have the same tasks. Each task has its own G and σ. The mean of gap / (G σ) is taken before the
+    Each task has its own G and σ, see :func:`scaled`. The mean of gap / (G σ) is taken before the
     logarithm, so that a task without a gap at one size counts as 0.
 
     Args:
@@ -212,15 +211,33 @@ def swept(points: pd.DataFrame, sweep: Sweep) -> pd.DataFrame:
     return chosen
 
 
-def _rate(points: pd.DataFrame, quantity: str, varied: str) -> Rate:
+def scaled(points: pd.DataFrame, quantity: str) -> tuple[pd.DataFrame, dict[str, set[Any]]]:
+    """Divide each task's gap by its own G σ, which is its bound over 1/√|D_tr| + 1/√|D_val|.
+
+    A task is left out at all sizes if its bound is 0 or a value is not finite, so that all sizes
+    have the same tasks.
+
+    Args:
+        points: rows of :func:`tasks`, from :func:`swept`.
+        quantity: ``gap`` or ``variance_part``.
+
+    Returns:
+        The rows of the other tasks with the columns ``ratio``, gap / (G σ), and ``decay``, the
+        bound over G σ; and the (seed, task) left out, by reason.
+    """
     decay = points["support"] ** -0.5 + points["query"] ** -0.5
     points = points.assign(decay=decay, ratio=points[quantity] / points["bound"] * decay)
-    known = finite(points, quantity, "bound")
-    bad = {
-        "not finite": set(points.loc[~known, "task"]),
-        "bound is 0": set(points.loc[known & (points["bound"] == 0), "task"]),
+    known, names = finite(points, quantity, "bound"), points.set_index(["seed", "task"]).index
+    bad: dict[str, set[Any]] = {
+        "not finite": set(names[~known]),
+        "bound is 0": set(names[known & (points["bound"] == 0)]),
     }
-    kept = points[~points["task"].isin(set().union(*bad.values()))]
+    lost = set().union(*bad.values())
+    return points[[name not in lost for name in names]], bad
+
+
+def _rate(points: pd.DataFrame, quantity: str, varied: str) -> Rate:
+    kept, bad = scaled(points, quantity)
     means = kept.groupby(varied)[["ratio", "decay"]].mean()
     slope = of_bound = np.nan
     if len(means) > 1 and (means["ratio"] > 0).all():

@@ -24,7 +24,7 @@ from lft.report.figures import Drawing, build_figures, draw_figures
 from lft.report.figures.base import Measured, curves
 from lft.report.figures.finetuning import success_rate
 from lft.report.figures.pictures import perturbations
-from lft.report.figures.theory import vanishing
+from lft.report.figures.theory import gaps, vanishing
 from lft.report.style import Style
 
 # measurements.csv and the sums over it keep seven significant digits.
@@ -175,6 +175,34 @@ def test_gaps_are_means_over_tasks_and_seeds(drawings: dict[str, Drawing], resul
         sizes = str(row.support), str(row.query), str(row.steps)
         key = (row.experiment, row.stage, row.method, *sizes)
         assert row.gap == pytest.approx(statistics.mean(values[key]), rel=CSV)
+
+
+def test_gaps_over_g_sigma_are_means_of_each_task_s_own_ratio(
+    profile: Profile, make: Callable[..., Path]
+) -> None:
+    """A task with a hundredfold gap and bound has the same ratio; a ratio of means would be its."""
+    results = make(profile)
+    theory = pd.read_csv(results / "theory.csv")
+    odd = theory["task"].str.endswith("-1") & theory["quantity"].isin(["gap", "bound"])
+    theory.loc[odd, "value"] *= 100
+    theory.loc[odd & (theory["quantity"] == "bound"), "value"] *= 3
+    theory.to_csv(results / "theory.csv", index=False)
+    (drawing,) = gaps(Measured(profile, results))
+    drawn = drawing.data.dropna(subset="ratio").query("method == 'lft'")
+    assert set(drawn["stage"]) == {"best"}
+    assert len(drawn)
+    for row in drawn.itertuples():
+        here = theory.query(
+            "experiment == @row.experiment and stage == 'best' and method == 'lft' "
+            "and steps == @row.steps and support == @row.support and query == @row.query"
+        )
+        of_task = here.pivot_table(index=["seed", "task"], columns="quantity", values="value")
+        by_hand = [
+            gap / bound * 2 / math.sqrt(row.support)
+            for gap, bound in zip(of_task["gap"], of_task["bound"], strict=True)
+        ]
+        assert row.support == row.query
+        assert row.ratio == pytest.approx(statistics.mean(by_hand), rel=CSV)
 
 
 def test_vanishing_is_relative_to_the_smallest_k(drawings: dict[str, Drawing]) -> None:

@@ -14,13 +14,16 @@ from lft.report.style import INK, RULE, Look
 from lft.report.theory_numbers import (
     FITTED,
     FROZEN,
+    POINT,
     SWEEPS,
     RateRow,
+    bound_over,
     finite,
     gap_points,
     groups,
     norms,
     rate_table,
+    scaled,
     swept,
     tasks,
 )
@@ -46,13 +49,13 @@ def gaps(measured: Measured) -> Iterator[Drawing]:
     if points.empty:
         return
     table = tasks(measured.theory, "gap", "bound")
-    slopes = rate_table(measured.theory)
+    slopes, falls = rate_table(measured.theory), _falls(measured.theory)
     experiments = list(points["experiment"].unique())
     figure, axes = subplots(len(experiments), 4, share=False)
     for line, experiment in zip(axes, experiments, strict=True):
         _ratios(line[0], table[table["experiment"] == experiment])
         trained = points[(points["experiment"] == experiment) & (points["stage"] == "best")]
-        _sizes(line[1], trained)
+        _sizes(line[1], falls[falls["experiment"] == experiment])
         of_trained = [row for row in slopes if (row.experiment, row.stage) == (experiment, "best")]
         _exponents(line[2], of_trained)
         _steps(line[3], trained[trained["method"] == FITTED])
@@ -73,7 +76,7 @@ def gaps(measured: Measured) -> Iterator[Drawing]:
         "the gap against K. A bound does not say that the gap falls as fast as it does.",
         _sentences(table, slopes),
         figure,
-        points,
+        points.merge(falls.drop(columns="decay"), how="left"),
     )
 
 
@@ -96,22 +99,38 @@ def _ratios(axis: Axes, table: pd.DataFrame) -> None:
     decades(axis)
 
 
-def _sizes(axis: Axes, points: pd.DataFrame) -> None:
+def _falls(theory: pd.DataFrame) -> pd.DataFrame:
+    """Average gap / (G σ) over tasks and seeds at trained φ, where both sizes are equal.
+
+    Returns:
+        Columns experiment, :data:`POINT`, ``ratio`` and ``decay``, see :func:`scaled`.
+    """
+    keys, found = ["experiment", *POINT], []
+    for series in SERIES:
+        quantity = "gap" if series == FITTED else "variance_part"
+        table = tasks(theory, quantity, "bound")
+        trained = table[(table["stage"] == "best") & (table["method"] == series)]
+        for _, group in groups(trained, "experiment"):
+            kept, _ = scaled(swept(group, "both"), quantity)
+            found.append(kept.groupby(keys, as_index=False)[["ratio", "decay"]].mean())
+    means = pd.concat(found) if found else pd.DataFrame(columns=[*keys, "ratio", "decay"])
+    return means.astype(dict.fromkeys(("steps", "support", "query"), int))
+
+
+def _sizes(axis: Axes, falls: pd.DataFrame) -> None:
     """Draw gap / (G σ) against |D| with both sizes equal, and the bound."""
     for series, look in SERIES.items():
-        quantity = "gap" if series == FITTED else "variance_part"
-        chosen = swept(points[points["method"] == series], "both").sort_values("support")
-        rate = chosen["support"] ** -0.5 + chosen["query"] ** -0.5
-        scaled = chosen[quantity] / chosen["bound"] * rate
+        chosen = falls[falls["method"] == series].sort_values("support")
         axis.plot(
-            chosen["support"], scaled, "o", ms=3, lw=1.6, ls=look.line, color=look.color,
+            chosen["support"], chosen["ratio"], "o", ms=3, lw=1.6, ls=look.line, color=look.color,
             label=look.label,
         )  # fmt: skip
         if series == FITTED:
             axis.plot(
-                chosen["support"], rate, lw=1.6, ls=BOUND.line, color=BOUND.color, label=BOUND.label
-            )
-    _log_log(axis, sorted(points.loc[points["support"] == points["query"], "support"].unique()))
+                chosen["support"], chosen["decay"], lw=1.6, ls=BOUND.line, color=BOUND.color,
+                label=BOUND.label,
+            )  # fmt: skip
+    _log_log(axis, sorted(falls["support"].unique()))
 
 
 def _exponents(axis: Axes, rows: list[RateRow]) -> None:
@@ -214,8 +233,7 @@ def _sentences(table: pd.DataFrame, slopes: list[RateRow]) -> str:
     sentences = []
     for (experiment,), group in groups(table[finite(table, "gap", "bound")], "experiment"):
         above = int((group["gap"] > group["bound"]).sum())
-        there = group[group["gap"] > 0]
-        factor = there["bound"] / there["gap"]
+        factor = bound_over(group, "gap")
         sentences.append(
             f"{experiment}: {above} of {len(group)} gaps are above the bound, which is "
             f"{factor.min():.2g} to {factor.max():.2g} times the gap."
