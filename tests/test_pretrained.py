@@ -24,7 +24,8 @@ from lft.meta.evaluate import evaluate
 from lft.meta.gradients import FirstOrder
 from lft.meta.train import train
 from lft.pretrained import Pretrained, available
-from lft.pretrained.export import from_run
+from lft.pretrained.export import _scores, from_run
+from lft.results.schema import Measurement
 from lft.seeding import generator
 from lft.storage.json import read_json, write_json
 from lft.storage.tensors import below, load_tensors, save_tensors
@@ -144,6 +145,24 @@ def test_edited_measurements_are_not_exported(
         from_run(tmp_path, ATTACK, licence="MIT")
     path.write_text(before)
     assert from_run(tmp_path, ATTACK, licence="MIT").card == exported.card
+
+
+def test_a_diverged_test_task_leaves_no_score(tmp_path: Path) -> None:
+    """A mean over the other tasks would say too much. A task whose ASR never reaches 100 % is no
+    such task: the first step is a mean over those that do."""
+    values = {
+        "asr": ("0.25", "0.75"),
+        "distortion": ("0.1", "nan"),
+        "first_full": ("3", "nan"),
+    }
+    rows = [
+        f"attack,grey+colour,grey,lft,first,1,grey-{task},3,{metric},{value}"
+        for metric, pair in values.items()
+        for task, value in enumerate(pair)
+    ]
+    path = tmp_path / "measurements.csv"
+    path.write_text("\n".join([",".join(Measurement._fields), *rows, ""]))
+    assert _scores(path, ATTACK) == ({"grey": {"asr": 0.5, "first_full": 3.0}}, 3)
 
 
 @pytest.mark.parametrize("licence", ["", "  "])

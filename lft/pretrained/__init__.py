@@ -58,7 +58,8 @@ class Card(Settings):
     families: dict[str, dict[str, Any]]  # their settings; "images" names the images
     training: dict[str, Any]  # settings of the meta-training
     seed: int
-    scores: dict[str, dict[str, float]]  # test mixture -> metric -> mean over test tasks
+    # test mixture -> metric -> mean over test tasks; none if a test task diverged
+    scores: dict[str, dict[str, float]]
     scored_after: int  # fine-tuning steps
     commit: str | None  # of the code that trained it
     versions: dict[str, str]

@@ -11,6 +11,7 @@ from lft.config import Run, explain
 from lft.errors import UsageError
 from lft.methods import get_method
 from lft.pretrained import Card, Pretrained
+from lft.results.aggregate import summarise
 from lft.results.digests import EVALUATION, check
 from lft.results.folder import evaluation_file
 from lft.results.manifest import RunManifest
@@ -102,6 +103,8 @@ def _name(run: Run, families: dict[str, dict[str, Any]]) -> str:
 def _scores(path: Path, run: Run) -> tuple[dict[str, dict[str, float]], int]:
     """Average every metric over the test tasks of the run's seed, after the last step.
 
+    The means are those of summary.csv. A metric has none, and no score, if a test task diverged.
+
     Returns:
         Test mixture -> metric -> mean, and the last step.
     """
@@ -112,8 +115,7 @@ def _scores(path: Path, run: Run) -> tuple[dict[str, dict[str, float]], int]:
             f"{path} has no rows of {run.method}, seed {run.seed}; evaluate the run first"
         )
     rows = rows[rows["step"] == rows["step"].max()]
-    means = rows.groupby(["tested_on", "metric"], observed=True)["value"].mean().dropna()
     scores: dict[str, dict[str, float]] = {}
-    for (tested_on, metric), mean in means.items():
-        scores.setdefault(str(tested_on), {})[str(metric)] = float(f"{mean:.4g}")
+    for row in summarise(rows).dropna(subset="mean").itertuples():
+        scores.setdefault(str(row.tested_on), {})[str(row.metric)] = float(f"{row.mean:.4g}")
     return scores, int(rows["step"].max())
