@@ -14,6 +14,7 @@ from lft.errors import UsageError
 from lft.paths import shipped
 from lft.results.digests import EVALUATION, JOINED, SUMS, check
 from lft.results.folder import Results
+from lft.results.jobs import jobs
 from lft.results.schema import CELL_COLUMNS, EVALUATED
 from lft.storage.atomic import atomic_path
 from lft.storage.csv import read_rows
@@ -30,8 +31,14 @@ PROFILES = (
 
 REPORT = (*JOINED, "claims.json", "claims.csv", "report.html")
 """Files that every finished run has."""
-FOLDERS = ("tables", "figures", "runs", "theory", "victims")
-"""Folders that a crate contains."""
+FOLDERS = {
+    "tables": "tables",
+    "figures": "figures",
+    "runs": "train",
+    "theory": "theory",
+    "victims": "victim",
+}
+"""Folders that a crate contains, with the rule that makes each."""
 TYPES = {
     "": "text/plain",
     ".csv": "text/csv",
@@ -112,7 +119,8 @@ def write_crate(profile: Profile, results: Path, output: Path) -> None:
 def _check_complete(profile: Profile, results: Path) -> None:
     """Refuse a run that lacks its report or a cell, or that was changed by hand."""
     again = f"run snakemake reproduce all --config profile={profile.name}"
-    for name in (*REPORT, *FOLDERS):
+    rules = {job.rule for job in jobs(profile)}
+    for name in (*REPORT, *(folder for folder, rule in FOLDERS.items() if rule in rules)):
         if not (results / name).exists():
             raise UsageError(f"{results / name} is missing: the run is incomplete; {again}")
     check(results, REPORT)

@@ -112,6 +112,20 @@ def test_edited_measurements_of_a_run_are_refused_and_their_restoration_helps(
         read()
 
 
+def test_a_run_without_attacks_and_theory_is_packed(place: Path, sine: Profile) -> None:
+    """What the profile does not plan is not missed, and what it plans is."""
+    none = {"gap": {"experiments": []}, "vanishing": {"experiments": []}}
+    values = sine.model_dump(mode="json")
+    values["theory"] = {name: values["theory"][name] | none[name] for name in none}
+    bare = Profile.model_validate(values)
+    for name in ("victims", "theory"):
+        shutil.rmtree(place / "run" / name, ignore_errors=True)
+    write_crate(bare, place / "run", place / "crate.zip")
+    assert (place / "crate.zip").is_file()
+    with pytest.raises(UsageError, match="theory is missing: the run is incomplete"):
+        write_crate(sine, place / "run", place / "again.zip")
+
+
 CLAIM = "sine-lft-l2o-first"
 
 
