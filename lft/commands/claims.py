@@ -82,7 +82,8 @@ def verdict(profile: Profile, results: Path, claim: str) -> Verdict:
     with tempfile.TemporaryDirectory(prefix="lft-claim-") as temporary:
         folder = Path(temporary)
         for path in (*measured, *filter(Path.is_file, (*manifests, *sums))):
-            _link(path, folder / path.relative_to(results))
+            if path.is_relative_to(results):  # others are given by the profile, and read there
+                _link(path, folder / path.relative_to(results))
         _join(profile, folder, needs)
         rows = judge(profile, folder)
     return next(row for row in rows if row.claim == claim)

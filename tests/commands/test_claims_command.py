@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,8 @@ from lft.errors import UsageError
 from lft.report.claims import Verdict, judge, load_claims, write_claims
 from lft.report.claims.needed import needed
 from lft.report.compare import terminal
+from lft.results.schema import Measurement
+from lft.storage.csv import join_csv
 
 CLAIM = "asr-lft-l2o"
 THEORY = "theorem-1-sigma"
@@ -83,6 +86,25 @@ def test_a_verdict_alone_has_the_numbers_of_the_report(
     text = "\n".join(claims.as_text(alone))
     assert f"{name}: {together.text}" in text
     assert claims.word(alone) in text
+
+
+def test_measurements_made_elsewhere_may_lie_anywhere(
+    sine: Profile, make: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    results, elsewhere = make(sine), tmp_path_factory.mktemp("elsewhere") / "l2o.csv"
+    expected = claims.verdict(sine, results, "sine-lft-l2o-first")
+    parts = sorted(results.glob("runs/sine/sine/l2o-*/seed*/measurements.csv"))
+    join_csv(elsewhere, Measurement._fields, parts)
+    for path in parts:
+        shutil.rmtree(path.parent)
+    values = sine.model_dump(mode="json")
+    values["experiments"]["sine"]["measurements"] = {"l2o": str(elsewhere)}
+    given = Profile.model_validate(values)
+    found = claims.verdict(given, results, "sine-lft-l2o-first")
+    assert (found.effect, found.n_seeds, found.p) == (expected.effect, 3, expected.p)
+    files = needed(given, "sine-lft-l2o-first").folder_files
+    assert files
+    assert not [name for name in files if "l2o-" in name]
 
 
 def test_nothing_measured_says_what_to_run(profile: Profile, tmp_path: Path) -> None:

@@ -19,9 +19,10 @@ class Needed(NamedTuple):
     """What a verdict is computed from.
 
     Attributes:
-        runs: runs that must be trained and measured, of all seeds.
+        runs: runs that must be measured, of all seeds.
         theory: experiments whose theory must be measured, for all seeds.
-        folder_files: the files of both, below a result folder.
+        folder_files: the files of both, below a result folder; without those of runs that were
+            measured elsewhere.
     """
 
     runs: tuple[Run, ...]
@@ -68,7 +69,10 @@ def needed(profile: Profile, name: str) -> Needed:
         )
         return Needed((), theory, tuple(tables))
     runs = tuple(dict.fromkeys(_runs(profile, claim)))
-    return Needed(runs, (), tuple(files(runs, (*EVALUATED, "run.json"))))
+    own = set(profile.own_runs(claim.experiment))
+    return Needed(
+        runs, (), tuple(files((run for run in runs if run in own), (*EVALUATED, "run.json")))
+    )
 
 
 def _runs(profile: Profile, claim: CellClaim) -> Iterator[Run]:
