@@ -39,6 +39,9 @@ meta-gradient. Both compute in float32 (2**-24), in another order, over a few hu
 RUN = Run("sine", "sine", "lft", "first", 0)
 """Run of profile smoke that the self-test uses; it needs no images."""
 
+MEMINFO = Path("/proc/meminfo")
+"""File in which Linux says how much memory is free."""
+
 State = Literal["ok", "note", "BROKEN"]
 
 
@@ -70,7 +73,7 @@ def examine() -> Iterator[Finding]:
     yield _compiler()
     yield kernels()
     yield _cores()
-    yield memory(*_memory_gb())
+    yield memory(_total_gb(), _free_gb())
     yield disk(shutil.disk_usage(Path.cwd()).free / 1e9)
     yield cache(user_cache_path("lft"))
     yield _gpu()
@@ -123,14 +126,17 @@ def _gradient(kernel: Kernel) -> Params:
     return meta_gradient(learner, meta, family, tasks, None, random).grads
 
 
-def memory(total: float, free: float) -> Finding:
+def memory(total: float, free: float | None) -> Finding:
     """Check the memory.
 
     Args:
         total: gigabytes.
-        free: gigabytes.
+        free: gigabytes; None if the system does not say.
     """
-    text = f"{total:.1f} GB, {free:.1f} GB free"
+    if free is None:
+        text, free = f"{total:.1f} GB", total
+    else:
+        text = f"{total:.1f} GB, {free:.1f} GB free"
     if free >= MEMORY_GB:
         return Finding("memory", text)
     todo = f"a job may take {MEMORY_GB:.0f} GB: close other programs, or use --cores 1"
@@ -200,15 +206,18 @@ def _cores() -> Finding:
     return Finding("cores", f"{own} of {os.cpu_count()} for this program{load}")
 
 
-def _memory_gb() -> tuple[float, float]:
-    page = os.sysconf("SC_PAGE_SIZE") / 1e9
-    free = os.sysconf("SC_AVPHYS_PAGES") * page
+def _total_gb() -> float:
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 1e9
+
+
+def _free_gb() -> float | None:
+    """Read the memory that programs can still get; None where Linux's file is missing."""
     try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        free = next(int(line.split()[1]) for line in lines if line.startswith("MemAvail")) / 1e6
-    except (OSError, StopIteration):
-        pass
-    return os.sysconf("SC_PHYS_PAGES") * page, free
+        lines = MEMINFO.read_text().splitlines()
+    except OSError:
+        return None
+    found = (int(line.split()[1]) * 1024 / 1e9 for line in lines if line.startswith("MemAvail"))
+    return next(found, None)
 
 
 def _gpu() -> Finding:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -56,6 +57,8 @@ def test_kernels_that_cannot_be_had_are_no_fault(monkeypatch: pytest.MonkeyPatch
         (doctor.snakemake("10.1"), "ok", ""),
         (doctor.report({"pandas": "3.0", "jinja2": ""}), "BROKEN", "pip install 'lft[report]'"),
         (doctor.memory(16.0, 1.0), "note", "--cores 1"),
+        (doctor.memory(2.0, None), "note", "--cores 1"),
+        (doctor.memory(16.0, None), "ok", ""),
         (doctor.disk(0.1), "note", "make room"),
         (doctor.cache(Path("/proc/lft")), "note", "XDG_CACHE_HOME"),
     ],
@@ -67,6 +70,26 @@ def test_what_is_wrong_says_what_to_do(found: doctor.Finding, state: str, todo: 
     assert todo in found.todo
     assert str(found).startswith(state)
     assert len(str(found).splitlines()) == 1
+
+
+def test_a_system_that_does_not_say_how_much_memory_is_free_is_examined(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """As macOS, which has neither the file nor the name SC_AVPHYS_PAGES."""
+    asked = os.sysconf
+
+    def sysconf(name: str) -> int:
+        if name not in ("SC_PAGE_SIZE", "SC_PHYS_PAGES"):
+            raise ValueError("unrecognized configuration name")
+        return asked(name)
+
+    monkeypatch.setattr("os.sysconf", sysconf)
+    monkeypatch.setattr(doctor, "MEMINFO", tmp_path / "missing", raising=False)
+    for check in ("kernels", "_compiler"):  # slow
+        monkeypatch.setattr(doctor, check, lambda: doctor.Finding("skipped", ""))
+    (found,) = (finding for finding in doctor.examine() if finding.name == "memory")
+    total = asked("SC_PAGE_SIZE") * asked("SC_PHYS_PAGES") / 1e9
+    assert found.text == f"{total:.1f} GB"
 
 
 @pytest.mark.parametrize(("state", "status"), [("ok", 0), ("note", 0), ("BROKEN", 1)])
