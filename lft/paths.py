@@ -46,6 +46,17 @@ def check_complete() -> None:
         )
 
 
+def written(path: Path) -> tuple[int, int]:
+    """Return when a file was written, in nanoseconds, and its size; zeros if it is missing.
+
+    Caches of a file's content have these in their key.
+    """
+    if not path.is_file():
+        return 0, 0
+    found = path.stat()
+    return found.st_mtime_ns, found.st_size
+
+
 def data_path(results: Path, source: str) -> Path:
     """Return the path of an image source's array file."""
     return results / "data" / f"{source}.safetensors"
@@ -66,6 +77,11 @@ def victim_path(results: Path, source: str, seed: int | str | None = None) -> Pa
 def theory_path(results: Path, experiment: str, seed: int | str) -> Path:
     """Return the path of one seed's theory measurements; the .json beside it is the manifest."""
     return results / "theory" / f"{experiment}-seed{seed}.csv"
+
+
+def universe_path(results: Path, experiment: str, number: int | str) -> Path:
+    """Return the path of a universe's measurements; its manifest is the .json beside them."""
+    return results / "universes" / experiment / f"{number}.csv"
 
 
 def kept_alternatives(results: Path) -> dict[str, Path]:

@@ -17,7 +17,7 @@ from lft.errors import UsageError
 from lft.metrics import SUPPORT
 from lft.report.claims import load_claims
 from lft.report.claims.shown import amount
-from lft.report.effects import ARRIVAL, FULL, Scale
+from lft.report.effects import ARRIVAL, Scale, first_full_by_seed
 from lft.report.statistics import (
     ALPHA,
     UNBOUNDED,
@@ -52,12 +52,13 @@ def compare(a: Path, b: Path) -> pd.DataFrame:
 
     Returns:
         One row per cell and metric: KEYS, ``step``, mean, interval and number of seeds of either
-            folder, ``unit``, ``difference`` (a − b, or the ratio a / b) with its interval, ``p``
-            and ``verdict``:
+            folder, ``unit`` (``points``, ``ratio``, or ``plain`` without a registered scale),
+            ``difference`` (a − b, or the ratio a / b) with its interval, ``p`` and ``verdict``:
 
         - identical: the same seeds with the same means;
         - differ: p < 0.05 and not negligible;
-        - negligible: p < 0.05, but the interval lies within ± the smallest effect of interest;
+        - negligible: p < 0.05, but the 90 % interval lies within ± the smallest effect of
+          interest;
         - agree: the difference is shown to be smaller than the smallest effect of interest;
         - inconclusive: none of these, or a single seed, equal seeds or diverged tasks;
         - other data: image sources differ, so nothing is tested; ``sources`` names them;
@@ -188,7 +189,6 @@ def _row(
     of_a, of_b = of_step(a, step), of_step(b, step)
     scaled_a, scaled_b = _scaled(of_a, scale), _scaled(of_b, scale)
     test = unpaired(scaled_a, scaled_b, "seeds", scale.bounds)
-    low, high = test.difference.low, test.difference.high
     verdict = ""
     if a is None or b is None:
         verdict = "only in B" if a is None else "only in A"
@@ -201,14 +201,14 @@ def _row(
         "step": step,
         **_columns("a", mean_interval(of_a, bounds=_range(scale))),
         **_columns("b", mean_interval(of_b, bounds=_range(scale))),
-        "unit": scale.scale,
+        "unit": "plain" if scale is PLAIN else scale.scale,
         "difference": _back(test.difference.mean, scale),
-        "low": _back(low, scale),
-        "high": _back(high, scale),
+        "low": _back(test.difference.low, scale),
+        "high": _back(test.difference.high, scale),
         "interval": test.difference.kind,
         "p": np.nan if verdict else test.p,
         "same": np.nan if verdict else same,
-        "within": bool(-scale.margin < low and high < scale.margin),
+        "within": same < ALPHA,
         "verdict": verdict,
         "sources": other if verdict == "other data" else "",
     }
@@ -232,9 +232,7 @@ def _arrivals(rows: pd.DataFrame | None, last: int) -> pd.Series[float]:
     """Return the first step at which the mean ASR is 100 %, by seed; last + 1 if there is none."""
     if rows is None:
         return pd.Series(dtype=float)
-    within = rows[rows["step"] <= last]
-    full = within[within["mean"] >= FULL].groupby("seed", observed=True)["step"].min()
-    return full.reindex(rows["seed"].unique()).fillna(last + 1).astype(float)
+    return first_full_by_seed(rows[rows["step"] <= last]).clip(upper=last + 1)
 
 
 def _scaled(values: pd.Series[float], scale: Scale) -> Floats:
@@ -263,11 +261,10 @@ def _columns(name: str, interval: Interval) -> dict[str, float]:
 def _effect(row: Mapping[Hashable, Any]) -> str:
     if np.isnan(row["difference"]):
         return "–"
-    known = row["metric"].removesuffix(SUPPORT) in load_claims().metrics
     if row["unit"] == "ratio":
         ends = f" [{row['low']:.3g}, {row['high']:.3g}]" if np.isfinite(row["low"]) else ""
         return amount(row["difference"], "ratio") + ends
-    if not known:
+    if row["unit"] == "plain":
         return _show(row["difference"], row["low"], row["high"])
     shown = [100 * row[name] for name in ("difference", "low", "high")]
     return _show(*shown) + " points"

@@ -24,6 +24,27 @@ ARRIVAL = "first_full"
 """First step with ASR 100 %: of a task, or of a seed's mean curve."""
 
 
+def first_full(means: Floats, steps: Sequence[int]) -> Floats:
+    """Return the first step at which a mean ASR rounds to 100 %; infinite if it never does.
+
+    Args:
+        means: (…, steps); NaN counts as not reached.
+        steps: the measured steps, ascending.
+    """
+    full = means >= FULL
+    return np.where(full.any(-1), np.array(steps, dtype=float)[full.argmax(-1)], np.inf)
+
+
+def first_full_by_seed(curves: pd.DataFrame) -> pd.Series[float]:
+    """Return each seed's first step at which its mean ASR rounds to 100 %.
+
+    Args:
+        curves: one cell's rows of the ASR in summary.csv.
+    """
+    of_seed = curves.pivot(index="seed", columns="step", values="mean")
+    return pd.Series(first_full(of_seed.to_numpy(), list(of_seed)), index=of_seed.index)
+
+
 class Scale(Settings):
     """The primary scale on which a metric is judged, fixed before the runs.
 
@@ -272,8 +293,7 @@ class Measured:
         cube = self.cube(experiment, cell, "asr")
         found = np.full(len(self.seeds), float(never))
         if cube is not None:
-            full = np.nan_to_num(cube.values).mean(1) >= FULL
-            found = np.where(full.any(1), np.array(cube.steps)[full.argmax(1)], never).astype(float)
+            found = np.minimum(first_full(np.nan_to_num(cube.values).mean(1), cube.steps), never)
         found[self._absent(experiment, cell)] = np.nan
         return found
 

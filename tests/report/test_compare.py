@@ -20,8 +20,11 @@ from synthetic import paper_level, report_profile, write_results
 from lft.cli import main
 from lft.config import Profile, Run
 from lft.errors import UsageError
+from lft.report.claims import load_claims
 from lft.report.compare import KEYS, as_table, compare, sources_note
 from lft.results.aggregate import aggregate
+from lft.results.schema import SUMMARY_COLUMNS
+from lft.storage.csv import write_rows
 
 Make = Callable[..., Path]
 
@@ -83,6 +86,25 @@ def test_numbers_are_those_of_scipy(first: Path, tmp_path: Path) -> None:
     )
     assert found["p"] >= oracle.pvalue
     assert found["interval"] == "95 % Welch interval over 3 and 3 seeds"
+
+
+def test_negligible_is_by_the_90_per_cent_interval_as_for_claims(tmp_path: Path) -> None:
+    """TOST at 5 % is that interval; the one of 95 % may exceed the smallest effect of interest."""
+    smallest, n = load_claims().metrics["accuracy"].smallest, 10
+    pattern = np.linspace(-1, 1, n)
+    means = [0.6 + lead + 0.0148 * pattern for lead in (0.61 * smallest, 0.0)]
+    folders = [tmp_path / name for name in "ab"]
+    for folder, values in zip(folders, means, strict=True):
+        folder.mkdir()
+        cell = ("classification", "cifar10", "cifar10", "lft", "first")
+        rows = [(*cell, seed, "accuracy", 50, mean, 0.1, 9) for seed, mean in enumerate(values)]
+        write_rows(folder / "summary.csv", SUMMARY_COLUMNS, rows)
+    test = stats.ttest_ind(*means, equal_var=False)
+    assert test.pvalue < 0.05
+    assert test.confidence_interval(0.90).high < smallest < test.confidence_interval(0.95).high
+    (found,) = compare(*folders).to_dict("records")
+    assert found["verdict"] == "negligible"
+    assert found["high"] == pytest.approx(test.confidence_interval(0.95).high)
 
 
 def test_what_is_not_shown_to_agree_is_not_said_to(first: Path, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from lft.report.claims.verdict import Word
+from lft.report.effects import Scale
 from lft.report.statistics import (
     ALPHA,
     Floats,
@@ -16,7 +17,6 @@ from lft.report.statistics import (
     equivalence_p,
     holm,
     largest_mean_p,
-    mean_interval,
     two_sided_p,
 )
 
@@ -102,11 +102,22 @@ def decide(evidence: Evidence, p: float, equivalence: float) -> Word:
             return "supported" if abs(mean) < margin else "contradicted"
         if evidence.kind == "not-worse":
             return "supported" if mean > -margin else "contradicted"
-        narrow = mean_interval(effects, level=1 - 2 * ALPHA)
-        if -margin < narrow.low and narrow.high < margin:
+        if equivalence_p(effects, margin) < ALPHA:  # the 90 % interval lies within the margin
             return "negligible"
         return "supported" if mean > 0 else "contradicted"
     return "no difference" if equivalence < ALPHA else "inconclusive"
+
+
+def is_vacuous(kind: str, scale: Scale, at_floor: Sequence[bool | None]) -> bool:
+    """Apply the floor rule: both cells at the floor or, for equality and distortion, either.
+
+    Args:
+        kind: kind of the claim.
+        scale: scale of its metric.
+        at_floor: whether each cell is at its floor; None if unknown.
+    """
+    either = kind in ("equivalent", "not-worse") or scale.floor == "asr"
+    return (any if either else all)(floor is True for floor in at_floor)
 
 
 def claim_p(kind: str, effects: Floats, margin: float) -> float:

@@ -10,7 +10,7 @@ import numpy as np
 from lft.config import Profile
 from lft.metrics import metric_of
 from lft.report import theory_tests
-from lft.report.claims.decision import Evidence, claim_p, no_difference_p, wider
+from lft.report.claims.decision import Evidence, claim_p, is_vacuous, no_difference_p, wider
 from lft.report.claims.model import CellClaim, Claims, TheoryClaim
 from lft.report.claims.verdict import Status
 from lft.report.effects import ARRIVAL, CellName, Measured, Scale
@@ -106,9 +106,9 @@ class Court:
             step = self._steps(claim)[column]
             lead = _amount(scale, leads[known][:, column])
             note = (*note, f"clearest excess over the last lead, at step {step}: a lead of {lead}")
+        vacuous = is_vacuous(claim.kind, scale, self.floors(claim))
         return Evidence(
-            ours, claim.kind, effects, scale.margin, p, same, self._vacuous(claim, scale),
-            int(keep.sum()), note,
+            ours, claim.kind, effects, scale.margin, p, same, vacuous, int(keep.sum()), note,
         )  # fmt: skip
 
     def _steps(self, claim: CellClaim) -> list[int]:
@@ -172,13 +172,6 @@ class Court:
                 f"{cell[2]}: {share_arrived(first):.0%} of tasks arrive, restricted mean "
                 f"{restricted_mean(np.where(np.isinf(first), np.nan, first), horizon):.0f} steps"
             )
-
-    def _vacuous(self, claim: CellClaim, scale: Scale) -> bool:
-        """Apply the floor rule: both cells at the floor or, for equality and distortion, either."""
-        floors = self.floors(claim)
-        if claim.kind in ("equivalent", "not-worse") or scale.floor == "asr":
-            return any(floor is True for floor in floors)
-        return all(floor is True for floor in floors)
 
     def floors(self, claim: CellClaim) -> tuple[bool | None, bool | None]:
         """Return whether each cell is at its floor."""

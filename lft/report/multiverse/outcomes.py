@@ -12,9 +12,11 @@ import numpy as np
 from lft.config import Experiment, Profile
 from lft.errors import UsageError
 from lft.metrics import SUPPORT
+from lft.paths import universe_path
+from lft.report.claims.decision import is_vacuous
 from lft.report.claims.model import CellClaim, Claims
-from lft.report.effects import ARRIVAL, FULL, CellName, Scale
-from lft.results.universes import UNIVERSE_COLUMNS, Universe, names, universe, universe_path
+from lft.report.effects import ARRIVAL, CellName, Scale, first_full
+from lft.results.universes import UNIVERSE_COLUMNS, Universe, names, universe
 from lft.storage.csv import read_rows
 from lft.storage.json import read_json
 
@@ -29,8 +31,9 @@ class Outcome(NamedTuple):
     Attributes:
         effects: of each seed, on the metric's scale, positive on the claim's side; empty if there
             are none.
-        word: ``within`` the smallest effect of interest; ``vacuous`` if a method of the claim does
-            not beat its untrained start by as much; ``diverged`` if a method diverged.
+        word: ``within`` the smallest effect of interest; ``vacuous`` by the floor rule of claims,
+            where a method is at its floor if it is not ahead of it by as much; ``diverged`` if a
+            method diverged.
     """
 
     experiment: str
@@ -99,7 +102,7 @@ def _read(path: Path, planned: Universe) -> Measured:
 
 
 def outcomes(profile: Profile, found: Sequence[Measured], claims: Claims) -> list[Outcome]:
-    """Return every universe's outcome for every claim whose cells it computes."""
+    """Return every universe's outcome for every claim whose cells it measured."""
     return [
         outcome
         for one in found
@@ -138,26 +141,33 @@ class Judge:
         self.planned: Experiment = profile.experiment(found.universe.experiment)
 
     def outcome(self, claim: CellClaim) -> Outcome | None:
-        """Judge a claim."""
+        """Judge a claim; None if a cell of it was not measured."""
         universe = self.found.universe
         named = (universe.experiment, universe.number, claim.id)
         words = {self._status(seed, cell) for seed in universe.seeds for cell in (claim.a, claim.b)}
-        if words <= {"missing"}:
-            words = set(self.found.status.values())
+        if set(self.found.status.values()) == {
+            "not applicable"
+        }:  # its levels contradict each other
+            words = {"not applicable"}
         for word in ("not applicable", "diverged"):
             if word in words:
                 return Outcome(*named, (), word)
+        if not all(self._curve(*place) for place in self._curves(claim)):
+            return None
         scale = self.claims.metrics[claim.metric]
         effects = tuple(self._effect(claim, scale, seed) for seed in universe.seeds)
         if not np.isfinite(effects).all():
             return Outcome(*named, (), "diverged")
-        gains = [
-            np.mean([self.gain(cell, claim, seed) for seed in universe.seeds])
-            for cell in (claim.a, claim.b)
-        ]
-        if min(gains) <= self._gain_scale(scale).margin or self._never(claim):
+        at_floor = [self.at_floor(cell, claim) for cell in (claim.a, claim.b)]
+        if is_vacuous(claim.kind, scale, at_floor):
             return Outcome(*named, effects, "vacuous")
         return Outcome(*named, effects, _word(claim.kind, float(np.mean(effects)), scale.margin))
+
+    def _curves(self, claim: CellClaim) -> Iterator[tuple[CellName, str, int]]:
+        """Yield cell, metric and seed of every curve that a claim looks at."""
+        metric = "asr" if claim.metric == ARRIVAL else claim.metric
+        for cell in (claim.a, claim.b):
+            yield from ((cell, metric, seed) for seed in self.found.universe.seeds)
 
     def _status(self, seed: int, cell: CellName) -> str:
         trained_on, tested_on, method, order = cell
@@ -183,18 +193,22 @@ class Judge:
         return self.planned.testing.written(wanted)
 
     def value(self, cell: CellName, metric: str, seed: int, step: int) -> float:
-        """Return a mean over test tasks after a step; NaN if there is none."""
+        """Return a mean over test tasks after a step, or a first step; NaN if there is none."""
         if metric == ARRIVAL:
             return self._arrival(cell, seed)
         return self._curve(cell, metric, seed).get(step, np.nan)
 
     def _arrival(self, cell: CellName, seed: int) -> float:
         """Return the first step with a mean ASR of 100 %; one more than the last if it never is."""
-        curve = self._curve(cell, "asr", seed)
-        return min(
-            (step for step, mean in curve.items() if mean >= FULL),
-            default=self.planned.testing.steps + 1,
-        )
+        curve = sorted(self._curve(cell, "asr", seed).items())
+        if not curve:
+            return np.nan
+        steps, means = zip(*curve, strict=True)
+        return min(float(first_full(np.array(means), steps)), self._never)
+
+    @property
+    def _never(self) -> int:
+        return self.planned.testing.steps + 1
 
     def _curve(self, cell: CellName, metric: str, seed: int) -> dict[int, float]:
         trained_on, tested_on, method, order = cell
@@ -205,35 +219,34 @@ class Judge:
 
     # ------------------------------------------------------------ floors
 
-    def gain(self, cell: CellName, claim: CellClaim, seed: int) -> float:
-        """Return how far a cell is ahead of having learned nothing; infinite if unknown.
+    def at_floor(self, cell: CellName, claim: CellClaim) -> bool | None:
+        """Return whether a cell is not ahead of its floor by the smallest effect of interest.
 
-        See :attr:`lft.report.effects.Scale.floor`. For distortion and first steps the gain is in
-        ASR.
+        See :attr:`lft.report.effects.Scale.floor`. It is None if the floor is unknown.
         """
         scale, metric = self.claims.metrics[claim.metric], claim.metric
-        if scale.floor in ("asr", "never"):
-            metric = "asr"
-        scale = self._gain_scale(scale)
-        floor = self._start(cell, metric, seed)
+        if scale.floor == "asr":
+            scale, metric = self.claims.metrics["asr"], "asr"
+        step = self._last(claim)
+        leads = [
+            scale.lead(
+                np.array(self.value(cell, metric, seed, step)),
+                np.array(self._floor(cell, metric, scale, seed)),
+            )
+            for seed in self.found.universe.seeds
+        ]
+        lead = float(np.mean(leads))
+        return None if np.isnan(lead) else lead <= scale.margin
+
+    def _floor(self, cell: CellName, metric: str, scale: Scale, seed: int) -> float:
+        """Return the metric of having learned nothing; NaN if unknown."""
+        if scale.floor == "never":
+            return self._never
+        start = self._start(cell, metric, seed)
         if scale.floor == "chance":
             families = (self.planned.families[name] for name in cell[1].split("+"))
-            floor = max(floor, float(np.mean([family.chance or 0.0 for family in families])))
-        value = self.value(cell, metric, seed, self._last(claim))
-        found = float(scale.lead(np.array(value), np.array(floor)))
-        return np.inf if np.isnan(found) else found
-
-    def _gain_scale(self, scale: Scale) -> Scale:
-        return self.claims.metrics["asr"] if scale.floor in ("asr", "never") else scale
-
-    def _never(self, claim: CellClaim) -> bool:
-        """Return whether a claim is about first steps that neither cell reaches."""
-        first = (
-            self._arrival(cell, seed)
-            for cell in (claim.a, claim.b)
-            for seed in self.found.universe.seeds
-        )
-        return claim.metric == ARRIVAL and min(first) > self.planned.testing.steps
+            return max(start, float(np.mean([family.chance or 0.0 for family in families])))
+        return start
 
     def _start(self, cell: CellName, metric: str, seed: int) -> float:
         """Return the random start's mean on the tasks that a cell is tested on; NaN if unknown."""

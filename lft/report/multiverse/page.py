@@ -15,7 +15,7 @@ from lft.report.claims.model import CellClaim
 from lft.report.multiverse.analysis import NEAREST, Reading
 from lft.report.multiverse.curves import in_words
 from lft.report.multiverse.shares import Share
-from lft.report.multiverse.statistics import LEVEL
+from lft.report.multiverse.statistics import LEVEL, Estimate
 from lft.report.page.scripts import script
 from lft.report.templates import render
 from lft.storage.atomic import write_text
@@ -137,9 +137,9 @@ def _decided(claims: dict[str, CellClaim], decides: Rows) -> Iterator[dict[str, 
     for id, claim in claims.items():
         rows = [row for row in decides if row[2] == id]
         lines = [
-            f"{fork} = {level}: {_points(value, low, high)}"
-            for _, what, _, fork, level, value, low, high in rows
-            if what == "share" and (low > 0 or high < 0)
+            f"{fork} = {level}: {_points(change)}"
+            for _, what, _, fork, level, *numbers in rows
+            if what == "share" and (change := Estimate(*numbers)).excludes_zero
         ]
         lines += [
             f"Both {fork} and {level}: together {value:+.2g} more than their sum"
@@ -153,17 +153,19 @@ def _decided(claims: dict[str, CellClaim], decides: Rows) -> Iterator[dict[str, 
             yield {"text": claim.claim, "lines": lines}
 
 
-def _points(value: float, low: float, high: float) -> str:
-    return f"{100 * value:+.0f} points [{100 * low:+.0f}, {100 * high:+.0f}]"
+def _points(change: Estimate) -> str:
+    value, low, high = (f"{100 * number:+.0f}" for number in change)
+    return f"{value} points [{low}, {high}]"
 
 
 def _diverged(reading: Reading, decides: Rows) -> Iterator[dict[str, Any]]:
     for name in reading.experiments:
         for method, words in reading.diverged(name).items():
             levels = [
-                f"{fork} = {level}: {_points(value, low, high)}"
-                for where, what, subject, fork, level, value, low, high in decides
-                if (where, what, subject) == (name, "diverged", method) and (low > 0 or high < 0)
+                f"{fork} = {level}: {_points(change)}"
+                for where, what, subject, fork, level, *numbers in decides
+                if (where, what, subject) == (name, "diverged", method)
+                and (change := Estimate(*numbers)).excludes_zero
             ]
             label = get_method(method).label
             yield {"experiment": name, "method": label, "n": int(np.sum(words)), "of": len(words),
