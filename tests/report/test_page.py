@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import math
 import os
 import re
 import shutil
@@ -463,7 +464,7 @@ def test_a_phone_sees_cards_and_nobody_scrolls_sideways_and_filters_filter(
     assert found["said"] == f"{len(supported)} of {len(planned)} claims"
 
 
-def test_the_verdict_table_shows_in_how_many_readings_a_claim_holds(
+def test_table_and_forest_plot_show_in_how_many_readings_a_claim_holds(
     report: Path, profile: Profile, tmp_path: Path
 ) -> None:
     caption = "The paper's claims, its numbers and ours"
@@ -474,7 +475,10 @@ def test_the_verdict_table_shows_in_how_many_readings_a_claim_holds(
         "sine-lft-l2o-first", "sine", 64, 50, 0.8, 0.1, 0.1, 0.68, 0.9, 10, 4, 0.3,
         "contradicted", "no",
     )  # fmt: skip
-    write_rows(tmp_path / "multiverse" / "shares.csv", Share._fields, [row])
+    vacuous = row._replace(
+        claim="sine-lft-maml-first", judged=0, for_it=math.nan, vacuous=64, diverged=0
+    )
+    write_rows(tmp_path / "multiverse" / "shares.csv", Share._fields, [row, vacuous])
     write_page(profile, tmp_path / "tiny")
     rows = table(Page(tmp_path / "tiny" / "report.html"), caption)
     shown = {cells[0]: cells[-1] for cells in rows if len(cells) > 1}
@@ -482,6 +486,14 @@ def test_the_verdict_table_shows_in_how_many_readings_a_claim_holds(
     assert found == "80% [68%, 90%] of 50; their majority disagrees"
     assert "not explored" in shown.values()
     assert max(map(len, rows)) == max(map(len, without)) + 1
+    text = (tmp_path / "tiny" / "report.html").read_text()
+    plot = text[text.index('<figure id="forest">') : text.index("<figcaption>")]
+    beside = {
+        claim: re.search(r'<span class="share">([^<]*)', part)[1]  # type: ignore[index]
+        for claim, part in re.findall(r'href="#claim-([^"]+)">(.*?)</a>', plot, re.DOTALL)
+    }
+    assert beside.pop("sine-lft-l2o-first") == "80 %"
+    assert set(beside.values()) == {"–"}  # not explored, or decided by no reading
 
 
 @pytest.mark.parametrize(

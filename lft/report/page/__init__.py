@@ -121,7 +121,7 @@ def context(profile: Profile, results: Path) -> dict[str, Any]:
         "skewness": skewness_note([found.row for found in claims]),
         "checks": [claim_row(found, anchors) for found in planned if found.row.kind == "check"],
         "untested": len(verdicts.claims) - len(planned),
-        "forest": forest(planned),
+        "forest": forest(planned, {id: row.for_it for id, row in readings.items() if row.judged}),
         "legend": legend(),
         "counts": counts(claims),
         "others": others(planned),
