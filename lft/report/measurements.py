@@ -10,7 +10,8 @@ import pandas as pd
 from pandas.api.types import union_categoricals
 
 from lft.errors import UsageError
-from lft.metrics import metric_of
+from lft.paths import written
+from lft.results.aggregate import nan_is_divergence
 from lft.results.schema import Measurement
 from lft.storage.csv import read_rows
 
@@ -36,7 +37,7 @@ def measured_groups(path: Path, metrics: frozenset[str]) -> Groups:
     Raises:
         UsageError: the file is missing or damaged.
     """
-    return _groups(path, path.stat().st_mtime_ns if path.is_file() else 0, metrics)
+    return _groups(path, written(path), metrics)
 
 
 def summarised_groups(summary: pd.DataFrame, metrics: frozenset[str]) -> Groups:
@@ -50,7 +51,7 @@ def summarised_groups(summary: pd.DataFrame, metrics: frozenset[str]) -> Groups:
         UsageError: a test task diverged, so a mean is unknown.
     """
     rows = summary[summary["metric"].isin(metrics)]
-    lost = rows["mean"].isna() & rows["metric"].astype(str).map(_nan_is_divergence).astype(bool)
+    lost = rows["mean"].isna() & rows["metric"].astype(str).map(nan_is_divergence).astype(bool)
     if lost.any():
         raise UsageError(
             "test tasks diverged, and summary.csv does not say which: verdicts need "
@@ -64,7 +65,7 @@ def summarised_groups(summary: pd.DataFrame, metrics: frozenset[str]) -> Groups:
 
 
 @lru_cache(maxsize=2)
-def _groups(path: Path, _written: int, metrics: frozenset[str]) -> Groups:
+def _groups(path: Path, _written: tuple[int, int], metrics: frozenset[str]) -> Groups:
     pieces: dict[tuple[str, ...], list[pd.DataFrame]] = {}
     for block in _blocks(path):
         wanted = block[block["metric"].isin(metrics)]
@@ -72,10 +73,6 @@ def _groups(path: Path, _written: int, metrics: frozenset[str]) -> Groups:
             cell = tuple(map(str, key))
             pieces.setdefault(cell, []).append(rows.drop(columns=list(CELL)))
     return {cell: _joined(pieces.pop(cell)) for cell in list(pieces)}
-
-
-def _nan_is_divergence(metric: str) -> bool:
-    return metric_of(metric).nan == "diverged"
 
 
 def _joined(pieces: list[pd.DataFrame]) -> pd.DataFrame:

@@ -123,13 +123,14 @@ def summarise(measurements: pd.DataFrame) -> pd.DataFrame:
     """
     groups = measurements.groupby(KEYS, observed=True, sort=True)["value"]
     frame = groups.agg(mean="mean", std="std", tasks="count", size="size").reset_index()
-    counts = frame["metric"].astype(str).map(_nan_is_divergence).astype(bool)
+    counts = frame["metric"].astype(str).map(nan_is_divergence).astype(bool)
     diverged = (frame["tasks"] < frame["size"]) & counts
     frame.loc[diverged, ["mean", "std"]] = float("nan")
     return frame[list(SUMMARY_COLUMNS)]
 
 
-def _nan_is_divergence(metric: str) -> bool:
+def nan_is_divergence(metric: str) -> bool:
+    """Return whether NaN says that a task diverged, and not that it never got somewhere."""
     return metric_of(metric).nan == "diverged"
 
 

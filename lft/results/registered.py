@@ -6,6 +6,7 @@ manifest.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from collections.abc import Mapping
@@ -17,7 +18,7 @@ import yaml
 
 from lft.config import read_yaml
 from lft.errors import UsageError
-from lft.paths import shipped
+from lft.paths import shipped, written
 
 REFERENCE = shipped("workflow", "reference")
 CLAIMS = REFERENCE / "claims.yaml"
@@ -44,6 +45,11 @@ class Version:
 
 def registered_digest(path: Path = CLAIMS) -> str:
     """Return the SHA-256 of the content of claims.yaml; comments and layout do not count."""
+    return _registered_digest(path, written(path))
+
+
+@functools.lru_cache(maxsize=2)
+def _registered_digest(path: Path, _written: tuple[int, int]) -> str:
     return _digest(_content(path))
 
 

@@ -28,10 +28,12 @@ from lft.report.claims import (
     judge,
     load_claims,
     load_paper,
+    model,
     read_verdicts,
     write_claims,
 )
 from lft.report.claims.decision import Evidence, claim_p, decide_all, no_difference_p, wider
+from lft.results import registered
 from lft.storage.csv import write_rows
 
 Make = Callable[..., Path]
@@ -264,6 +266,29 @@ def test_the_clearest_excess_need_not_be_the_largest_lead(make: Make) -> None:
     assert f"clearest excess over the last lead, at step {steps[2]}: a lead of 20.0" in found.reason
     assert found.effect == pytest.approx(0.10)
     assert found.interval == "95 % t interval over 5 seeds at the selected step"
+
+
+def test_claims_are_parsed_once_until_their_file_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "claims.yaml"
+    path.write_bytes((REFERENCE / "claims.yaml").read_bytes())
+    read: list[Path] = []
+    for module in (model, registered):
+        original = module.read_yaml
+        spy = lambda path, what, original=original: (read.append(path), original(path, what))[1]  # noqa: E731
+        monkeypatch.setattr(module, "read_yaml", spy)
+    digest = registered.registered_digest(path)
+    for _ in range(3):
+        assert load_claims(path).version == 1
+        assert registered.registered_digest(path) == digest
+    assert len(read) == 2
+    path.write_text(path.read_text().replace("version: 1", "version: 23"))
+    assert load_claims(path).version == 23
+    assert registered.registered_digest(path) != digest
+    path.unlink()
+    with pytest.raises(UsageError):
+        load_claims(path)
 
 
 # ---------------------------------------------------------------- on results

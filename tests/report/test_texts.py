@@ -15,8 +15,8 @@ import yaml
 from lft.config import load_profile
 from lft.report.claims import read_verdicts
 from lft.report.claims.agreement import agreement as compared
+from lft.report.claims.model import STEP
 from lft.report.statistics import ALPHA, detectable
-from lft.report.tables import STEP
 
 ROOT = Path(__file__).resolve().parents[2]
 REFERENCE = ROOT / "results" / "reference"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import functools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
@@ -12,6 +13,7 @@ from pydantic import ValidationError, field_validator, model_validator
 from lft.config import Settings, explain, read_yaml
 from lft.errors import UsageError, suggestion
 from lft.methods import METHODS
+from lft.paths import written
 from lft.report import theory_tests
 from lft.report.effects import ARRIVAL, CellName, Scale
 from lft.results.registered import CLAIMS, REFERENCE
@@ -82,11 +84,16 @@ class Claims(Settings):
 
 
 def load_claims(path: Path = CLAIMS) -> Claims:
-    """Read the registered claims.
+    """Read the registered claims, once until the file changes.
 
     Raises:
         UsageError: the file is not valid; the message names the claim and the key.
     """
+    return _load(path, written(path))
+
+
+@functools.lru_cache(maxsize=2)
+def _load(path: Path, _written: tuple[int, int]) -> Claims:
     content = read_yaml(path, "claims")
     entries = content.get("claims") if isinstance(content, dict) else None
     if not (isinstance(entries, list) and all(isinstance(entry, dict) for entry in entries)):

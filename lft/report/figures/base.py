@@ -19,9 +19,6 @@ from lft.report.style import Style
 from lft.results.schema import SUMMARY_COLUMNS, THEORY_COLUMNS
 from lft.storage.csv import read_rows
 
-PAPER_STEP = 100
-"""Fine-tuning steps of the paper's Table 1."""
-
 
 @dataclass(frozen=True)
 class Drawing:

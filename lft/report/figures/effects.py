@@ -12,7 +12,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from lft.report.claims import CellClaim, Claims, effects_over_steps, load_claims
-from lft.report.figures.base import PAPER_STEP, Drawing, Measured, decades, noted, subplots
+from lft.report.claims.model import STEP
+from lft.report.figures.base import Drawing, Measured, decades, noted, subplots
 from lft.report.style import INK
 
 COLUMNS = 4
@@ -80,7 +81,7 @@ def _in_words(chosen: list[CellClaim], rows: pd.DataFrame) -> str:
     parts = []
     for claim in chosen:
         line = rows[rows["claim"] == claim.id].set_index("step")["effect"]
-        steps = dict.fromkeys((line.index[1], min(PAPER_STEP, line.index[-1]), line.index[-1]))
+        steps = dict.fromkeys((line.index[1], min(STEP, line.index[-1]), line.index[-1]))
         values = ", ".join(f"{line[step]:.2g} at {step}" for step in steps if step in line.index)
         parts.append(f"{claim.claim}: {values}")
     return "; ".join(parts) + "."

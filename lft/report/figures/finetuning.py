@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from lft.config import Experiment
 from lft.metrics import metric_of
 from lft.report.claims import load_paper
+from lft.report.claims.model import STEP
 from lft.report.figures.base import (
-    PAPER_STEP,
     Drawing,
     Measured,
     add_legend,
@@ -237,9 +237,9 @@ def _paper_values(
         printed = paper.get((panel.trained_on, panel.tested_on, method, metric))
         if printed is None or printed["note"]:
             continue
-        at_step = printed["table"] == "1" and last >= PAPER_STEP
+        at_step = printed["table"] == "1" and last >= STEP
         axis.plot(
-            PAPER_STEP if at_step else 1.03,
+            STEP if at_step else 1.03,
             float(printed["value"]),
             "o",
             mfc="none",

@@ -11,8 +11,8 @@ from matplotlib.ticker import NullLocator
 
 from lft.config import Experiment
 from lft.metrics import metric_of
+from lft.report.claims.model import STEP
 from lft.report.figures.base import (
-    PAPER_STEP,
     Drawing,
     Measured,
     add_legend,
@@ -33,7 +33,7 @@ def support_sizes(measured: Measured) -> Iterator[Drawing]:
     for name, experiment in measured.profile.experiments.items():
         sizes = _support_sizes(experiment)
         testing = experiment.testing
-        steps = list(dict.fromkeys((testing.written(PAPER_STEP), testing.steps)))
+        steps = list(dict.fromkeys((testing.written(STEP), testing.steps)))
         keys = [(row, step) for row in experiment.train_on for step in steps]
         data = _by_size(measured.summary, name, experiment, sizes, steps)
         if not sizes or data.empty:

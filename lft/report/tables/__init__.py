@@ -7,14 +7,14 @@ from pathlib import Path
 from lft.config import Profile
 from lft.report.claims.agreement import Compared, Mixed, agreement, unexplained
 from lft.report.tables.layout import Builder
-from lft.report.tables.numbers import STEP, Numbers, ablated
+from lft.report.tables.numbers import Numbers, ablated
 from lft.report.tables.table import Key, Table, TableCell
 from lft.report.templates import render
 from lft.storage.atomic import atomic_folder
 from lft.storage.csv import write_frame, write_rows
 
 __all__ = [
-    "STEP", "Key", "Numbers", "Table", "TableCell", "build_tables", "summary_tables",
+    "Key", "Numbers", "Table", "TableCell", "build_tables", "summary_tables",
     "write_tables",
 ]  # fmt: skip
 

@@ -13,10 +13,11 @@ from lft.config import Experiment, Order, Profile
 from lft.metrics import COSTS, metric_of
 from lft.report.claims import Verdict
 from lft.report.claims.baselines import WORDS, against_baselines, worth_it
+from lft.report.claims.model import STEP
 from lft.report.claims.shown import effect_text
 from lft.report.statistics import Interval
 from lft.report.style import ORDERS, Style
-from lft.report.tables.numbers import FAILURES, STEP, Numbers
+from lft.report.tables.numbers import FAILURES, Numbers
 from lft.report.tables.table import Key, Table, TableCell
 from lft.results.trained import ROUNDS
 

@@ -13,8 +13,9 @@ from lft.config import Experiment, Profile
 from lft.methods import Method
 from lft.metrics import Metric, metric_of
 from lft.report.claims import load_claims, load_paper
-from lft.report.effects import ARRIVAL, FULL
-from lft.report.statistics import NOTHING, Interval, mean_interval
+from lft.report.claims.model import STEP
+from lft.report.effects import ARRIVAL, first_full_by_seed
+from lft.report.statistics import NOTHING, UNBOUNDED, Interval, mean_interval
 from lft.report.tables.table import Key, TableCell
 from lft.results.folder import Results
 from lft.results.manifest import RunManifest
@@ -22,10 +23,6 @@ from lft.results.schema import CELL_COLUMNS, SUMMARY_COLUMNS
 from lft.results.trained import recorded, untrained
 from lft.storage.csv import read_rows
 from lft.storage.json import read_json
-
-STEP = 100
-"""Fine-tuning steps of the paper's tables."""
-
 
 FAILURES = {"diverged": "seeds diverged", "untrained": "seeds untrained"}
 """Columns that count failed seeds, with their headers."""
@@ -44,6 +41,8 @@ class Numbers:
         self.results = results
         self.folder = Results(profile, results)
         self.paper = load_paper()
+        scales = load_claims().metrics
+        self._shares = {name for name, scale in scales.items() if scale.scale == "points"}
         keys = list(Key._fields)
         summary = read_rows(results / "summary.csv", SUMMARY_COLUMNS)
         cells = read_rows(results / "cells.csv", CELL_COLUMNS)
@@ -80,7 +79,7 @@ class Numbers:
         rows = rows[rows["step"] == step]
         worst = "ok" if len(rows) == len(status) else "diverged" if diverged else "missing"
         note = _note(len(rows), len(status), diverged)
-        interval = mean_interval(rows["mean"], bounds=_bounds(key.metric))
+        interval = mean_interval(rows["mean"], bounds=self._bounds(key.metric))
         if np.isfinite(interval.mean):
             ours = _number(interval, metric_of(key.metric))
         else:
@@ -96,7 +95,8 @@ class Numbers:
         """
         testing = self.profile.experiments[key.experiment].testing
         curves = self.summary[key._replace(metric="asr")]
-        full = curves[curves["mean"] >= FULL].groupby("seed", observed=True)["step"].min()
+        first = first_full_by_seed(curves)
+        full = first[np.isfinite(first)]
         count = self._tasks(key) * len(rows)
         arrived = float((rows["mean"].fillna(0) * rows["tasks"]).sum())
         late = (count - rows["tasks"].sum()) * testing.steps
@@ -108,6 +108,10 @@ class Numbers:
         if len(full) < len(rows):
             note = f"{len(full)} of {len(rows)} seeds, {note}"
         return _number(interval, metric_of(key.metric)), note, interval
+
+    def _bounds(self, metric: str) -> tuple[float, float]:
+        """Return the smallest and largest possible mean."""
+        return (0.0, 1.0) if metric in self._shares else UNBOUNDED
 
     def _tasks(self, key: Key) -> int:
         """Count the test tasks of a mixture, an equal number from each of its families."""
@@ -235,12 +239,6 @@ def _count(key: Key, words: Sequence[bool | None], otherwise: str) -> TableCell:
         return TableCell(key, otherwise if words or otherwise == "not shown" else "–", "ok", "")
     count = Interval(sum(known), np.nan, np.nan, len(known), "")
     return TableCell(key, f"{sum(known)} of {len(known)}", "ok", "", count)
-
-
-def _bounds(metric: str) -> tuple[float, float]:
-    """Return the smallest and largest possible mean."""
-    known = load_claims().metrics.get(metric)
-    return (0.0, 1.0) if known and known.scale == "points" else (-np.inf, np.inf)
 
 
 def _number(interval: Interval, metric: Metric) -> str:
