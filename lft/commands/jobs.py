@@ -7,7 +7,7 @@ Each rule is one call. Each function imports the modules that do its job, becaus
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -22,6 +22,9 @@ from lft.commands.options import (
     run_of,
 )
 from lft.errors import UsageError
+
+if TYPE_CHECKING:
+    from lft.config import Profile
 
 app = typer.Typer()
 universe = typer.Typer(
@@ -119,7 +122,8 @@ def trained(
     settings, folder = load(profile, results)
     run = run_of(settings, experiment, trained_on, method, order, seed)
     check_plan(planned, settings, "train", runs=[run])
-    write_checks(settings, run, folder)
+    # The rerun is trained here, also where the run was kept elsewhere.
+    write_checks(settings.model_copy(update={"against": None}), run, folder)
 
 
 @app.command()
@@ -262,14 +266,30 @@ def aggregate(
     join(settings, folder)
 
 
-def _need_summary(folder: Path, *others: str) -> None:
-    """Refuse to go on without the joined tables, or with some that were changed by hand."""
+def _joined(
+    rule: str, profile: Path, results: Path | None, planned: str | None, *others: str
+) -> tuple[Profile, Path]:
+    """Load what a step of the report starts from: the profile, and a folder with joined tables.
+
+    Args:
+        rule: the step.
+        profile: as all commands take it, like ``results`` and ``planned``.
+        results: the profile's result folder.
+        planned: digest of the settings that Snakemake planned with.
+        others: further files that must not have been changed by hand.
+
+    Raises:
+        UsageError: there are no joined tables, or some were changed by hand.
+    """
     from lft.results.digests import JOINED, check
 
+    settings, folder = load(profile, results)
+    check_plan(planned, settings, rule)
     path = folder / "summary.csv"
     if not path.is_file():
         raise UsageError(f"{path} is missing; lft report makes it from what has been measured")
     check(folder, (*JOINED, *others))
+    return settings, folder
 
 
 @app.command()
@@ -279,9 +299,7 @@ def tables(profile: ProfileFile = QUICK, results: Results = None, planned: Plann
     from lft.report.claims import write_claims
     from lft.report.tables import write_tables
 
-    settings, folder = load(profile, results)
-    check_plan(planned, settings, "tables")
-    _need_summary(folder)
+    settings, folder = _joined("tables", profile, results, planned)
     write_tables(settings, folder)
     write_claims(settings, folder)
     write_alternatives(settings, folder)
@@ -292,10 +310,7 @@ def figures(profile: ProfileFile = QUICK, results: Results = None, planned: Plan
     """Draw the figures."""
     from lft.report.figures import draw_figures
 
-    settings, folder = load(profile, results)
-    check_plan(planned, settings, "figures")
-    _need_summary(folder)
-    draw_figures(settings, folder)
+    draw_figures(*_joined("figures", profile, results, planned))
 
 
 @app.command()
@@ -305,9 +320,7 @@ def page(profile: ProfileFile = QUICK, results: Results = None, planned: Planned
     from lft.report.page import write_page
     from lft.results.digests import JUDGED, check
 
-    settings, folder = load(profile, results)
-    check_plan(planned, settings, "page")
-    _need_summary(folder, *JUDGED)
+    settings, folder = _joined("page", profile, results, planned, *JUDGED)
     for path in kept_alternatives(folder).values():
         check(path.parent, [path.name])
     write_page(settings, folder)

@@ -16,6 +16,7 @@ from tiny import changed, profile_values, write_images
 import lft.config.loading
 import lft.meta.train
 import lft.tasks.build
+from lft.commands.jobs import trained
 from lft.config import Profile, Run, load_profile
 from lft.errors import UsageError
 from lft.meta.evaluate import evaluate_runs
@@ -80,10 +81,10 @@ def write_mine(folder: Path, attack: dict[str, Any], **others: Any) -> Path:
 def test_only_the_own_method_is_trained_and_every_row_is_that_of_a_full_run(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    trained, original = [], lft.meta.train._train
+    done, original = [], lft.meta.train._train
 
     def spy(profile: Profile, run: Run, *arguments: Any) -> None:
-        trained.append(run.method)
+        done.append(run.method)
         original(profile, run, *arguments)
 
     def never(*arguments: Any) -> None:
@@ -92,7 +93,7 @@ def test_only_the_own_method_is_trained_and_every_row_is_that_of_a_full_run(
     monkeypatch.setattr(lft.meta.train, "_train", spy)
     monkeypatch.setattr(lft.tasks.build, "train_victim", never)
     mine = compute(load_profile(write_mine(place, {"methods": [OWN]})), place / "results")
-    assert trained == [OWN] * 2  # two seeds
+    assert done == [OWN] * 2  # two seeds
     for name in ("measurements.csv", "summary.csv", "cells.csv"):
         full = pd.read_csv(place / "results/full" / name)
         ours = pd.read_csv(mine / name)
@@ -148,6 +149,25 @@ def test_a_victim_without_weights_is_trained_again_and_compared(place: Path) -> 
     finally:
         kept.write_bytes(content)
         write_json(kept.with_suffix(".json"), record)
+
+
+def test_a_kept_run_is_checked_by_a_longer_one_that_is_trained_here(
+    place: Path, one_thread: None
+) -> None:
+    path = write_mine(place, {"methods": [OWN]})
+    profile, run = load_profile(path), Run("attack", "grey", "lft", "first", 0)
+    results = place / "results/checked"
+    write_images(results)
+    make_victim(profile, "grey", results)
+    train_seeds(profile, [run], results)
+    trained("attack", "grey", "lft", profile=path, results=results)
+    checks = read_json(results / run.folder / "trained.json")["checks"]
+    assert "longer does not help" in {check["name"] for check in checks}
+    done, longer = (
+        read_json(folder / run.folder / "run.json")["meta_batches"]
+        for folder in (results, results / "longer")
+    )
+    assert longer == 3 * done
 
 
 def test_what_does_not_fit_the_kept_run_is_one_line(place: Path) -> None:
