@@ -39,7 +39,12 @@ def script(name: str) -> ModuleType:
 
 
 @pytest.fixture(scope="module")
-def trainability() -> ModuleType:
+def made() -> ModuleType:
+    return script("trainability_table")
+
+
+@pytest.fixture(scope="module")
+def trainability(made: ModuleType) -> ModuleType:  # imports the other script
     return script("trainability")
 
 
@@ -55,21 +60,21 @@ def test_every_trial_has_settings_that_fit(trainability: ModuleType, study: Any)
         assert all(study.trials[n].experiment == trial.experiment for n in trial.against)
 
 
-def test_the_page_shows_what_the_rows_say(trainability: ModuleType, study: Any) -> None:
+def test_the_page_shows_what_the_rows_say(made: ModuleType, study: Any) -> None:
     text = PAGE.read_text(encoding="utf-8")
-    rows = trainability.load_rows(ROWS)
+    rows = made.load_rows(ROWS)
     assert rows.keys() <= study.trials.keys()
-    assert trainability.with_table(text, trainability.table(study, rows)) == text
+    assert made.with_table(text, made.table(study, rows)) == text
     for name, found in rows.items():
         assert study.trials[name].outcome, f"write down the outcome of {name}"
         assert [row["seed"] for row in found] == list(study.seeds[: len(found)])
 
 
 def test_the_rows_were_made_under_the_settings_of_their_trials(
-    trainability: ModuleType, study: Any
+    made: ModuleType, trainability: ModuleType, study: Any
 ) -> None:
     profile = trainability.with_trials(load_profile(study.profile), study)
-    for name, found in trainability.load_rows(ROWS).items():
+    for name, found in made.load_rows(ROWS).items():
         trial = study.trials[name]
         run = Run(trial.experiment, trial.trained_on, name, "first", study.seeds[0])
         now = json.loads(json.dumps(profile.training_inputs(run)))
@@ -85,14 +90,14 @@ def row(seed: int, end: float, metric: str) -> dict[str, Any]:
     return {"seed": seed, "measured": {"best": {"family": {metric: curve}}}}
 
 
-def test_effects_are_paired_t_intervals(trainability: ModuleType) -> None:
+def test_effects_are_paired_t_intervals(made: ModuleType) -> None:
     one, other = [1.0, 2.5, 3.0], [1.5, 2.0, 4.0]
     for metric in ("mse", "accuracy"):
         change = np.log if metric == "mse" else lambda x: 100 * np.asarray(x)
         back = math.exp if metric == "mse" else float
         expected = stats.ttest_rel(change(one), change(other))
         low, high = expected.confidence_interval(0.95)
-        found = trainability.effect(
+        found = made.effect(
             [row(seed, end, metric) for seed, end in enumerate(one)],
             # In another order, and with a seed that has no partner.
             [row(seed, other[seed], metric) for seed in (2, 0, 1)] + [row(7, 1.0, metric)],
@@ -100,14 +105,14 @@ def test_effects_are_paired_t_intervals(trainability: ModuleType) -> None:
         mean = np.mean(np.subtract(change(one), change(other)))
         assert found[:3] == pytest.approx((back(mean), back(low), back(high)), rel=1e-9)
         assert found.seeds == 3
-    assert trainability.effect([row(0, 1.0, "mse")], [row(1, 1.0, "mse")]) is None
-    alone = trainability.effect([row(0, 1.0, "mse")], [row(0, 2.0, "mse")])
+    assert made.effect([row(0, 1.0, "mse")], [row(1, 1.0, "mse")]) is None
+    alone = made.effect([row(0, 1.0, "mse")], [row(0, 2.0, "mse")])
     assert alone.mean == pytest.approx(0.5)
     assert math.isinf(alone.high)
 
 
 def test_trials_are_run_measured_and_passed_over_the_next_time(
-    trainability: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    made: ModuleType, trainability: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(profile_values()))
     words = {"suspect": "none", "prediction": "none", "excludes": "nothing"}
@@ -138,7 +143,7 @@ def test_trials_are_run_measured_and_passed_over_the_next_time(
     found = json.loads(kept["evolved-seed0.json"])
     assert found["settings"]["training"]["estimator"] == "evolution"
     assert found["meta_batches"] == 12  # twice the six of the profile
-    assert set(trainability.curve(found)) == {0, 1, 4}
+    assert set(made.curve(found)) == {0, 1, 4}
     assert [step for step, *_ in found["training"]["validations"]] == [0, 4, 8, 12]
     monkeypatch.setattr(sys, "argv", ["trainability.py", *options, "plan"])
     with pytest.raises(UsageError, match="unknown trial 'plan'"):
@@ -197,9 +202,9 @@ def test_a_search_draws_runs_again_and_judges(
     assert "'training.learning_rate': {'low': False, 'high': True}" in judged["edges"]
 
 
-def test_what_the_page_says_of_sine_is_in_the_rows(trainability: ModuleType) -> None:
-    rows = trainability.load_rows(ROWS)
-    curves = {name: [trainability.curve(row) for row in found] for name, found in rows.items()}
+def test_what_the_page_says_of_sine_is_in_the_rows(made: ModuleType) -> None:
+    rows = made.load_rows(ROWS)
+    curves = {name: [made.curve(row) for row in found] for name, found in rows.items()}
 
     def ratios(name: str, other: str, step: int) -> list[float]:
         pairs = zip(curves[name], curves[other], strict=False)
@@ -221,7 +226,7 @@ def test_what_the_page_says_of_sine_is_in_the_rows(trainability: ModuleType) -> 
     assert 0.7 < ratios("l2o-evolution", "lft-evolution", 100)[seed] < 1
     assert ratios("l2o", "lft", 100)[seed] < 0.6
     lost = zip(rows["lft-warm-evolution"], rows["l2o"], strict=True)
-    assert all(trainability.end(one, "last") > trainability.end(two, "last") for one, two in lost)
+    assert all(made.end(one, "last") > made.end(two, "last") for one, two in lost)
     assert max(ratios("adam", "lft", 100)) < 1 < min(ratios("adam", "lft", 5))
     assert max(ratios("maml", "lft", 100)) < 0.2
     spread = [
