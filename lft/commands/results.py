@@ -177,7 +177,7 @@ def cost(
 
     settings = profile_of(results, profile)
     base = costs.measured(settings, results)
-    missing = [job for job in costs.jobs(settings) if job not in base]
+    missing = [job for job in costs.weighed(settings) if job not in base]
     Console().print(costs.as_table(f"{settings.name}, measured", base, missing))
     for other in map(load_profile, expect or ()):
         if other.device != settings.device:

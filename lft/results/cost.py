@@ -15,9 +15,8 @@ from rich.table import Table
 
 from lft.config import FamilySettings, Profile, Run
 from lft.errors import UsageError
-from lft.results import jobs as planned
 from lft.results.folder import Results
-from lft.results.jobs import ON_DEVICE, Job
+from lft.results.jobs import ON_DEVICE, Job, jobs
 
 UPDATE = 3
 """Cost of a meta-training step, in steps without differentiation."""
@@ -52,7 +51,7 @@ def measured(profile: Profile, results: Path) -> dict[Job, Spent]:
         UsageError: no job has run, a file is damaged, or a run was made under other settings.
     """
     list(Results(profile, results).manifests())
-    paths = {job: results / job.benchmark for job in _as_run(jobs(profile), results)}
+    paths = {job: results / job.benchmark for job in _as_run(weighed(profile), results)}
     found = {job: _read(path, job, profile) for job, path in paths.items() if path.is_file()}
     if not found:
         raise UsageError(
@@ -79,7 +78,7 @@ def expected(profile: Profile, base: dict[Job, Spent]) -> tuple[dict[Job, Spent]
         for group in {_group(job), _kin(job)}:
             prices[group].append((job, spent))
     found, unknown = {}, []
-    for job in jobs(profile):
+    for job in weighed(profile):
         like = prices.get(_group(job)) or prices.get(_kin(job))
         if not like:
             unknown.append(job)
@@ -117,20 +116,20 @@ def as_table(title: str, spent: dict[Job, Spent], unknown: list[Job]) -> Table:
     return table
 
 
-def jobs(profile: Profile) -> Iterator[Job]:
+def weighed(profile: Profile) -> Iterator[Job]:
     """Yield every job that Snakemake would submit for a profile, with its work."""
-    for job in planned.jobs(profile):
+    for job in jobs(profile):
         yield job._replace(work=_work(profile, job))
 
 
-def _as_run(planned_now: Iterable[Job], results: Path) -> Iterator[Job]:
+def _as_run(planned: Iterable[Job], results: Path) -> Iterator[Job]:
     """Yield the jobs as they were run.
 
     Versions before 0.2 ran one job for all seeds. Such a job replaces the jobs of its seeds if it
     has a benchmark file and they have none.
     """
     groups: dict[tuple[str, ...], list[Job]] = defaultdict(list)
-    for job in planned_now:
+    for job in planned:
         groups[_group(job)].append(job)
     for (rule, *name), parts in groups.items():
         together = Job(rule, tuple(name), work=sum(job.work for job in parts))
@@ -238,8 +237,8 @@ def _kin(job: Job) -> tuple[str, ...]:
 
 def _sum(parts: Iterable[Spent]) -> Spent:
     """Add up costs; an empty input gives zero."""
-    jobs, cores, gpus, longest, gigabytes = zip(*(Spent(), *parts), strict=True)
-    return Spent(sum(jobs), sum(cores), sum(gpus), max(longest), max(gigabytes))
+    counts, cores, gpus, longest, gigabytes = zip(*(Spent(), *parts), strict=True)
+    return Spent(sum(counts), sum(cores), sum(gpus), max(longest), max(gigabytes))
 
 
 def _read(path: Path, job: Job, profile: Profile) -> Spent:

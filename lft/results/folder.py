@@ -14,7 +14,6 @@ from lft.results.manifest import RunManifest
 from lft.results.schema import (
     CELL_COLUMNS,
     EVALUATED,
-    HISTORY_COLUMNS,
     SUMMARY_COLUMNS,
     THEORY_COLUMNS,
     Measurement,
@@ -103,11 +102,6 @@ class Results:
         self.trained(run)
         return load_tensors(self.folder / run.folder / "weights.safetensors", device)[0]
 
-    def history(self, run: Run) -> pd.DataFrame | None:
-        """Read the outer losses of a run; None if it has not been trained."""
-        path = self.folder / run.folder / "history.csv"
-        return None if self.manifest(run) is None else self._table(path, HISTORY_COLUMNS)
-
     # ------------------------------------------------------------ evaluations
 
     def measurement_file(self, run: Run) -> Path | None:
@@ -116,10 +110,6 @@ class Results:
         if given is not None:
             return given
         return evaluation_file(self.folder, run, "measurements.csv")
-
-    def pictures_file(self, run: Run) -> Path | None:
-        """Find the file with the pictures of an attack; None if it has not been evaluated."""
-        return evaluation_file(self.folder, run, "examples.safetensors")
 
     def write_evaluation(
         self, run: Run, rows: Iterable[Measurement], pictures: dict[str, Tensor]

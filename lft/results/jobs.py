@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from lft.config import ALL, Profile, Run, digest, find_profile
 from lft.errors import UsageError, suggestion
-from lft.paths import data_path, theory_path, victim_path
+from lft.paths import data_path, theory_path, universe_path, victim_path
 from lft.results import universes
 from lft.results.schema import EVALUATED, TRAINED
 
@@ -129,7 +129,7 @@ def outputs(job: Job) -> list[str]:
     if job.rule == "multiverse":
         return [MULTIVERSE]
     if job.rule == "universe":
-        return [universes.universe_path(Path(), job.name[0], job.name[1]).as_posix()]
+        return [universe_path(Path(), job.name[0], job.name[1]).as_posix()]
     what, seed = job.name[0], "".join(job.name[1:]).removeprefix("seed")
     paths = {
         "data": data_path(Path(), what),

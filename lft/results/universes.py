@@ -26,6 +26,7 @@ from lft.config import (
 )
 from lft.config.base import put
 from lft.errors import NotApplicable, UsageError, suggestion
+from lft.paths import universe_path as universe_path
 from lft.seeding import generator, seed_from
 from lft.storage.json import read_json
 
@@ -108,11 +109,6 @@ def inputs(profile: Profile, experiment: str) -> dict[str, Any]:
         "draws": planned.tuning.draws,
         "ranges": planned.tuning.ranges.get(experiment),
     }
-
-
-def universe_path(results: Path, experiment: str, number: int | str) -> Path:
-    """Return the path of a universe's measurements; its manifest is the .json beside them."""
-    return results / "universes" / experiment / f"{number}.csv"
 
 
 def names(profile: Profile, *, pilot: bool = False) -> Iterator[tuple[str, int]]:

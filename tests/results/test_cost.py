@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from lft.cli import app
 from lft.config import Profile
 from lft.errors import UsageError
-from lft.results.cost import Job, Spent, as_table, expected, jobs, measured
+from lft.results.cost import Job, Spent, as_table, expected, measured, weighed
 
 HEADER = "s\th:m:s\tmax_rss\tmax_vms\tmax_uss\tmax_pss\tio_in\tio_out\tmean_load\tcpu_time\n"
 
@@ -25,7 +25,7 @@ def write(results: Path, job: Job, seconds: float, load: str = "100.0", rss: str
 
 def of(profile: Profile, rule: str, *name: str) -> list[Job]:
     """Jobs of a rule whose name starts so."""
-    return [job for job in jobs(profile) if job.rule == rule and job.name[: len(name)] == name]
+    return [job for job in weighed(profile) if job.rule == rule and job.name[: len(name)] == name]
 
 
 def hours(found: dict[Job, Spent], rule: str) -> float:
@@ -36,13 +36,13 @@ def hours(found: dict[Job, Spent], rule: str) -> float:
 def base(tmp_path: Path) -> dict[Job, Spent]:
     """The tiny profile, every job of which took half a core-hour."""
     profile = tiny_profile()
-    for job in jobs(profile):
+    for job in weighed(profile):
         write(tmp_path, job, 1800)
     return measured(profile, tmp_path)
 
 
 def test_files_are_found_where_the_rules_put_them() -> None:
-    paths = {str(job.benchmark) for job in jobs(tiny_profile())}
+    paths = {str(job.benchmark) for job in weighed(tiny_profile())}
     assert "benchmarks/data/grey.tsv" in paths
     assert "benchmarks/train/sine/sine/lft-zeroth/seed1.tsv" in paths
     assert "benchmarks/evaluate/attack/grey+colour/lft-first/seed0.tsv" in paths
@@ -150,7 +150,7 @@ def test_what_was_not_measured_costs_what_its_experiment_does_or_is_named(
 
 def test_a_damaged_benchmark_is_named(tmp_path: Path) -> None:
     profile = tiny_profile()
-    path = tmp_path / next(jobs(profile)).benchmark
+    path = tmp_path / next(weighed(profile)).benchmark
     path.parent.mkdir(parents=True)
     for text in ("", HEADER, "s\tmean_load\n1\n", "s\tmean_load\tmax_rss\nx\t1\t1\n"):
         path.write_text(text)
@@ -166,7 +166,7 @@ def test_nothing_measured_is_one_line(tmp_path: Path) -> None:
 def test_the_command(tmp_path: Path) -> None:
     results, file = tmp_path / "results", tmp_path / "tiny.yaml"
     file.write_text(yaml.safe_dump(profile_values()))
-    for job in jobs(tiny_profile()):
+    for job in weighed(tiny_profile()):
         write(results, job, 36000)
     more = tmp_path / "more.yaml"
     more.write_text("extends: tiny.yaml\nname: more\nseeds: [0, 1, 2, 3]\n")

@@ -28,7 +28,7 @@ from rocrate_validator.utils.http import HttpRequester
 
 from lft.config import Profile, Run, load_profile
 from lft.errors import UsageError
-from lft.results.cost import jobs, measured
+from lft.results.cost import measured, weighed
 from lft.results.crate import write_crate
 from lft.results.digests import SUMS, record
 from lft.results.jobs import planned as planned_settings
@@ -97,8 +97,8 @@ def test_the_costs_of_every_job_are_found(finished: Path) -> None:
     files = {
         path.relative_to(finished / RESULTS) for path in finished.glob("**/benchmarks/**/*.tsv")
     }
-    assert {job.benchmark for job in jobs(profile)} == files
-    assert measured(profile, finished / RESULTS).keys() == set(jobs(profile))
+    assert {job.benchmark for job in weighed(profile)} == files
+    assert measured(profile, finished / RESULTS).keys() == set(weighed(profile))
 
 
 def test_a_finished_workflow_has_nothing_to_do(finished: Path) -> None:
@@ -153,7 +153,7 @@ def test_one_job_trains_all_seeds_if_asked_to(copied: Path) -> None:
     assert planned(copied, "--", third)["train"] == 4  # an evaluation holds all methods
     profile = load_profile(copied / SMOKE)
     assert copied / RESULTS / "benchmarks/train/sine/sine/lft-first.tsv" in {
-        copied / RESULTS / job.benchmark for job in jobs(profile)
+        copied / RESULTS / job.benchmark for job in weighed(profile)
     }
 
 

@@ -7,11 +7,11 @@ from lft.paths import (
     kept_benchmarks,
     kept_shares,
     theory_path,
+    universe_path,
     victim_path,
 )
 from lft.results import jobs, schema, universes
 from lft.results.sources import Sources
-from lft.results.universes import universe_path
 
 # Priority of long jobs; the short evaluations fill the cores at the end.
 EARLY = 1
