@@ -165,12 +165,15 @@ def _divided(x: Tensor, y: Tensor) -> tuple[Split, Split, Split]:
 
 @functools.cache
 def _table(name: str) -> tuple[Split, Split, Split]:
-    """Load a table of scikit-learn, its columns standardised."""
+    """Load a table of scikit-learn, its columns standardised as they are in the training split."""
     from sklearn import datasets
 
     found = getattr(datasets, f"load_{name}")()
     x = torch.tensor(found.data, dtype=torch.float32)
-    return _divided((x - x.mean(0)) / x.std(0), torch.tensor(found.target))
+    splits = _divided(x, torch.tensor(found.target))
+    mean, deviation = splits[0].x.mean(0), splits[0].x.std(0)
+    training, validation, test = (Split((x - mean) / deviation, y) for x, y in splits)
+    return training, validation, test
 
 
 @functools.cache
