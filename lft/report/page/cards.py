@@ -312,10 +312,13 @@ def _lead(effects: np.ndarray, scale: Scale) -> np.ndarray:
 
 
 def _ratio_ticks(least: float, most: float) -> list[float]:
-    """Return logarithms of powers of a round ratio between two ends, at most :data:`MOST_TICKS`."""
-    for ratio in (1.1, 1.5, 2, 5, 10, 100, 1000):
-        size = float(np.log(ratio))
-        ticks = [size * n for n in range(int(np.ceil(least / size)), int(most // size) + 1)]
+    """Return logarithms of round ratios between two ends around 0, at most :data:`MOST_TICKS`."""
+    decades = 10.0 ** np.arange(1 + round(max(-least, most) / np.log(10)))
+    wide = [np.outer(decades, parts) for parts in ((1, 1.5, 2, 3, 5), (1, 2, 5))]
+    for ratios in (1.1 ** np.arange(2 * MOST_TICKS), *wide, *(decades[::n] for n in (1, 2, 3, 6))):
+        above = np.log(ratios).ravel()
+        ticks = np.unique([-above, above])
+        ticks = ticks[(least <= ticks) & (ticks <= most)]
         if len(ticks) <= MOST_TICKS:
             break
-    return ticks
+    return list(ticks)
