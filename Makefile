@@ -1,13 +1,15 @@
 # make reproduce            data -> meta-training -> report (PROFILE=quick by default)
 # make test                 lint and tests, including the whole smoke workflow
+# make test-fast            tests of the library alone: no workflow, kernels, pages or GPU
 # make test-cluster         the workflow on a one-node Slurm that it starts and stops (docs/cluster.md)
 # make gpu-check            does this machine's GPU give the same numbers, and how fast is it? (docs/gpu.md)
 PROFILE ?= quick
 CORES ?= $(shell nproc)
 BIN := .venv/bin
+PYTEST := $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 
-.PHONY: reproduce report test test-cluster gpu-check lint format docs benchmark lock clean
+.PHONY: reproduce report test test-fast test-cluster gpu-check lint format docs benchmark lock clean
 
 reproduce: .venv/ready
 	$(BIN)/snakemake --cores $(CORES) --config profile="$(PROFILE)" --keep-going -- reproduce all
@@ -17,7 +19,10 @@ report: .venv/ready
 	$(BIN)/snakemake --cores 1 --config profile="$(PROFILE)" -- report
 
 test: .venv/dev lint
-	$(BIN)/pytest -n 2 --dist loadfile
+	$(PYTEST)
+
+test-fast: .venv/dev
+	$(PYTEST) -m "not (workflow or kernels or docs or gpu)"
 
 test-cluster: .venv/dev
 	$(BIN)/pytest tests/cluster --override-ini "addopts=-q"

@@ -10,6 +10,7 @@ from typing import Any
 import jsonschema
 import pytest
 import yaml
+from checkout import ROOT
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
@@ -22,7 +23,7 @@ from lft.data import embedded, published
 from lft.errors import UsageError
 from lft.methods import METHODS
 
-SHIPPED = sorted((Path(__file__).parent.parent / "workflow" / "config").glob("*.yaml"))
+SHIPPED = sorted((ROOT / "workflow/config").glob("*.yaml"))
 TRAINING = "experiments__sine__training"
 
 

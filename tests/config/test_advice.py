@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
-from result_folders import make, profile, sine
+from result_folders import built, complete, make, profile, sine
 from tiny import profile_values
 
 from lft.commands import jobs
@@ -18,7 +18,7 @@ from lft.config import Profile, load_profile
 from lft.errors import UsageError
 from lft.report.claims import read_verdicts
 
-__all__ = ["make", "profile", "sine"]
+__all__ = ["built", "complete", "make", "profile", "sine"]
 
 
 def refusal(path: Path) -> str:
