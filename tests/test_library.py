@@ -176,7 +176,7 @@ def test_several_families_are_trained_on_in_turn() -> None:
 def test_what_is_wrong_is_said_in_one_line(tuner: Pretrained) -> None:
     sine, maml = small_sine(), lft.meta_train(small_sine(), "maml", tasks=5, steps=2)
     wrong: list[tuple[str, Any]] = [
-        ("3 is no task family: it has no method 'sample'", lambda: lft.meta_train(3)),
+        ("3 is not a task family: it has no method 'sample'", lambda: lft.meta_train(3)),
         ("unknown method 'lfd'; did you mean 'lft'", lambda: lft.meta_train(sine, "lfd")),
         (r"tasks \(7\) must be a multiple of", lambda: lft.meta_train(sine, tasks=7)),
         ("unknown key 'training.rate'", lambda: lft.meta_train(sine, training={"rate": 1})),

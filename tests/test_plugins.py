@@ -29,9 +29,11 @@ from lft.testing import check_fine_tuner
 @pytest.fixture
 def registry() -> Iterator[None]:
     """What a test registers is forgotten afterwards."""
-    tables = METHODS, METRICS, FAMILIES, FINETUNERS, plugins._places, sys.modules
+    tables = METHODS, METRICS, FAMILIES, FINETUNERS, plugins._places
     before = [dict(table) for table in tables]
     yield
+    for name in set(plugins._places) - set(before[-1]):
+        sys.modules.pop(name, None)  # libraries stay: numpy cannot be imported twice
     for table, content in zip(tables, before, strict=True):
         for name in set(table) - set(content):
             del table[name]

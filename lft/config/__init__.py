@@ -1,8 +1,7 @@
-"""Profiles: YAML -> validated, frozen settings. Keys, units and bounds are defined here.
+"""Profiles: YAML files as validated, frozen settings. Keys, units and bounds are defined here.
 
-A profile is complete: it names every hyper-parameter once. :func:`load_profile` refuses unknown,
-duplicate, mistyped and out-of-range keys with one line that names the key and the nearest valid
-key or the bound. Nothing here imports torch.
+:func:`load_profile` rejects unknown, duplicate, mistyped and out-of-range keys in one line that
+names the key and the nearest valid key or the bound. Nothing here imports torch.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Profiles that set their own methods beside the methods of a kept run: the key ``against``."""
+"""The key ``against``: profiles that compare custom methods with the methods of a kept run."""
 
 from __future__ import annotations
 
@@ -8,20 +8,24 @@ from typing import Any
 from lft.errors import UsageError, suggestion
 
 OWN = ("methods", "variants", "overrides", "step_sizes", "measurements")
-"""What an experiment of such a profile may say; all else is as in the kept run."""
+"""Keys that an experiment of such a profile may set; the kept run settles all others."""
 
 
 def beside(kept: dict[str, Any], own: dict[str, Any], path: Path) -> dict[str, Any]:
-    """The settings of a kept run's profile with one's own methods added.
+    """Add custom methods to the settings of a kept run's profile.
 
-    The experiments that the profile does not name are left out, and so is the theory.
+    Experiments that the profile does not name are left out, as is the theory.
 
     Args:
         kept: settings of the kept run's profile.
-        own: the profile, from the file ``path``.
+        own: settings of the profile that adds methods.
+        path: file of that profile, for messages.
+
+    Returns:
+        The complete settings of the new profile.
 
     Raises:
-        UsageError: it changes what the kept run settles, or adds no method.
+        UsageError: the profile adds no method, or changes settings that the kept run settles.
     """
     wanted, known = own.get("experiments"), kept["experiments"]
     if not isinstance(wanted, dict) or not wanted:
@@ -46,7 +50,11 @@ def beside(kept: dict[str, Any], own: dict[str, Any], path: Path) -> dict[str, A
 
 
 def _joined(kept: dict[str, Any], own: dict[str, Any], where: str) -> dict[str, Any]:
-    """The settings of an experiment, both methods; ``kept`` lists those of the kept run."""
+    """Join an experiment's settings; the result's key ``kept`` lists the kept run's methods.
+
+    Raises:
+        UsageError: no method is added, or one has the name of a kept method.
+    """
     names = [*kept.get("methods", ()), *kept.get("variants", {})]
     methods, variants = own.get("methods", []), own.get("variants", {})
     if not (isinstance(methods, list) and isinstance(variants, dict) and (methods or variants)):

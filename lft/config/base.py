@@ -1,4 +1,4 @@
-"""What all settings are made of."""
+"""Common types and helpers of all settings."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ Positive = Annotated[int, Field(ge=1, strict=True)]
 Rate = Annotated[float, Field(gt=0, le=100)]
 #: A number between 0 and 1, both excluded.
 Fraction = Annotated[float, Field(gt=0, lt=1)]
-#: A word of lower-case letters, digits and hyphens.
+#: A word of lower-case letters, digits and hyphens; it does not start with a hyphen.
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
 #: Names of families, joined by ``+``.
 Mixture = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*(\+[a-z0-9][a-z0-9-]*)*$")]
 Order = Literal["first", "zeroth"]
 
 SHOWN = {"label", "note", "stands_in_for"}
-"""Settings that change how results are shown, and nothing that is computed."""
+"""Settings that change only how results are shown, not how they are computed."""
 
 
 class Settings(BaseModel):
-    """Base of all settings: frozen, unknown keys and numbers that are not finite refused."""
+    """Base of all settings: frozen; rejects unknown keys and non-finite numbers."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -44,10 +44,14 @@ class Settings(BaseModel):
 
 
 def refuse_twice(what: str, values: Sequence[Any]) -> None:
-    """Check that no value is listed twice; ``what`` names the list.
+    """Check that no value is listed twice.
+
+    Args:
+        what: names the list in the message.
+        values: the list.
 
     Raises:
-        ValueError: one is.
+        ValueError: a value is listed twice.
     """
     for value in values:
         if values.count(value) > 1:
@@ -55,7 +59,12 @@ def refuse_twice(what: str, values: Sequence[Any]) -> None:
 
 
 def put(values: dict[str, Any], dotted: str, value: Any) -> None:
-    """Change one of nested settings, named by its dotted key.
+    """Set one existing key in nested settings, in place.
+
+    Args:
+        values: nested settings.
+        dotted: dotted key, e.g. ``training.steps``.
+        value: the new value.
 
     Raises:
         ValueError: there is no such key.
@@ -71,5 +80,5 @@ def put(values: dict[str, Any], dotted: str, value: Any) -> None:
 
 
 def digest(settings: dict[str, Any]) -> str:
-    """SHA-256 of settings, to tell whether a checkpoint or an output belongs to them."""
+    """SHA-256 of settings; identifies the checkpoints and outputs that belong to them."""
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()

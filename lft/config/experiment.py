@@ -1,4 +1,4 @@
-"""One experiment: families, methods and hyper-parameters."""
+"""Settings of an experiment: families, methods and hyper-parameters."""
 
 from __future__ import annotations
 
@@ -17,51 +17,53 @@ from lft.methods import METHODS, Method, get_method
 from lft.metrics import Metric
 
 FORMER = {"training.second_order": "training.estimator"}
-"""Dotted keys that had another name in runs that are kept -> their names now."""
+"""Former dotted keys, which kept runs still use -> their present names."""
 
 
 class ZerothOrderSettings(Settings):
-    """The gradient estimate of eq. 6."""
+    """The zeroth-order gradient estimate of eq. 6."""
 
-    mu: Rate = 1e-3  #: smoothing, in units of the optimizee
-    directions: Positive = 20  #: q
-    shared_directions: bool = False  #: the same u_j for every task of a batch
+    mu: Rate = 1e-3  #: smoothing mu, in units of the optimizee
+    directions: Positive = 20  #: q, random directions per estimate
+    shared_directions: bool = False  #: use the same u_j for every task of a batch
 
 
 class Validation(Settings):
-    tasks: Positive  #: meta-validation tasks, per family
+    """Meta-validation, which selects among the states of a meta-training."""
+
+    tasks: Positive  #: meta-validation tasks per family
     rounds: Positive  #: equally spaced validations during meta-training
 
 
 class EvolutionSettings(Settings):
-    """Perturbations of evolution strategies."""
+    """Perturbations of phi by evolution strategies."""
 
     pairs: Positive = 1  #: antithetic pairs per task
     sigma: Rate = 0.05  #: standard deviation, in units of phi
 
 
 class Training(Settings):
-    """Meta-training of L2O and LFT fine-tuners; what MAML-like methods share of it."""
+    """Meta-training of fine-tuners by LFT and L2O; methods like MAML use some of its keys."""
 
     tasks: Positive  #: distinct training tasks
-    epochs: Positive = 1  #: passes over them
+    epochs: Positive = 1  #: passes over the training tasks
     meta_batch: Positive  #: tasks per meta-batch
     steps: Positive  #: fine-tuning steps per task
     segment: Positive  #: steps per truncated segment; each segment gives one meta-update
     step_weights: Literal["uniform", "linear", "final"] = "uniform"  #: w_k of eq. 4
-    #: of the meta-gradient (:mod:`lft.meta.estimators`); ``dropped`` leaves out the term with
-    #: dg/dtheta of eq. 8, ``evolution`` looks at whole trajectories, whatever ``segment`` says
+    #: estimator of the meta-gradient (:mod:`lft.meta.estimators`); ``dropped`` omits the term with
+    #: dg/dtheta in eq. 8; ``evolution`` uses whole trajectories and ignores ``segment``
     estimator: Literal["exact", "dropped", "evolution", "pes", "mixed"] = "dropped"
     evolution: EvolutionSettings = EvolutionSettings()
-    learning_rate: Rate  #: Adam on phi
-    schedule: Literal["cosine", "constant"] = "cosine"  #: ``cosine`` lets the rate fall to 0
+    learning_rate: Rate  #: of Adam on phi
+    schedule: Literal["cosine", "constant"] = "cosine"  #: ``cosine`` decays the rate to 0
     clip: Annotated[float, Field(gt=0)] = 1.0  #: largest norm of the meta-gradient
-    #: loss above which a task counts only with its logarithm; no limit if None
+    #: loss of a task above which the outer loss grows only logarithmically; no limit if None
     task_clip: Annotated[float, Field(gt=0)] | None = None
-    #: steps of each of the meta-training's equal stages, the last one's being ``steps``
+    #: fine-tuning steps in each of several equal stages of meta-training; the last is ``steps``
     curriculum: tuple[Positive, ...] = ()
-    #: meta-batches that are trained as L2O's are at first: support and query joined for both loops,
-    #: ``dropped`` with uniform w_k over all steps; the curriculum's stages share the others
+    #: first meta-batches that are trained like L2O's: support and query joined for both loops,
+    #: estimator ``dropped``, uniform w_k over all steps; the curriculum divides the other ones
     warm_start: Annotated[int, Field(ge=0, strict=True)] = 0
     validation: Validation
 
@@ -93,22 +95,25 @@ class Training(Settings):
 
     @property
     def batches(self) -> int:
+        """Meta-batches per epoch."""
         return self.tasks // self.meta_batch
 
 
 class MamlSettings(Settings):
-    """Inner gradient descent of MAML, FOMAML and Reptile (eq. 2)."""
+    """Meta-training of an initialisation by MAML, FOMAML or Reptile (eqs. 1 and 2)."""
 
     epochs: Positive  #: passes over the training tasks
     steps: Positive  #: K during meta-training
     step_size: dict[Order, Rate]  #: alpha, for first- and zeroth-order gradients
-    learning_rate: Rate  #: Adam on theta(0), decayed to 0 along a cosine
+    learning_rate: Rate  #: of Adam on theta(0), decayed to 0 along a cosine
 
 
 class Testing(Settings):
+    """Meta-testing."""
+
     tasks: Positive  #: meta-test tasks per family
     steps: Positive  #: fine-tuning steps
-    every: Positive = 1  #: steps between those whose metrics are written
+    every: Positive = 1  #: stride of the steps whose metrics are written
 
     @model_validator(mode="after")
     def _whole_strides(self) -> Testing:
@@ -117,12 +122,12 @@ class Testing(Settings):
         return self
 
     def written(self, step: int) -> int:
-        """The last step up to ``step`` whose metrics are written."""
+        """Last step up to ``step`` whose metrics are written."""
         return min(step, self.steps) // self.every * self.every
 
 
 class Variant(Settings):
-    """A method under changed settings, e.g. an ablation; a row of its own in the results."""
+    """A method with changed settings, e.g. an ablation; a separate row in the results."""
 
     method: str
     label: str
@@ -131,26 +136,28 @@ class Variant(Settings):
 
 
 class Experiment(Settings):
+    """One experiment: methods that are meta-trained and meta-tested on mixtures of families."""
+
     title: str
     families: dict[Name, Family]
     train_on: Annotated[tuple[Mixture, ...], Field(min_length=1)]
     test_on: Annotated[tuple[Mixture, ...], Field(min_length=1)]
     methods: tuple[str, ...] = ()
     variants: dict[Name, Variant] = Field(default={})
-    #: method -> dotted key of the experiment -> value where it differs from the others'
+    #: method -> dotted key of the experiment -> value for this method only
     overrides: dict[str, dict[str, Any]] = Field(default={})
-    #: method or variant -> CSV file of its measurements, made elsewhere
+    #: method or variant -> CSV file of measurements that were made elsewhere
     measurements: dict[str, Path] = Field(default={})
-    #: methods and variants that are taken from the run that the profile is ``against``, which says
+    #: methods and variants of the run that the profile is ``against``; set by that key
     kept: tuple[str, ...] = ()
-    #: method -> dotted key -> values to try
+    #: method -> dotted key -> values to try; every combination becomes a variant
     search: dict[str, dict[str, list[Any]]] = Field(default={})
     orders: Annotated[tuple[Order, ...], Field(min_length=1)] = ("first",)
-    #: settings of the fine-tuner of that kind; methods with another one use its defaults
+    #: settings of one kind of fine-tuner; methods with another kind use its defaults
     finetuner: Tuner | None = None
     zeroth_order: ZerothOrderSettings = ZerothOrderSettings()
     training: Training
-    maml: MamlSettings | None = None  #: where a method learns an initialisation only
+    maml: MamlSettings | None = None  #: needed if a method learns an initialisation
     #: kind of a hand-designed fine-tuner -> step sizes to try on meta-validation tasks
     step_sizes: dict[Name, Annotated[tuple[Rate, ...], Field(min_length=1)]] = Field(default={})
     testing: Testing
@@ -158,7 +165,7 @@ class Experiment(Settings):
     @model_validator(mode="before")
     @classmethod
     def _search_in_variants(cls, values: Any) -> Any:
-        """Add a variant for each combination of the values in ``search``."""
+        """Add a variant for every combination of the values in ``search``."""
         grids = values.get("search") if isinstance(values, dict) else None
         if not isinstance(grids, dict) or not all(isinstance(g, dict) for g in grids.values()):
             return values
@@ -197,17 +204,17 @@ class Experiment(Settings):
 
     @property
     def metrics(self) -> tuple[Metric, ...]:
-        """What the experiment's families are measured by, the primary metric first."""
+        """Metrics of the experiment's families, the primary metric first."""
         return next(iter(self.families.values())).metrics
 
     @property
     def primary(self) -> str:
-        """Name of the metric that every family of the experiment is judged by."""
+        """Name of the primary metric, by which every family is judged."""
         return self.metrics[0].name
 
     @property
     def judged_by(self) -> tuple[str, ...]:
-        """Names of the metrics after every step, the primary one first."""
+        """Names of the metrics that are measured after every step, the primary one first."""
         return tuple(metric.name for metric in self.metrics if not metric.first_of)
 
     @model_validator(mode="after")
@@ -225,7 +232,9 @@ class Experiment(Settings):
                 raise ValueError(f"unknown method {name!r}{suggestion(name, METHODS)}")
         for name in self.measurements:
             if name not in (*self.methods, *self.variants):
-                raise ValueError(f"measurements: {name!r} is no method here; add it to 'methods'")
+                raise ValueError(
+                    f"measurements: {name!r} is not a method here; add it to 'methods'"
+                )
         for name in self.variants:
             if name in METHODS:
                 raise ValueError(f"variant {name!r} has the name of a method; choose another")
@@ -256,12 +265,14 @@ class Experiment(Settings):
         return self
 
     def base_method(self, name: str) -> Method:
-        """The row of the method table behind a method or variant name."""
+        """Row of the method table for the name of a method or variant."""
         return get_method(self.variants[name].method if name in self.variants else name)
 
     def tuner(self, method: Method) -> TunerSettings:
-        """Settings of a method's fine-tuner: the section ``finetuner`` where it is of that kind,
-        else the kind's defaults.
+        """Settings of a method's fine-tuner.
+
+        Returns:
+            The section ``finetuner`` if it is of the method's kind, otherwise the kind's defaults.
 
         Raises:
             UsageError: the kind has no defaults.
@@ -282,17 +293,18 @@ class Experiment(Settings):
         """The section ``maml``.
 
         Raises:
-            UsageError: there is none.
+            UsageError: the experiment has none.
         """
         if self.maml is None:
             raise UsageError(f"experiment {self.title!r} needs the section 'maml'")
         return self.maml
 
     def label(self, name: str) -> str:
+        """Label of a method or variant in tables and figures."""
         return self.variants[name].label if name in self.variants else get_method(name).label
 
     def for_method(self, name: str) -> Experiment:
-        """The experiment as a method or variant sees it, its overrides applied and validated.
+        """Apply and validate the overrides of a method or variant.
 
         Raises:
             ValueError: an override has an unknown key or a value that does not fit.
@@ -322,7 +334,7 @@ def tuner_class(method: Method) -> type[TunerSettings]:
     """Settings class of a method's fine-tuner.
 
     Raises:
-        UsageError: there is no such fine-tuner, or it does not go with what the method learns.
+        UsageError: there is no such fine-tuner, or it does not fit what the method learns.
     """
     if method.tuner not in FINETUNERS:
         hint = suggestion(method.tuner, FINETUNERS)

@@ -1,7 +1,4 @@
-"""The settings of task families: what each is, of which shapes, and how it is built.
-
-Tasks and losses are the modules of :mod:`lft.tasks`.
-"""
+"""Settings of task families; :mod:`lft.tasks` has their tasks and losses."""
 
 from __future__ import annotations
 
@@ -23,14 +20,15 @@ if TYPE_CHECKING:
 
 
 class FamilySettings(Settings):
-    """Base of the settings of a task family, whose ``kind`` names it in profiles.
+    """Base of the settings of task families; profiles name them by ``kind``.
 
-    A subclass has a field ``kind``, as in ``kind: Literal["my"] = "my"``, the fields ``support``
-    and ``query``, and the methods :meth:`shapes` and :meth:`build`. It does not import torch.
+    A subclass defines a field ``kind``, as in ``kind: Literal["my"] = "my"``, the fields
+    ``support`` and ``query``, and the methods :meth:`shapes` and :meth:`build`. Its module must not
+    import torch.
 
     Attributes:
-        metrics: what its tasks are measured by. Tasks are judged by the first, the primary metric.
-        pictures: whether the tasks can be shown as pictures, see
+        metrics: metrics of its tasks; the first is the primary metric, by which they are judged.
+        pictures: whether the report can show the tasks as pictures; see
             :meth:`lft.tasks.base.TaskFamily.pictures`.
     """
 
@@ -41,35 +39,38 @@ class FamilySettings(Settings):
 
     @property
     def primary(self) -> str:
-        """Name of the metric that tasks are judged by."""
+        """Name of the primary metric, by which tasks are judged."""
         return self.metrics[0].name
 
     @property
     def image_source(self) -> str | None:
-        """Name of the image source that tasks are drawn from."""
+        """Name of the image source that tasks draw from, if any."""
         return getattr(self, "source", None)
 
     @property
     def victim_source(self) -> str | None:
-        """Name of the image source whose victim the tasks attack."""
+        """Name of the image source whose victim the tasks attack, if any."""
         return None
 
     @property
     def classes_per_task(self) -> int:
-        """Classes of a task, each with ``support`` and ``query`` examples, which follow each other
-        in its sets; 1 where examples have no classes."""
+        """Number of classes in a task; 1 if examples have no classes.
+
+        Each class has ``support`` and ``query`` examples, which are contiguous in the two sets.
+        """
         return 1
 
     @property
     def chance(self) -> float | None:
-        """The primary metric of a guess among a task's classes; None where there is no guessing."""
+        """Primary metric of random guessing among a task's classes; None if that has no meaning."""
         return None
 
     def resized(self, *, support: int, query: int) -> Self:
-        """The same tasks with other sets.
+        """Copy the settings with other set sizes.
 
         Args:
-            support: examples per class, or points, in the support set; ``query`` likewise.
+            support: examples per class, or points, in the support set.
+            query: the same for the query set.
 
         Raises:
             UsageError: the family has no such fields.
@@ -82,25 +83,25 @@ class FamilySettings(Settings):
         return self.model_copy(update={"support": support, "query": query})
 
     def check(self, source: Source) -> None:
-        """Refuse images that the tasks cannot be made of.
+        """Check that tasks can be drawn from a source's images.
 
         Raises:
-            ValueError: these cannot; the message begins with the source's key that is at fault.
+            ValueError: they cannot; the message begins with the source's key that is at fault.
         """
 
     def shapes(self, source: Source | None) -> Shapes:
-        """Shapes of a task's parameters; families are congruous iff they are equal (sec. 2).
+        """Shapes of a task's parameters; congruous families have equal shapes (sec. 2).
 
         Args:
-            source: the image source, None if the family has none.
+            source: the image source; None if the family has none.
         """
         raise NotImplementedError
 
     def build(self, context: Context) -> TaskFamily:
-        """The family that tasks are drawn from.
+        """Build the task family.
 
         Args:
-            context: the device, and what was prepared: images, their pools and victims.
+            context: the device and the prepared images, pools and victims.
 
         Raises:
             UsageError: prepared files are missing or damaged, or there are too few images.
@@ -115,10 +116,10 @@ Family = Annotated[SerializeAsAny[FamilySettings], FAMILIES]
 
 
 def register_family(settings: type[FamilySettings]) -> type[FamilySettings]:
-    """Add a task family, and its metrics; usable as a decorator.
+    """Register a task family and its metrics; usable as a decorator.
 
     Raises:
-        UsageError: the class is incomplete, or another family has its kind.
+        UsageError: the class is incomplete, or its kind is taken.
     """
     FAMILIES.check(settings)
     if not settings.metrics:
@@ -138,28 +139,31 @@ class SineFamily(FamilySettings):
     metrics = (MSE,)
     kind: Literal["sine"] = "sine"
     label: str = "sine"
-    support: Positive  #: points
-    query: Positive  #: points
-    amplitude: tuple[float, float] = (0.1, 5.0)
-    phase: tuple[float, float] = (0.0, 3.141592653589793)  #: radians
-    hidden: tuple[Positive, ...] = (40, 40)  #: MLP widths
+    support: Positive  #: points per task
+    query: Positive  #: points per task
+    amplitude: tuple[float, float] = (0.1, 5.0)  #: range of a
+    phase: tuple[float, float] = (0.0, 3.141592653589793)  #: range of b, radians
+    hidden: tuple[Positive, ...] = (40, 40)  #: hidden widths of the MLP
 
     def shapes(self, source: Source | None) -> Shapes:
+        """See :meth:`FamilySettings.shapes`."""
         return mlp((1, *self.hidden, 1))
 
     def build(self, context: Context) -> TaskFamily:
+        """See :meth:`FamilySettings.build`."""
         from lft.tasks.sine import Sine
 
         return Sine(self, context.device, context.kernel)
 
 
 class ImageFamily(FamilySettings):
-    """Base of families whose tasks are drawn from an image source."""
+    """Base of the settings of families whose tasks draw from an image source."""
 
-    label: str | None = None  #: shown in tables and figures in place of the source's
-    source: Name
+    label: str | None = None  #: shown in tables and figures instead of the source's label
+    source: Name  #: name of the image source
 
     def check(self, source: Source) -> None:
+        """See :meth:`FamilySettings.check`; a task needs enough classes."""
         classes = source.n_classes
         if isinstance(classes, int) and classes < self.classes_per_task:
             raise ValueError(f"classes: {classes}, but a task needs {self.classes_per_task}")
@@ -175,19 +179,22 @@ class ClassificationFamily(ImageFamily):
     ways: Annotated[int, Field(ge=2)] = 2  #: classes per task
     support: Positive = 5  #: images per class
     query: Positive = 15  #: images per class
-    #: one output per class of the source, or per way
+    #: whether the network has one output per class of the source or one per way
     outputs: Literal["classes", "ways"] = "classes"
-    widths: tuple[Positive, ...]  #: hidden widths of the mlp, channels of the cnn's conv layers
+    widths: tuple[Positive, ...]  #: hidden widths of the MLP, or channels of the CNN's convolutions
 
     @property
     def classes_per_task(self) -> int:
+        """See :meth:`FamilySettings.classes_per_task`."""
         return self.ways
 
     @property
     def chance(self) -> float:
+        """Accuracy of random guessing, 1 / ways."""
         return 1 / self.ways
 
     def shapes(self, source: Source | None) -> Shapes:
+        """See :meth:`FamilySettings.shapes`."""
         assert source is not None
         outputs = self.ways if self.outputs == "ways" else source.n_classes
         channels, height, width = source.shape
@@ -196,6 +203,7 @@ class ClassificationFamily(ImageFamily):
         return cnn(source.shape, self.widths, outputs)
 
     def build(self, context: Context) -> TaskFamily:
+        """See :meth:`FamilySettings.build`."""
         from lft.tasks.classification import Classification
 
         images = context.images(self.source)
@@ -203,9 +211,10 @@ class ClassificationFamily(ImageFamily):
 
 
 class AttackLoss(Settings):
-    """What a universal perturbation minimises (eq. 12), and where it starts."""
+    """Loss of a universal perturbation (eq. 12) and scale of its random start."""
 
     distortion_weight: Annotated[float, Field(ge=0)] = 1.0  #: lambda of eq. 12, on mean |delta|
+    #: score of which the margin of eq. 12 is a difference
     margin: Literal["probability", "log_probability", "logit"] = "log_probability"
     clip: bool = True  #: keep x + delta in [0, 1]
     init_scale: Annotated[float, Field(ge=0)] = 0.01  #: standard deviation of the random delta(0)
@@ -213,7 +222,7 @@ class AttackLoss(Settings):
 
 @register_family
 class AttackFamily(ImageFamily, AttackLoss):
-    """Universal adversarial perturbation against one victim network (sec. 4, eq. 12)."""
+    """Universal adversarial perturbations against one victim (sec. 4, eq. 12)."""
 
     metrics = (ASR, DISTORTION, FIRST_FULL)
     pictures = True
@@ -221,21 +230,25 @@ class AttackFamily(ImageFamily, AttackLoss):
     classes: Positive = 2  #: image classes per task
     support: Positive = 2  #: images per class
     query: Positive = 2  #: images per class
-    only_correct: bool = True  #: attack only images that the victim classifies correctly
+    only_correct: bool = True  #: draw only images that the victim classifies correctly
 
     @property
     def victim_source(self) -> str:
+        """See :meth:`FamilySettings.victim_source`."""
         return self.source
 
     @property
     def classes_per_task(self) -> int:
+        """See :meth:`FamilySettings.classes_per_task`."""
         return self.classes
 
     def shapes(self, source: Source | None) -> Shapes:
+        """See :meth:`FamilySettings.shapes`."""
         assert source is not None
         return {"delta": source.shape}
 
     def build(self, context: Context) -> TaskFamily:
+        """See :meth:`FamilySettings.build`."""
         from lft.tasks.attack import Attack
 
         victim = context.victim(self.source)

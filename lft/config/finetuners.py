@@ -1,4 +1,4 @@
-"""Fine-tuners: the settings of each, and how it is built."""
+"""Settings of fine-tuners."""
 
 from __future__ import annotations
 
@@ -18,8 +18,10 @@ if TYPE_CHECKING:
 
 
 class TunerSettings(Settings):
-    """Base of the settings of a fine-tuner, whose ``kind`` names it in profiles and in the method
-    table. Subclass :class:`LearnedTuner` or :class:`HandDesignedTuner`; do not import torch there.
+    """Base of the settings of fine-tuners; profiles and the method table name them by ``kind``.
+
+    Subclass :class:`LearnedTuner` or :class:`HandDesignedTuner`. The module of a subclass must not
+    import torch.
     """
 
     learned: ClassVar[bool]
@@ -28,31 +30,31 @@ class TunerSettings(Settings):
 
 
 class LearnedTuner(TunerSettings):
-    """Base of the settings of fine-tuners whose update rule has weights φ."""
+    """Base of the settings of fine-tuners whose update rule m_φ has learned weights φ."""
 
     learned = True
 
     def initial(self, generator: Generator) -> Params:
-        """φ before meta-training, without task axis."""
+        """Draw φ as it is before meta-training, without a task axis."""
         raise NotImplementedError
 
     def build(self, weights: Params, kernel: Kernel = "auto") -> FineTuner:
-        """The fine-tuner with these weights, differentiable in them.
+        """Build the fine-tuner with these weights, differentiable in them.
 
         Args:
-            weights: φ, as :meth:`initial` names and shapes it.
-            kernel: native kernels or PyTorch, where there is a choice.
+            weights: φ, with the names and shapes of :meth:`initial`.
+            kernel: native kernels or plain PyTorch; see :data:`lft.kernels.build.Kernel`.
         """
         raise NotImplementedError
 
 
 class HandDesignedTuner(TunerSettings):
-    """Base of the settings of fine-tuners that have a step size and nothing to learn."""
+    """Base of the settings of fine-tuners that have a step size and no learned weights."""
 
     learned = False
 
     def build(self, step_size: float) -> FineTuner:
-        """The fine-tuner with this step size."""
+        """Build the fine-tuner with this step size."""
         raise NotImplementedError
 
 
@@ -69,19 +71,21 @@ class LSTMSettings(LearnedTuner):
     """The coordinate-wise LSTM fine-tuner m_phi (eq. 3)."""
 
     kind: Literal["lstm"] = "lstm"
-    layers: Annotated[int, Field(ge=1, le=2)] = 1
+    layers: Annotated[int, Field(ge=1, le=2)] = 1  #: LSTM layers
     #: cells per layer
     hidden: Annotated[int, Field(ge=1, le=1024, strict=True)] = 10
-    #: log-magnitude range (Andrychowicz et al.)
+    #: p, the log-magnitude range of the preprocessing (Andrychowicz et al., 2016, appendix A)
     preprocess_p: Annotated[float, Field(gt=0, le=80)] = 10.0
-    output_scale: Rate = 0.1  #: multiplies the output, in units of the optimizee
+    output_scale: Rate = 0.1  #: factor of the output, in units of the optimizee
 
     def initial(self, generator: Generator) -> Params:
+        """See :meth:`LearnedTuner.initial`."""
         from lft.finetuners.lstm import init_weights
 
         return init_weights(self, generator)
 
     def build(self, weights: Params, kernel: Kernel = "auto") -> FineTuner:
+        """See :meth:`LearnedTuner.build`."""
         from lft.finetuners.lstm import CoordinateLSTM
 
         return CoordinateLSTM(weights, self, kernel)
@@ -94,6 +98,7 @@ class SGDSettings(HandDesignedTuner):
     kind: Literal["sgd"] = "sgd"
 
     def build(self, step_size: float) -> FineTuner:
+        """See :meth:`HandDesignedTuner.build`."""
         from lft.finetuners.gradient_descent import SGD
 
         return SGD(step_size)
@@ -106,6 +111,7 @@ class AdamSettings(HandDesignedTuner):
     kind: Literal["adam"] = "adam"
 
     def build(self, step_size: float) -> FineTuner:
+        """See :meth:`HandDesignedTuner.build`."""
         from lft.finetuners.gradient_descent import Adam
 
         return Adam(step_size)

@@ -1,6 +1,6 @@
-"""Registries of settings classes, from which a profile chooses by the key ``kind``.
+"""Registries of settings classes, from which the key ``kind`` of a profile chooses.
 
-Built-in kinds and those of plug-ins are registered alike.
+Built-in kinds and plug-ins register in the same way.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ S = TypeVar("S", bound=Settings)
 
 
 class Kinds(dict[str, type[S]], Generic[S]):
-    """Settings classes by kind; as an annotation, it validates a value as the kind that it names.
+    """Settings classes by kind; as an annotation, validates a value by the class of its kind.
 
     Args:
-        what: names such a thing in errors.
-        base: class of which all are subclasses.
-        default: kind of a value that names none.
+        what: name of the registered things in messages.
+        base: base class of all kinds.
+        default: kind of a value without the key ``kind``.
     """
 
     def __init__(self, what: str, base: type[S], default: str | None = None) -> None:
@@ -33,10 +33,10 @@ class Kinds(dict[str, type[S]], Generic[S]):
         self.default = default
 
     def check(self, settings: type[S]) -> str:
-        """The kind of a class that can be registered.
+        """Check a class before registration and return its kind.
 
         Raises:
-            UsageError: it is no such class, or names no kind.
+            UsageError: it is not a subclass of the base class, or has no valid ``kind``.
         """
         if not (isinstance(settings, type) and issubclass(settings, self.base)):
             raise UsageError(
@@ -52,7 +52,7 @@ class Kinds(dict[str, type[S]], Generic[S]):
         """Add a kind; usable as a decorator.
 
         Raises:
-            UsageError: the class is incomplete, or another one has its kind.
+            UsageError: the class is incomplete, or its kind is taken.
         """
         kind = self.check(settings)
         if self.setdefault(kind, settings) is not settings:
@@ -60,7 +60,12 @@ class Kinds(dict[str, type[S]], Generic[S]):
         return settings
 
     def validate(self, value: Any) -> S:
-        """Settings of the kind that a value names."""
+        """Validate a value as settings of its kind.
+
+        Raises:
+            ValidationError: the kind is missing or unknown, or the settings are invalid.
+            PydanticCustomError: the value is not a mapping.
+        """
         if isinstance(value, self.base):
             return value
         if not isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""From YAML files to a profile."""
+"""Read profiles from YAML files."""
 
 from __future__ import annotations
 
@@ -22,9 +22,10 @@ from lft.paths import shipped
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):
-    """Safe loader that refuses a key written twice in one mapping."""
+    """Safe loader that rejects duplicate keys in a mapping."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        """Build a mapping; raise UsageError, with the line, for a duplicate or unhashable key."""
         seen: set[Any] = set()
         for key_node, _ in node.value:
             if key_node.tag == "tag:yaml.org,2002:merge":
@@ -40,17 +41,17 @@ class _UniqueKeyLoader(yaml.SafeLoader):
 
 
 def find_profile(text: str | Path, folder: Path | None = None) -> Path:
-    """The file of a profile: the one rule of the command line, the Snakefile and ``extends``.
+    """Find the file of a profile; the command line, the Snakefile and ``extends`` share this rule.
 
-    A file is taken as it is named; a word that names no file is a profile that comes with the
-    package, e.g. ``quick``. A folder is never a profile.
+    An existing file comes first. Any other text must name a profile that comes with the package,
+    e.g. ``quick``. A folder is never a profile.
 
     Args:
         text: a path, which may begin with ``~``, or a name.
-        folder: paths are counted from here; from the current folder by default.
+        folder: relative paths start here; the current folder by default.
 
     Raises:
-        UsageError: there is no such file and no profile of that name.
+        UsageError: there is neither such a file nor a profile of that name.
     """
     path = (folder or Path()) / Path(str(text)).expanduser()
     if path.is_file():
@@ -67,7 +68,7 @@ def find_profile(text: str | Path, folder: Path | None = None) -> Path:
 
 
 def shipped_profiles() -> dict[str, Path]:
-    """The profiles that come with the package, by name."""
+    """Files of the profiles that come with the package, by name."""
     return {file.stem: file for file in sorted(shipped("workflow", "config").glob("*.yaml"))}
 
 
@@ -75,10 +76,10 @@ def load_profile(path: Path | str) -> Profile:
     """Read and validate a profile.
 
     Args:
-        path: a YAML file, or the name of a profile that comes with the package, as
-            :func:`find_profile` takes it. Top-level keys that start with ``_`` hold YAML anchors
-            and are dropped. With ``extends: other.yaml``, a path from the file's own folder, or
-            ``extends: quick`` it holds a name of its own and what differs from that profile;
+        path: a YAML file, or the name of a profile that comes with the package; see
+            :func:`find_profile`. Top-level keys that start with ``_`` hold YAML anchors and are
+            dropped. A file with ``extends: quick``, or ``extends: other.yaml`` relative to its
+            folder, needs its own name and only the settings that differ from that profile;
             ``null`` removes a key.
 
     Raises:
@@ -96,7 +97,11 @@ def load_profile(path: Path | str) -> Profile:
 
 
 def _check_name(name: str, path: Path) -> None:
-    """A profile of one's own must not write into the results of one that comes with the package."""
+    """Check that a custom profile does not take the name, and so the results, of a shipped one.
+
+    Raises:
+        UsageError: it does.
+    """
     known = shipped_profiles()
     if name in known and path.stem != name and not path.samefile(known[name]):
         raise UsageError(
@@ -106,7 +111,15 @@ def _check_name(name: str, path: Path) -> None:
 
 
 def _profile_values(path: Path, extended_by: tuple[Path, ...] = ()) -> dict[str, Any]:
-    """The settings of a profile file, merged into those of the profile that it extends."""
+    """Read a profile's settings and merge them into those of the profile that it is based on.
+
+    Args:
+        path: the file.
+        extended_by: files whose chain of ``extends`` led here, to detect a cycle.
+
+    Raises:
+        UsageError: a file cannot be read, or the profiles do not fit together.
+    """
     values = read_yaml(path, "profile")
     if not isinstance(values, dict):
         raise UsageError(f"{path}: a profile is a mapping of settings")
@@ -116,7 +129,7 @@ def _profile_values(path: Path, extended_by: tuple[Path, ...] = ()) -> dict[str,
     victim = values.get("victim")
     if isinstance(victim, dict) and ":" in str(victim.get("model")):
         values["victim"] = {**victim, "model": _located(str(victim["model"]), path)}
-    if values.get("against", "") is None:  # as a profile that was written out says
+    if values.get("against", "") is None:  # a profile that was written out has this key
         del values["against"]
     based = [key for key in ("against", "extends") if key in values]
     if not based:
@@ -125,8 +138,8 @@ def _profile_values(path: Path, extended_by: tuple[Path, ...] = ()) -> dict[str,
         raise UsageError(f"{path}: give one of the keys 'extends' and 'against'; remove the other")
     if "name" not in values:
         raise UsageError(
-            f"{path}: key 'name' is missing; results of a profile that is based on another need a "
-            "folder of their own"
+            f"{path}: key 'name' is missing; a profile that is based on another needs its own "
+            "name, which names its folder of results"
         )
     key = based[0]
     base = _based_on(values.pop(key), key, path)
@@ -136,7 +149,9 @@ def _profile_values(path: Path, extended_by: tuple[Path, ...] = ()) -> dict[str,
     if key == "extends":
         return _merged(settings, values)
     if settings.get("against") is not None:
-        raise UsageError(f"{path}: against: {base.name} is against another run itself; name that")
+        raise UsageError(
+            f"{path}: against: {base.name} has the key 'against' itself; name the run given there"
+        )
     return {**beside(settings, values, path), "against": settings["name"]}
 
 
@@ -155,7 +170,7 @@ def _based_on(named: Any, key: str, path: Path) -> Path:
 
 
 def _merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    """``changes`` merged into ``base``, mapping by mapping; a key set to None is removed."""
+    """Merge ``changes`` into ``base``, nested mappings included; None removes a key."""
     merged = dict(base)
     for key, value in changes.items():
         old = base.get(key)
@@ -167,16 +182,23 @@ def _merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
 
 @functools.cache
 def register_installed() -> None:
-    """Make fine-tuners, methods and task families of installed packages known.
+    """Register the fine-tuners, methods and task families of installed packages.
 
     Raises:
-        UsageError: one of them is broken.
+        UsageError: one of them cannot be loaded or registered.
     """
     _register(*(plugins.installed(group) for group in ("finetuners", "methods", "tasks")))
 
 
 def _plugins(named: Any, profile: Path) -> dict[str, tuple[str, ...]]:
-    """A profile's plug-ins, now known; their references hold module names in place of paths."""
+    """Register a profile's plug-ins.
+
+    Returns:
+        References to the plug-ins, with module names in place of paths.
+
+    Raises:
+        UsageError: a plug-in cannot be loaded or registered.
+    """
     try:
         references = Plugins.model_validate(named).model_dump().items()
         located = {
@@ -205,7 +227,11 @@ def _register(tuners: Iterable[str], rows: Iterable[str], families: Iterable[str
 
 
 def read_yaml(path: Path, what: str) -> Any:
-    """Read a YAML file; ``what`` names it in errors.
+    """Read a YAML file.
+
+    Args:
+        path: the file.
+        what: kind of file, for messages.
 
     Raises:
         UsageError: the file is missing or not YAML, or a key is given twice.
@@ -217,5 +243,5 @@ def read_yaml(path: Path, what: str) -> Any:
     except UsageError as error:
         raise UsageError(f"{path}: {error}") from None
     except (yaml.YAMLError, AttributeError, LookupError, RecursionError, ValueError) as error:
-        # PyYAML lets errors of its constructors through, e.g. ValueError for the date 2020-13-01.
+        # PyYAML's constructors raise errors of other types, e.g. ValueError for 2020-13-01.
         raise UsageError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None

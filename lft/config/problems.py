@@ -1,4 +1,4 @@
-"""What is wrong with settings, in one line."""
+"""Explain invalid settings in one line."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 
 def explain(error: ValidationError) -> str:
-    """The first problem of a validation, in one line, with the nearest key for a misspelt one."""
+    """Describe the first problem of a failed validation, and suggest a key for a misspelt one."""
     problem = min(error.errors(), key=lambda item: item["type"] == "missing")
     location = [str(part) for part in problem["loc"]]
     if problem["type"] == "unknown_key":

@@ -1,4 +1,4 @@
-"""A whole profile, and what follows from it: runs, cells, and what each depends on."""
+"""A complete profile, its runs and cells, and the settings on which each of them depends."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from lft.methods import get_method
 from lft.shapes import Shapes
 
 ALL = "all"
-"""In place of a method: all methods that were trained on a mixture, which one job evaluates."""
+"""Used instead of a method's name when one job evaluates all methods trained on a mixture."""
 
 
-#: Up to 2^53 numbers of the page, which JavaScript reads, are exact.
+#: JavaScript, which reads seeds in the page, represents integers exactly only below 2^53.
 Seed = Annotated[int, Field(ge=0, lt=2**53, strict=True)]
 
 
@@ -31,14 +31,15 @@ class GapSettings(Settings):
     """Measurement of Theorem 1's gradient gap (:mod:`lft.theory`)."""
 
     experiments: tuple[Name, ...]
-    #: |D_tr|, |D_new| and |D_val|, examples per class; slopes need a range of eight or more
+    #: |D_tr|, |D_new| and |D_val| in examples per class; slopes need a factor of eight or more
+    #: between the smallest and the largest
     sizes: Annotated[tuple[Positive, ...], Field(min_length=2)]
-    #: |D_tr| of the frozen trajectory, and of both sets while K varies; examples per class
+    #: |D_tr| of the frozen trajectory, and size of both sets while K varies, in examples per class
     fixed_size: Positive
     steps: Annotated[tuple[Positive, ...], Field(min_length=1)]  #: fine-tuning steps K
     tasks: Positive  #: tasks per seed and point
-    draws: Annotated[int, Field(ge=2, le=100, strict=True)] = 2  #: of each task's data
-    #: examples per class from which sigma is estimated, which nothing else uses
+    draws: Annotated[int, Field(ge=2, le=100, strict=True)] = 2  #: draws of each task's data
+    #: examples per class that are used only to estimate sigma
     sigma_size: Annotated[int, Field(ge=2, strict=True)] = 8
 
 
@@ -51,12 +52,14 @@ class VanishingSettings(Settings):
 
 
 class TheorySettings(Settings):
+    """Measurements of the paper's theory, made after meta-training."""
+
     gap: GapSettings = GapSettings(experiments=(), sizes=(1, 2), fixed_size=1, steps=(1,), tasks=1)
     vanishing: VanishingSettings = VanishingSettings(experiments=(), steps=(1, 2), tasks=1)
 
 
 class Plugins(Settings):
-    """Fine-tuners, methods, families and figures from outside the package: ``module:name``."""
+    """Fine-tuners, methods, families and figures from outside the package, as ``module:name``."""
 
     finetuners: tuple[str, ...] = ()  #: subclasses of LearnedTuner or HandDesignedTuner
     methods: tuple[str, ...] = ()  #: instances of lft.methods.Method
@@ -65,29 +68,33 @@ class Plugins(Settings):
 
 
 class Profile(Settings):
+    """A profile: every setting of a run of the suite."""
+
     name: Name
     title: str
-    #: profile whose kept run this one's methods are set beside, e.g. ``reference``: all other
-    #: settings are that profile's, and only these methods are trained and measured
+    #: profile with whose kept run this profile's methods are compared, e.g. ``reference``; its
+    #: settings are used, and only the methods named here are trained and measured
     against: Name | None = None
     seeds: Annotated[tuple[Seed, ...], Field(min_length=1)]
     device: str = "cpu"  #: cpu, cuda (a free GPU) or ``cuda:N``; never silently another
-    threads: Annotated[int, Field(ge=1, le=1024, strict=True)] = 1  #: per job
-    #: that a job holds: ``one`` spreads seeds over a cluster; ``all`` starts the program once for
-    #: all seeds of a cell, and computes them all again when one is added or removed
+    threads: Annotated[int, Field(ge=1, le=1024, strict=True)] = 1  #: threads per job
+    #: seeds per job: ``one`` spreads seeds over a cluster; ``all`` starts the program only once for
+    #: all seeds of a cell, but recomputes them all when a seed is added or removed
     seeds_per_job: Literal["one", "all"] = "one"
-    #: that an evaluation job measures; ``all`` starts the program once for all methods of a mixture
+    #: methods per evaluation job; ``all`` starts the program once for all methods of a mixture
     methods_per_job: Literal["one", "all"] = "one"
     kernel: Literal["auto", "fused", "torch"] = "auto"  #: see :data:`lft.kernels.build.Kernel`
+    #: division of images between phases; see :class:`lft.tasks.pools.Pools`
     partition: Literal["disjoint", "paper"] = "disjoint"
-    validation_share: Fraction = 0.2  #: of the training images, for meta-validation (disjoint)
-    checkpoint_seconds: Annotated[float, Field(gt=0)] = 60.0
+    #: share of the training images for meta-validation (``disjoint``)
+    validation_share: Fraction = 0.2
+    checkpoint_seconds: Annotated[float, Field(gt=0)] = 60.0  #: seconds between checkpoints
     sources: dict[Name, Source] = Field(default={})
-    victim: VictimSettings | None = None  #: where tasks attack victims
+    victim: VictimSettings | None = None  #: needed if tasks attack victims
     experiments: dict[Name, Experiment]
     theory: TheorySettings = TheorySettings()
-    universes: UniverseSettings | None = None  #: readings of the paper, in place of one run
-    #: the numbers that the settings were fitted to; such a profile gives no verdicts
+    universes: UniverseSettings | None = None  #: run many readings of the paper instead of one
+    #: numbers to which the settings were fitted; such a profile gives no verdicts
     fitted: str | None = None
     plugins: Plugins = Plugins()
 
@@ -152,38 +159,38 @@ class Profile(Settings):
         """The section ``victim``.
 
         Raises:
-            UsageError: there is none.
+            UsageError: the profile has none.
         """
         if self.victim is None:
             raise UsageError(f"profile {self.name!r} needs the section 'victim'")
         return self.victim
 
     def experiment(self, name: str) -> Experiment:
-        """Look up an experiment.
+        """Look up an experiment by name.
 
         Raises:
-            UsageError: there is none of that name; the nearest one is suggested.
+            UsageError: no experiment has that name; the message suggests the nearest one.
         """
         if name not in self.experiments:
             raise UsageError(f"unknown experiment {name!r}{suggestion(name, self.experiments)}")
         return self.experiments[name]
 
     def shapes(self, family: FamilySettings) -> Shapes:
-        """Shapes of a family's parameters; families are congruous iff they are equal."""
+        """Shapes of a family's parameters; congruous families have equal shapes."""
         return family.shapes(self._images(family))
 
     def _images(self, family: FamilySettings) -> Source | None:
         return None if family.image_source is None else self.sources[family.image_source]
 
     def cells(self) -> Iterator[Cell]:
-        """Every cell of the result tables, applicable or not."""
+        """Yield every cell of the result tables, applicable or not."""
         for experiment_name, experiment in self.experiments.items():
             for run in self.runs(experiment_name, applicable_only=False):
                 for tested_on in experiment.test_on:
                     yield Cell(run, tested_on, self.why_not(run, tested_on))
 
     def runs(self, experiment_name: str, *, applicable_only: bool = True) -> Iterator[Run]:
-        """One run per training mixture, method or variant, order and seed."""
+        """Yield one run per training mixture, method or variant, order and seed."""
         experiment = self.experiment(experiment_name)
         for trained_on in experiment.train_on:
             for method in (*experiment.methods, *experiment.variants):
@@ -194,25 +201,25 @@ class Profile(Settings):
                             yield run
 
     def own_runs(self, experiment_name: str) -> Iterator[Run]:
-        """The runs that have jobs: all but those whose measurements were made elsewhere."""
+        """Yield the runs that have jobs: all whose measurements were not made elsewhere."""
         given = self.experiment(experiment_name).measurements
         return (run for run in self.runs(experiment_name) if run.method not in given)
 
     def is_kept(self, run: Run) -> bool:
-        """Whether a run is taken from the run that the profile is against."""
+        """Whether a run comes from the kept run that the profile is ``against``."""
         return self.against is not None and run.method in self.experiment(run.experiment).kept
 
     def victim_seed(self, seed: int) -> int | None:
-        """Whose victims a seed attacks: its own, or None if one serves all seeds."""
+        """Seed of the victims that a run with this seed attacks; None if all seeds share them."""
         return seed if self.victims.per_seed else None
 
     @property
     def victim_seeds(self) -> tuple[int | None, ...]:
-        """Each seed that has a victim of its own, or None if one serves all seeds."""
+        """Seeds of the victims to train; a single None if all seeds share them."""
         return self.seeds if self.victim is not None and self.victim.per_seed else (None,)
 
     def training_inputs(self, run: Run) -> dict[str, Any]:
-        """Every setting that the outcome of a meta-training depends on, and nothing else."""
+        """Exactly the settings on which the outcome of a meta-training depends."""
         experiment = self.experiment(run.experiment).for_method(run.method)
         method = self.experiment(run.experiment).base_method(run.method)
         used: dict[str, Any] = {
@@ -238,7 +245,7 @@ class Profile(Settings):
         }
 
     def evaluation_inputs(self, run: Run) -> dict[str, Any]:
-        """Every setting that an evaluation depends on beside the trained weights."""
+        """The settings, besides the trained weights, on which an evaluation depends."""
         experiment = self.experiment(run.experiment).for_method(run.method)
         return {
             "families": self._families(experiment, list(experiment.families)),
@@ -247,7 +254,7 @@ class Profile(Settings):
         }
 
     def victim_inputs(self, source: str) -> dict[str, Any]:
-        """Every setting that a victim depends on."""
+        """The settings on which a victim depends."""
         return {
             "victim": self.victims.model_dump(mode="json"),
             "source": self.sources[source].model_dump(mode="json", exclude=SHOWN),
@@ -255,7 +262,7 @@ class Profile(Settings):
         }
 
     def _families(self, experiment: Experiment, names: list[str]) -> dict[str, Any]:
-        """Families with the sources they draw from."""
+        """Settings of families, with those of their image sources and victims."""
         result = {}
         for name in names:
             family = experiment.families[name]
@@ -273,7 +280,7 @@ class Profile(Settings):
         )
 
     def tested_families(self, run: Run) -> list[str]:
-        """Families that a run is tested on, in the mixtures that its method applies to."""
+        """Families of the test mixtures to which a run's method applies."""
         mixtures = [
             m for m in self.experiment(run.experiment).test_on if self.why_not(run, m) is None
         ]
@@ -281,17 +288,17 @@ class Profile(Settings):
 
     @property
     def theory_experiments(self) -> list[str]:
-        """Experiments that the theory is measured on."""
+        """Experiments on which the theory is measured."""
         return list(
             dict.fromkeys((*self.theory.gap.experiments, *self.theory.vanishing.experiments))
         )
 
     def theory_families(self, experiment: str) -> list[str]:
-        """Families that the theory is measured on: those of the first training mixture."""
+        """Families on which the theory is measured: those of the first training mixture."""
         return self.experiment(experiment).train_on[0].split("+")
 
     def theory_runs(self, experiment: str) -> list[Run]:
-        """Runs that the theory looks at: LFT and MAML on the first training mixture."""
+        """Runs on which the theory is measured: LFT, and MAML if needed, on the first mixture."""
         trained_on = self.experiment(experiment).train_on[0]
         vanishing = experiment in self.theory.vanishing.experiments
         methods = ("lft", "maml") if vanishing else ("lft",)
@@ -302,7 +309,7 @@ class Profile(Settings):
         ]
 
     def theory_inputs(self, experiment: str) -> dict[str, Any]:
-        """Every setting that the theory measurements depend on beside the trained weights."""
+        """The settings, besides the trained weights, on which measurements of the theory depend."""
         used = self.experiment(experiment).for_method("lft")
         return {
             "theory": self.theory.model_dump(mode="json"),
@@ -313,7 +320,7 @@ class Profile(Settings):
         }
 
     def why_not(self, run: Run, tested_on: str | None = None) -> str | None:
-        """Why a method cannot be trained on a mixture, or tested on another; None if it can."""
+        """Why a method does not apply to a training mixture and a test mixture; None if it does."""
         experiment = self.experiment(run.experiment)
         names = run.trained_on.split("+") + (tested_on.split("+") if tested_on else [])
         shapes = {name: self.shapes(experiment.families[name]) for name in names}
@@ -325,7 +332,7 @@ class Profile(Settings):
 
 
 class Run(NamedTuple):
-    """Identity of one meta-training; its path below ``runs/`` in a result folder."""
+    """Identity of one meta-training."""
 
     experiment: str
     trained_on: str
@@ -335,17 +342,17 @@ class Run(NamedTuple):
 
     @property
     def evaluation_folder(self) -> Path:
-        """Where the runs of all seeds go, below a result folder."""
+        """Folder of the runs of all seeds, relative to the result folder."""
         return Path("runs", self.experiment, self.trained_on, f"{self.method}-{self.order}")
 
     @property
     def folder(self) -> Path:
-        """Where the meta-training goes, below a result folder."""
+        """Folder of the meta-training, relative to the result folder."""
         return self.evaluation_folder / f"seed{self.seed}"
 
 
 class Cell(NamedTuple):
-    """One cell of a result table: a run, what it is tested on, and why it may not apply."""
+    """One cell of a result table: a run, its test mixture, and the reason if it does not apply."""
 
     run: Run
     tested_on: str

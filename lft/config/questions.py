@@ -1,4 +1,4 @@
-"""What the paper leaves open, as data: its forks, with every level's weight and reason."""
+"""The paper's open questions as data: their forks, with a weight and a reason for every level."""
 
 from __future__ import annotations
 
@@ -23,32 +23,33 @@ Quantile = Annotated[float, Field(ge=0, lt=1)]
 class Level(Settings):
     """One plausible answer to an open question."""
 
-    value: Any  #: of every key that the fork sets; a mapping of dotted keys where it names none
+    value: Any  #: value of every key in the fork's ``sets``; without them, dotted key -> value
     label: str = ""  #: shown in place of the value
-    weight: Annotated[float, Field(gt=0)] = 1.0  #: how plausible, relative to the other levels
-    reason: Reason
+    weight: Annotated[float, Field(gt=0)] = 1.0  #: plausibility, relative to the other levels
+    reason: Reason  #: why it is plausible
 
     @property
     def name(self) -> str:
+        """The label, or the value as text if there is none."""
         return self.label or str(self.value)
 
 
 class Range(Settings):
-    """A number of which any value between two ends is plausible, drawn to two digits."""
+    """An interval of plausible values of a number, drawn to two significant digits."""
 
     low: float
     high: float
-    log: bool = False  #: uniform in the logarithm
-    reason: Reason
+    log: bool = False  #: draw uniformly in the logarithm
+    reason: Reason  #: why the interval is plausible
 
     @model_validator(mode="after")
     def _ordered(self) -> Range:
         if not self.low < self.high or (self.log and self.low <= 0):
-            raise ValueError(f"low {self.low} and high {self.high} are no range")
+            raise ValueError(f"low {self.low} and high {self.high} are not a range")
         return self
 
     def at(self, quantile: float) -> float:
-        """The value below which a share ``quantile`` of the range's weight lies."""
+        """Value at a quantile of the range, rounded to two significant digits."""
         if self.log:
             value = self.low * (self.high / self.low) ** quantile
         else:
@@ -57,21 +58,22 @@ class Range(Settings):
 
     @property
     def middle(self) -> float:
-        """Where half the weight lies below."""
+        """Median of the range."""
         return math.sqrt(self.low * self.high) if self.log else (self.low + self.high) / 2
 
 
 class Fork(Settings):
-    """A choice that every universe of some experiments makes once, for all methods alike.
+    """A choice that every universe of the named experiments makes once, for all methods.
 
-    Keys are dotted keys of the experiment, or begin with ``profile.`` (a key of the profile),
-    ``methods.`` (the method that takes the part of another) or ``judged.``: ``judged.step`` is the
-    fine-tuning step, ``judged.set`` the set, ``query`` or ``support``, that claims are judged on.
+    The keys that it sets are dotted keys of the experiment or begin with one of these prefixes.
+    ``profile.`` is a key of the profile. ``methods.`` replaces a method by another. ``judged.step``
+    is the fine-tuning step, and ``judged.set`` the set (``query`` or ``support``), on which claims
+    are judged.
     """
 
     name: Name
     experiments: Annotated[tuple[Name, ...], Field(min_length=1)]
-    sets: tuple[str, ...] = ()  #: dotted keys
+    sets: tuple[str, ...] = ()  #: keys that it sets, dotted
     levels: tuple[Level, ...] = ()
     range: Range | None = None
 
@@ -90,7 +92,7 @@ class Fork(Settings):
         return self
 
     def at(self, quantile: Quantile) -> tuple[str, dict[str, Any]]:
-        """The level at a quantile of the weights: its name, and what it sets by dotted key."""
+        """Name of the level at a quantile of the weights, and its values by dotted key."""
         if self.range is not None:
             value = self.range.at(quantile)
             return f"{value:g}", dict.fromkeys(self.sets, value)
@@ -105,7 +107,7 @@ class Fork(Settings):
         return dict.fromkeys(self.sets, level.value) if self.sets else dict(level.value)
 
     def group(self, name: str) -> str:
-        """The level that a universe counts as: its own, or the lower or upper half of a range."""
+        """Group of a universe by its level's name: the level, or the half of the range it is in."""
         if self.range is None:
             return name
         middle = f"{self.range.middle:.2g}"
@@ -122,17 +124,17 @@ class Fork(Settings):
 
 
 class Question(Settings):
-    """What the paper leaves open; ``forks`` or ``fixed`` says what is done about it."""
+    """A question that the paper leaves open, with either ``forks`` or ``fixed`` as its answer."""
 
     id: Annotated[str, Field(pattern=r"^O[0-9]+$")]
-    gap: str
+    gap: str  #: information that the paper lacks
     choice: str  #: dotted key of the experiment whose value the report prints; may be empty
-    methods: tuple[str, ...] = ()  #: of the method table, which answer it in another way
+    methods: tuple[str, ...] = ()  #: methods that answer the question differently
     note: str
-    figures: str = ""  #: beginning of the names of figures that show other choices
-    forbids: str = ""  #: what the paper's text rules out
-    forks: tuple[Fork, ...] = ()
-    fixed: str = ""  #: why no universe varies it, or by what it is tuned
+    figures: str = ""  #: prefix of the names of figures that show other choices
+    forbids: str = ""  #: answers that the paper's text rules out
+    forks: tuple[Fork, ...] = ()  #: choices that universes vary
+    fixed: str = ""  #: why no universe varies it, or how it is tuned
 
     @model_validator(mode="after")
     def _answered(self) -> Question:
@@ -143,7 +145,7 @@ class Question(Settings):
 
 @functools.cache
 def load_questions(path: Path = QUESTIONS) -> tuple[Question, ...]:
-    """Read what the paper leaves open.
+    """Read the open questions.
 
     Raises:
         UsageError: the file is not valid; the message names the question and the key.
@@ -168,5 +170,5 @@ def _forks(questions: tuple[Question, ...]) -> list[Fork]:
 
 
 def forks(questions: tuple[Question, ...], experiment: str) -> list[Fork]:
-    """The forks of an experiment, in the order of the questions."""
+    """Forks of an experiment, in the order of the questions."""
     return [fork for fork in _forks(questions) if experiment in fork.experiments]

@@ -1,4 +1,4 @@
-"""The JSON schema of a profile's file, for editors and other programs."""
+"""JSON schema of profile files, for editors and other programs."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ NULL = {"type": "null"}
 
 
 def schema() -> dict[str, Any]:
-    """The JSON schema of what may stand in a profile's file.
+    """JSON schema of a profile file.
 
-    A file that extends another holds only what differs, and removes a key by ``null``; so no key is
-    required and any may be null. Keys that start with ``_`` hold YAML anchors. What a profile must
-    have, and how its parts fit together, :func:`lft.config.load_profile` checks.
+    A file that extends another holds only the differences and removes keys with ``null``, so no key
+    is required and any key may be null. Keys that start with ``_`` hold YAML anchors.
+    :func:`lft.config.load_profile` checks that a profile is complete and consistent.
     """
     found = _partial(Profile.model_json_schema())
     found["properties"]["extends"] = {
@@ -26,7 +26,7 @@ def schema() -> dict[str, Any]:
 
 
 def _partial(node: Any) -> Any:
-    """A schema in which objects may lack any property, and any property may be null."""
+    """Make every property of a schema optional and nullable."""
     if isinstance(node, list):
         return [_partial(item) for item in node]
     if not isinstance(node, dict):

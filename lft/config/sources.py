@@ -1,4 +1,4 @@
-"""Where images come from."""
+"""Settings of image sources."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ImageShape = tuple[Positive, Positive, Positive]
 
 
 class Known(NamedTuple):
-    """Shape and number of classes of a data set that lft obtains by name."""
+    """Image shape and number of classes of a data set that lft obtains by name."""
 
     shape: tuple[int, int, int]
     classes: int
@@ -34,23 +34,23 @@ KNOWN = {
 
 
 class Source(Settings):
-    """Where images come from. Every kind ends in the same checked array file."""
+    """A source of images; every kind is prepared into the same checked array file."""
 
     kind: Literal["embedded", "torchvision", "folder"]
     name: str  #: mnist5k or photos; a class of torchvision.datasets; free text for a folder
     label: str  #: shown in tables and figures
     shape: ImageShape  #: channels, height, width (pixels)
-    #: number of classes where lft does not know it, for networks with an output for each
+    #: number of classes if lft does not know it; networks with one output per class need it
     classes: Positive | None = None
-    #: directory or tar of a folder source; download folder of a torchvision one
+    #: folder or tar of a folder source; download folder of a torchvision source
     path: Path | None = None
-    #: what pictures of another size become: cut (``crop``) or filled with black (``pad``) after
-    #: scaling, or stretched; without it they are refused
+    #: how to fit pictures of another size: scale and cut (``crop``), scale and fill with black
+    #: (``pad``), or ``stretch``; without it they are rejected
     resize: Literal["crop", "pad", "stretch"] | None = None
-    #: whether pictures of other colours become grey, RGB or RGBA as ``shape`` says (transparency is
-    #: dropped); otherwise they are refused
+    #: convert pictures of another colour mode to grey, RGB or RGBA as ``shape`` says (dropping
+    #: transparency if need be); otherwise they are rejected
     convert: bool = False
-    #: further arguments of the torchvision class, e.g. ``{split: letters}`` of EMNIST
+    #: further arguments of the torchvision class, e.g. ``{split: letters}`` for EMNIST
     options: dict[str, bool | int | float | str | list[int]] = Field(default_factory=dict)
     stands_in_for: str | None = None  #: the paper's data set that this one replaces
     note: str | None = None  #: shown with every result, e.g. how the pixels were obtained
@@ -79,7 +79,7 @@ class Source(Settings):
 
     @property
     def remarks(self) -> str | None:
-        """The note, and what was done to pictures of another shape."""
+        """The note, and how pictures of another shape were changed."""
         channels, height, width = self.shape
         done = {"crop": "cropped to", "pad": "padded to", "stretch": "stretched to", None: None}
         colours = {1: "grey", 3: "RGB", 4: "RGBA"}.get(channels, f"{channels} channels")
@@ -92,6 +92,6 @@ class Source(Settings):
 
     @property
     def n_classes(self) -> int | str:
-        """Number of classes, or a text that names it where only the images tell."""
+        """Number of classes, or a placeholder text if only the images tell it."""
         known = self.classes or (self._known and self._known.classes)
         return known or f"(classes of {self.path or self.name})"

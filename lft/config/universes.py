@@ -1,4 +1,4 @@
-"""The section ``universes`` of a profile: how many readings of the paper are computed, and how."""
+"""The section ``universes`` of a profile: number of readings of the paper, and their tuning."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ Bounds = tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]]
 
 
 class Tuning(Settings):
-    """What any author would have tuned: every method gets the best of a few draws."""
+    """Tuning that any author would have done: every method gets the best of a few draws."""
 
-    draws: Positive  #: for each method, judged on meta-validation tasks
+    draws: Positive  #: draws per method; meta-validation tasks choose the best
     #: experiment -> method -> dotted key of the experiment -> smallest and largest value
     ranges: dict[Name, dict[str, dict[str, Bounds]]]
 
@@ -32,16 +32,16 @@ class Tuning(Settings):
 
 
 class UniverseSettings(Settings):
-    """Universes draw their forks from workflow/reference/open-questions.yaml.
+    """Universes: readings of the paper, drawn from workflow/reference/open-questions.yaml.
 
-    They are drawn in blocks, each a Latin hypercube, so that more of them leave the others as they
-    are; the first block is the pilot. The profile's seeds are the pool that universes take theirs
-    from in turn.
+    They are drawn in blocks, each a Latin hypercube, so adding universes leaves the earlier ones
+    unchanged. The first block is the pilot. Universes take their seeds from the profile's, in turn.
     """
 
-    experiments: dict[Name, Positive]  #: how many universes
-    block: Annotated[int, Field(ge=2, strict=True)] = 24  #: universes of a Latin hypercube
-    twice: Annotated[int, Field(ge=0, strict=True)] = 0  #: of each experiment, with two seeds
+    experiments: dict[Name, Positive]  #: experiment -> number of universes
+    block: Annotated[int, Field(ge=2, strict=True)] = 24  #: universes per Latin hypercube
+    #: universes of each experiment that are computed with two seeds
+    twice: Annotated[int, Field(ge=0, strict=True)] = 0
     tuning: Tuning
 
     @model_validator(mode="after")

@@ -1,4 +1,4 @@
-"""The networks that universal attacks are made against."""
+"""Settings of the networks that universal attacks target."""
 
 from __future__ import annotations
 
@@ -10,30 +10,30 @@ from lft.config.base import Positive, Rate, Settings
 from lft.config.sources import Source
 
 LENET_SIDES = (28, 32)
-"""Sides of the images, in pixels, that LeNet-5 takes."""
+"""Sides, in pixels, of the images that LeNet-5 takes."""
 LENET = "lenet5"
-"""The victim that is trained here; others bring their weights."""
+"""Name of the victim that lft trains; others bring their weights."""
 
 
 class VictimSettings(Settings):
-    """The networks that are attacked: LeNet-5, trained here, or others with their weights."""
+    """Victims of the attacks: LeNet-5, which lft trains, or other networks with given weights."""
 
-    #: ``lenet5``, ``torchvision/<name>``, or ``module:function`` or ``path:function``, a function
-    #: of the number of classes that returns a ``torch.nn.Module``
+    #: ``lenet5``, ``torchvision/<name>``, ``module:function`` or ``path:function``; the function
+    #: takes the number of classes and returns a ``torch.nn.Module``
     model: str = LENET
-    #: safetensors file with the ``state_dict`` of a model other than LeNet-5; ``{source}`` stands
-    #: for the name of the image source
+    #: safetensors file with the ``state_dict`` of a model other than LeNet-5; ``{source}`` is
+    #: replaced with the name of the image source
     weights: str | None = None
-    epochs: Positive | None = None  #: of LeNet-5's training
-    batch: Positive = 128
-    learning_rate: Rate = 1e-3  #: Adam, decayed to 0 along a cosine
-    per_seed: bool = False  #: a victim of its own for every seed, or one for all of them
+    epochs: Positive | None = None  #: epochs of LeNet-5's training
+    batch: Positive = 128  #: images per batch of LeNet-5's training
+    learning_rate: Rate = 1e-3  #: of Adam for LeNet-5, decayed to 0 along a cosine
+    per_seed: bool = False  #: one victim per seed instead of one for all seeds
 
     @model_validator(mode="after")
     def _trained_or_given(self) -> VictimSettings:
         if self.model == LENET:
             if self.weights is not None:
-                raise ValueError("weights go with another 'model' than lenet5, which is trained")
+                raise ValueError("lft trains lenet5; remove 'weights' or choose another 'model'")
             if self.epochs is None:
                 raise ValueError("key 'epochs' is missing")
         elif self.weights is None:
@@ -49,14 +49,14 @@ class VictimSettings(Settings):
         return self.epochs
 
     def weights_of(self, source: str) -> Path:
-        """The weights of a model other than LeNet-5."""
+        """Weights file of a model other than LeNet-5, for an image source."""
         return Path(str(self.weights).replace("{source}", source))
 
     def check(self, source: Source) -> None:
-        """Refuse images that LeNet-5 does not take.
+        """Check that the victim takes a source's images.
 
         Raises:
-            ValueError: they have another size; the message begins with the source's key.
+            ValueError: LeNet-5 does not take their size; the message begins with the source's key.
         """
         _, height, width = source.shape
         if self.model == LENET and (height != width or height not in LENET_SIDES):

@@ -1,4 +1,4 @@
-"""Images: three kinds of source, one checked array file."""
+"""Image data: read any of three kinds of source into one checked array file."""
 
 from __future__ import annotations
 
@@ -17,12 +17,16 @@ READERS = {"embedded": embedded.read, "torchvision": catalogue.read, "folder": f
 def prepare(source: Source, path: Path) -> None:
     """Obtain a source's images, check them and write the array file.
 
+    Args:
+        source: settings of the image source.
+        path: the array file.
+
     Raises:
-        UsageError: the images cannot be obtained, are damaged, or are not what the source's
-            settings say; nothing is left at ``path``.
+        UsageError: the images cannot be obtained, are damaged, or do not match the source's
+            settings; nothing is written to ``path``.
     """
     if source.path is not None:
-        expanded = os.path.expanduser(source.path)  # noqa: PTH111 - as it is for an unknown user
+        expanded = os.path.expanduser(source.path)  # noqa: PTH111 - an unknown ~user stays as it is
         source = source.model_copy(update={"path": Path(expanded)})
     with pictures.reading(source.path or source.name):
         arrays = pictures.fit_all(READERS[source.kind](source), source)

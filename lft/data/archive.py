@@ -1,4 +1,4 @@
-"""Tar archives that are read where they lie, after all of their members were checked."""
+"""Read tar archives without unpacking them, after checking every member."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from typing import BinaryIO
 from lft.errors import UsageError
 
 MOST_MEMBERS = 1_000_000
-MOST_BYTES = 8 * 2**30  # of all members together
+MOST_BYTES = 8 * 2**30  # total size of all members
 
 
 def members(file: BinaryIO) -> list[tarfile.TarInfo]:
-    """Files and folders of an uncompressed tar.
+    """List the files and folders of an uncompressed tar.
 
     Raises:
-        UsageError: it is no such tar, is truncated, has too many members or too much content, or
-            a member is a link, a device, sparse, or named so that it would lie outside.
+        UsageError: the file is truncated, not an uncompressed tar, or too large, or a member is a
+            link, a device or sparse, or its name points outside the archive's folder.
     """
     found: list[tarfile.TarInfo] = []
     total = 0
@@ -41,15 +41,16 @@ def members(file: BinaryIO) -> list[tarfile.TarInfo]:
 
 
 def content(file: BinaryIO, member: tarfile.TarInfo) -> bytes:
-    """The bytes of one member of :func:`members`."""
+    """Read one of the members that :func:`members` returned."""
     file.seek(member.offset_data)
     return file.read(member.size)
 
 
 def _problem(member: tarfile.TarInfo) -> str | None:
+    """Why a member is unsafe, as the end of a message; None if it is safe."""
     path = PurePosixPath(member.name)
     if path.is_absolute() or ".." in path.parts or "\\" in member.name:
-        return "would lie outside of the folder it is unpacked to"
+        return "would lie outside the folder it is unpacked to"
     if member.issparse() or not (member.isfile() or member.isdir()):
         return "is neither a plain file nor a folder"
     return None

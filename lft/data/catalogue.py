@@ -1,4 +1,4 @@
-"""Any of torchvision's classification data sets, through torchvision's own readers."""
+"""Torchvision's classification data sets, read by torchvision itself."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ NAMES = (
     "OxfordIIITPet", "PCAM", "Places365", "QMNIST", "RenderedSST2", "SEMEION", "StanfordCars",
     "STL10", "SUN397", "SVHN", "USPS",
 )  # fmt: skip
-"""Classes of ``torchvision.datasets`` that give a picture and its label."""
+"""Classes of ``torchvision.datasets`` whose items are an image and its label."""
 
 SPLITS = {
     "FGVCAircraft": ("trainval", "test"),
@@ -34,22 +34,23 @@ SPLITS = {
     "OxfordIIITPet": ("trainval", "test"),
     "Places365": ("train-standard", "val"),
 }
-"""What the argument ``split`` calls training and test images where that is not (train, test)."""
+"""Values of ``split`` for training and test images, for classes that do not use (train, test)."""
 
 
 def read(source: Source) -> Arrays:
-    """Read a data set by the name of its class, downloading what is not in the folder yet.
+    """Read a data set by the name of its class; download files that the folder lacks.
 
-    The six of :data:`lft.data.published.DATASETS` come from mirrors of our own, with checksums of
-    our own. What torchvision does not divide is divided here: every fifth image of a class is a
-    test image. Classes without any image are left out.
+    The data sets of :data:`lft.data.published.DATASETS` bypass torchvision: they come from the
+    mirrors and checksums listed there. If torchvision does not divide a data set, every fifth image
+    of a class becomes a test image. Classes without images are left out.
 
     Args:
-        source: its ``path`` is the download folder, a folder of the user's own by default;
-            ``options`` are further arguments of the class.
+        source: ``path`` is the download folder, the user's cache folder by default; ``options`` are
+            further arguments of the class.
 
     Raises:
-        UsageError: there is no such data set, its class refuses the options, or it cannot be had.
+        UsageError: there is no such data set, its class refuses the options, or its files cannot be
+            downloaded or read.
     """
     if source.name not in NAMES:
         raise UsageError(
@@ -76,7 +77,7 @@ def _class(source: Source) -> Any:
 
 
 def _parameters(source: Source) -> set[str]:
-    """Names of the arguments that the class takes, those that it hands on to its bases too."""
+    """Names of the arguments that the class accepts, including those it passes to its bases."""
     found: set[str] = set()
     for each in inspect.getmro(_class(source)):
         if inspect.isfunction(maker := vars(each).get("__init__")):
@@ -88,7 +89,7 @@ def _parameters(source: Source) -> set[str]:
 
 
 def _divisions(source: Source) -> list[dict[str, Any]]:
-    """The arguments that ask for training and test images; one for both if there are none."""
+    """Arguments that select training and test images; one empty set if the class has none."""
     parameters = _parameters(source)
     if "train" in parameters and "train" not in source.options:
         return [{"train": True}, {"train": False}]
@@ -100,7 +101,15 @@ def _divisions(source: Source) -> list[dict[str, Any]]:
 def _examples(
     source: Source, chosen: dict[str, Any]
 ) -> tuple[NDArray[np.uint8], NDArray[np.int64], list[str]]:
-    """Images (n, C, H, W) and labels (n,) of one part, and the names of the classes."""
+    """Read images (n, C, H, W), labels (n,) and class names of one part of a data set.
+
+    Args:
+        source: names the class, the download folder and further arguments.
+        chosen: arguments that select the part.
+
+    Raises:
+        UsageError: the data set cannot be read, or holds no images.
+    """
     folder = Path(source.path or user_cache_path("lft"))
     offered = {"root": str(folder), "download": True}
     parameters = _parameters(source)
@@ -135,7 +144,7 @@ def _items(dataset: Any) -> Iterable[tuple[Any, Any]]:
 
 
 def _picture(image: Any) -> Image.Image:
-    """Most data sets give a Pillow image; some, a tensor or an array."""
+    """Convert an image to Pillow; some data sets return tensors or arrays."""
     if isinstance(image, Image.Image):
         return image
     pixels = torch.as_tensor(image)
@@ -147,7 +156,7 @@ def _name(name: Any) -> str:
 
 
 def _every_fifth(labels: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """The fourth of every five images of a class counted from 0, in their order."""
+    """Mask, bool (n,), of images 4, 9, 14 … of each class, counted from 0."""
     test = np.zeros(len(labels), bool)
     for label in np.unique(labels):
         test[np.flatnonzero(labels == label)[4::5]] = True
@@ -155,7 +164,7 @@ def _every_fifth(labels: NDArray[np.int64]) -> NDArray[np.bool_]:
 
 
 def _renumbered(train: Split, test: Split, names: list[str]) -> Arrays:
-    """Labels that count the classes with images, which keep their names or numbers."""
+    """Renumber labels so that only classes with images count; these keep their names or numbers."""
     used = np.unique(np.concatenate([train.labels, test.labels]))
     classes = tuple(names[k] if len(names) > used.max() else str(k) for k in used)
     train, test = (Split(s.images, np.searchsorted(used, s.labels)) for s in (train, test))

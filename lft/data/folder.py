@@ -1,4 +1,4 @@
-"""Images that the user already has: IDX files, or one image file per example."""
+"""The user's own images: IDX files, or one image file per example."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ SPLITS = ("train", "test")
 
 
 class Example(NamedTuple):
-    """One image file, not read yet; ``name`` is for messages."""
+    """One image file, read on demand; messages call it ``name``."""
 
     name: str
     read: Callable[[], bytes]
 
 
 Entry = tuple[PurePosixPath, Example | None]
-"""What lies at a path below the source's; None for a folder."""
+"""A path relative to the source's, and the example there; None for a folder."""
 
 Tree = dict[str, dict[str, list[Entry]]]
 """Split -> class -> examples."""
@@ -38,13 +38,12 @@ def read(source: Source) -> Arrays:
     """Read MNIST's IDX files, or images below ``train/<class>/`` and ``test/<class>/``.
 
     Args:
-        source: its ``path`` is a folder with the four IDX files (or with them in ``MNIST/raw``),
-            a folder with the image folders or with ``train.tar`` and ``test.tar``, or one
-            uncompressed tar.
+        source: ``path`` is a folder with the four IDX files (possibly in ``MNIST/raw``), with the
+            image folders, or with ``train.tar`` and ``test.tar``; or it is one uncompressed tar.
 
     Raises:
-        UsageError: nothing of that kind is there, an archive is not safe, a class lacks images,
-            or a file is damaged or has another size than ``source.shape``.
+        UsageError: the path holds none of these, an archive is unsafe, a class lacks images, or an
+            image is damaged or does not match ``source.shape``.
     """
     path = source.path
     assert path is not None  # the settings of this kind require it
@@ -85,7 +84,7 @@ def _refuse_loop(folder: Path) -> None:
 
 
 def _in_tars(tars: Iterable[BinaryIO]) -> Iterator[Entry]:
-    """Members of open tars; nothing is unpacked, they are read where they lie."""
+    """Entries of open tars; members are read in place, without unpacking."""
     for tar in tars:
         for member in archive.members(tar):
             reader = partial(archive.content, tar, member)
@@ -94,9 +93,9 @@ def _in_tars(tars: Iterable[BinaryIO]) -> Iterator[Entry]:
 
 
 def _tree(entries: Iterable[Entry]) -> Tree:
-    """Sort entries by split and class, to which folders below it belong as in ``ImageFolder``.
+    """Sort entries by split and class; as in ``ImageFolder``, subfolders belong to their class.
 
-    What fits the layout nowhere, or is hidden, is skipped.
+    Hidden entries, and entries that do not fit the layout, are skipped.
     """
     tree: Tree = {split: defaultdict(list) for split in SPLITS}
     for path, example in entries:
@@ -127,7 +126,7 @@ def _decode(tree: Tree, source: Source) -> Arrays:
 
 
 def _packed(path: Path | None, split: str) -> str:
-    """What to do with an archive that is not read, if there is one."""
+    """Advice on an archive that cannot be read, as the end of a message; empty if there is none."""
     found = sorted(path.glob(f"{split}.*")) if path and path.is_dir() else []
     return f"; unpack {found[0].name}, or make an uncompressed tar of it" if found else ""
 
@@ -148,5 +147,5 @@ def _split(by_class: dict[str, list[Entry]], classes: tuple[str, ...], source: S
 
 
 def _place(entry: Entry) -> tuple[str, str]:
-    """The order of ``ImageFolder``: folder by folder."""
+    """Sort key that gives the order of ``ImageFolder``: folder by folder."""
     return str(entry[0].parent), entry[0].name

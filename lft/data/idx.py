@@ -21,11 +21,11 @@ NAMES = (
     "t10k-labels-idx1-ubyte",
 )
 DIGITS = tuple(map(str, range(10)))
-LARGEST = 2**30  # bytes that a header may claim
+LARGEST = 2**30  # most bytes that a header may announce
 
 
 def files_in(path: Path) -> list[Path]:
-    """The four files in a folder or its ``MNIST/raw``; none if the first is in neither."""
+    """Find the four files in a folder or its ``MNIST/raw``; empty if the first is in neither."""
     for folder in (path, path / "MNIST" / "raw"):
         files = [_file(folder, name) for name in NAMES]
         if files[0].is_file():
@@ -34,7 +34,11 @@ def files_in(path: Path) -> list[Path]:
 
 
 def _file(folder: Path, name: str) -> Path:
-    """The file of a name, perhaps gzipped, as 7-Zip writes it, or in a folder of that name."""
+    """Find a file by its name, plain or gzipped, also as 7-Zip names or nests it.
+
+    Returns:
+        The first existing path; ``<name>.gz`` if there is none.
+    """
     spellings = (name, name.replace("-idx", ".idx"))
     stems = [*spellings, *(f"{outer}/{inner}" for outer in spellings for inner in spellings)]
     places = [folder / f"{stem}{suffix}" for stem in stems for suffix in ("", ".gz")]
@@ -42,10 +46,14 @@ def _file(folder: Path, name: str) -> Path:
 
 
 def read(paths: list[Path], classes: tuple[str, ...] = DIGITS) -> Arrays:
-    """Read the four files, plain or gzipped, in the order of ``NAMES``.
+    """Read the four files, plain or gzipped.
+
+    Args:
+        paths: in the order of ``NAMES``.
+        classes: names of the labels 0, 1, ….
 
     Raises:
-        UsageError: a file is truncated or not of this format.
+        UsageError: a file is missing, truncated or not in this format.
     """
     train_images, train_labels, test_images, test_labels = paths
     return Arrays(_split(train_images, train_labels), _split(test_images, test_labels), classes)
@@ -59,7 +67,7 @@ def _split(images: Path, labels: Path) -> Split:
 
 
 def _bytes(path: Path, dimensions: int) -> NDArray[np.uint8]:
-    """The content of one file, shaped as its header says."""
+    """Read one file into an array of the shape that its header announces."""
     try:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
             header = file.read(4 + 4 * dimensions)

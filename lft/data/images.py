@@ -1,4 +1,4 @@
-"""The checked array file that every image source ends in."""
+"""Write and read the checked array file of an image source."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from lft.storage.tensors import load_tensors, save_tensors
 
 
 class Split(NamedTuple):
-    """Images uint8 (n, C, H, W) and their labels int64 (n,)."""
+    """Images, uint8 (n, C, H, W), and their labels, int64 (n,)."""
 
     images: NDArray[np.uint8]
     labels: NDArray[np.int64]
 
 
 class Arrays(NamedTuple):
-    """What a source yields; labels are indices into ``classes``."""
+    """The images of a source as read; labels are indices into ``classes``."""
 
     train: Split
     test: Split
@@ -39,9 +39,10 @@ class ImageSet:
     Attributes:
         train_images, test_images: uint8 (n, C, H, W).
         train_labels, test_labels: int64 (n,), indices into ``classes``.
+        classes: class names.
         label: name in tables and figures.
         stands_in_for: the paper's data set that this one replaces, if any.
-        note: shown with every result, e.g. how the pixels were obtained.
+        note: remark shown with every result, e.g. how the pixels were obtained.
     """
 
     train_images: Tensor
@@ -55,9 +56,10 @@ class ImageSet:
 
 
 def in_unit_range(pixels: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-    """Pixels 0 … 255 as numbers in [0, 1], with the same bits on every device.
+    """Scale pixels 0 … 255 to [0, 1], bit for bit the same on every device.
 
-    The divisor is a tensor: a GPU multiplies by the reciprocal of a plain number.
+    The divisor is a tensor because a GPU replaces division by a plain number with multiplication by
+    its reciprocal.
     """
     return pixels.to(dtype) / torch.full((1,), 255, dtype=dtype, device=pixels.device)
 
@@ -66,8 +68,8 @@ def save(arrays: Arrays, source: Source, path: Path) -> None:
     """Check arrays against the source's settings and write them atomically.
 
     Raises:
-        UsageError: images of another shape than ``source.shape``, a label without a class, a
-            class without images in a split, or a file that cannot be written.
+        UsageError: the images do not have ``source.shape``, a label has no class, a class has no
+            images in a split, or the file cannot be written.
     """
     for split in (arrays.train, arrays.test):
         _check(split, arrays.classes, source)
@@ -98,10 +100,12 @@ def load(path: Path, source: Source | None = None) -> ImageSet:
     """Read an array file and verify its checksum.
 
     Args:
-        source: what the file should hold; a key that it was not prepared with is no difference.
+        path: the array file.
+        source: settings that the file must match; keys that the file does not record are ignored.
 
     Raises:
-        UsageError: the file is missing, truncated, altered or holds something else.
+        UsageError: the file is missing, truncated or altered, does not hold images, or was prepared
+            with other settings.
     """
     tensors, info = load_tensors(path)
     made_with = info.pop("settings", {})
@@ -120,11 +124,16 @@ def load(path: Path, source: Source | None = None) -> ImageSet:
 
 
 def _computing(source: Source) -> dict[str, Any]:
-    """The settings that decide about the images."""
+    """Settings that determine the images."""
     return source.model_dump(mode="json", exclude=SHOWN)
 
 
 def _check(split: Split, classes: tuple[str, ...], source: Source) -> None:
+    """Check one split.
+
+    Raises:
+        UsageError: see :func:`save`.
+    """
     name, shape = f"source {source.name!r}", split.images.shape[1:]
     if shape != source.shape:
         raise UsageError(

@@ -1,4 +1,4 @@
-"""From an image file or array to the bytes of the shape that a source asks for."""
+"""Decode image files and fit them to the shape that a source asks for."""
 
 from __future__ import annotations
 
@@ -22,15 +22,18 @@ MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 """Pillow's mode for a number of channels."""
 TooLarge = Image.DecompressionBombWarning
 WIDE = ("I", "F")
-"""How modes of more than eight bits a channel begin."""
+"""Prefixes of Pillow's modes with more than eight bits per channel."""
 
 
 @contextmanager
 def reading(name: object) -> Iterator[None]:
-    """An error of the system names what was read.
+    """Turn an ``OSError`` in the block into a message that names the file.
+
+    Args:
+        name: named if the error has no file name.
 
     Raises:
-        UsageError: in the place of an OSError.
+        UsageError: the block raised an ``OSError``.
     """
     try:
         yield
@@ -40,10 +43,10 @@ def reading(name: object) -> Iterator[None]:
 
 
 def torchvision() -> ModuleType:
-    """The package, imported when it is needed.
+    """Import torchvision on first use.
 
     Raises:
-        UsageError: it is missing, or built for another torch.
+        UsageError: it is missing, or built for another version of torch.
     """
     try:
         import torchvision
@@ -57,15 +60,22 @@ def torchvision() -> ModuleType:
 
 
 def decode(name: str, content: bytes, source: Source) -> NDArray[np.uint8]:
-    """One image file, uint8 of the source's shape.
+    """Decode one image file to uint8 of the source's shape.
+
+    The size is checked before any pixel is decoded.
+
+    Args:
+        name: names the file in messages.
+        content: the bytes of the file.
+        source: gives the shape, ``resize`` and ``convert``.
 
     Raises:
-        UsageError: it is no image, or has another size or mode and the source does not say what to
-            do with such; the size is looked at before the pixels.
+        UsageError: the file is not an image, or its size or mode differs and the source does not
+            ask to resize or convert it.
     """
     try:
         with warnings.catch_warnings():
-            # A picture of too many pixels is refused: for its size or, if that may be any, here.
+            # Refuse decompression bombs: here if any size is allowed, else `fit` checks the size.
             warnings.simplefilter("error" if source.resize else "ignore", TooLarge)
             with Image.open(io.BytesIO(content), formats=FORMATS) as picture:
                 return fit(picture, name, source)
@@ -79,10 +89,10 @@ def decode(name: str, content: bytes, source: Source) -> NDArray[np.uint8]:
 
 
 def fit(picture: Image.Image, name: str, source: Source) -> NDArray[np.uint8]:
-    """A picture as uint8 of the source's shape, resized and converted as the source says.
+    """Resize and convert a picture as the source says, to uint8 of the source's shape.
 
     Raises:
-        UsageError: it has another size or mode and the source does not say what to do with such.
+        UsageError: its size or mode differs and the source does not ask to resize or convert it.
     """
     channels, height, width = source.shape
     mode = MODES.get(channels)
@@ -113,7 +123,7 @@ def fit(picture: Image.Image, name: str, source: Source) -> NDArray[np.uint8]:
 
 
 def fit_all(arrays: Arrays, source: Source) -> Arrays:
-    """Arrays of another shape, image by image as by :func:`fit` if the source asks for that."""
+    """Apply :func:`fit` to every image of another shape if the source resizes or converts."""
     if not (source.resize or source.convert):
         return arrays
     train, test = (_fit_split(split, source) for split in (arrays.train, arrays.test))
@@ -130,7 +140,15 @@ def _fit_split(split: Split, source: Source) -> Split:
 
 
 def _resized(picture: Image.Image, height: int, width: int, how: str | None) -> Any:
-    """Stretched; or scaled to cover the size and cropped; or to fit in and padded with black."""
+    """Resize a picture to height x width pixels.
+
+    Args:
+        picture: of any size.
+        height: in pixels.
+        width: in pixels.
+        how: ``stretch``; ``crop`` to scale it to cover the size and cut off the rest; otherwise
+            scale it to fit inside and pad with black.
+    """
     functional = torchvision().transforms.v2.functional
     if how == "stretch":
         return functional.resize(picture, [height, width])

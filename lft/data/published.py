@@ -1,6 +1,6 @@
-"""Published data sets, downloaded once into a cache folder laid out as torchvision's.
+"""Published data sets, downloaded once into a cache folder with torchvision's layout.
 
-The binary versions of CIFAR are read, since the Python versions are pickles.
+CIFAR is read in its binary version, because the Python version is a pickle.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ class Published:
     """One data set.
 
     Attributes:
-        folder: where its files lie below the cache folder.
-        files: name -> published MD5.
+        folder: folder of its files, relative to the cache folder.
+        files: file name -> published MD5.
         mirrors: addresses of the folder that holds the files, in the order they are tried.
-        read: turns the downloaded files, in the order of ``files``, into arrays.
+        read: reads the downloaded files, in the order of ``files``, into arrays.
     """
 
     folder: str
@@ -42,15 +42,15 @@ class Published:
 
 
 def read(source: Source, timeout: float = 30.0) -> Arrays:
-    """Read a data set by its name, downloading what the cache folder lacks.
+    """Read a data set by its name; download files that the cache folder lacks.
 
     Args:
-        source: its ``path`` is the cache folder; by default a folder of the user's own.
-        timeout: seconds that a server may stay silent before the next mirror is tried.
+        source: ``path`` is the cache folder, the user's by default.
+        timeout: seconds of silence from a server before the next mirror is tried.
 
     Raises:
-        UsageError: a file cannot be had; the message names every address tried and where to put
-            the file by hand.
+        UsageError: a file cannot be downloaded; the message names every address tried and where to
+            put the file by hand.
     """
     dataset = DATASETS[source.name]
     folder = (source.path or user_cache_path("lft")) / dataset.folder
@@ -60,8 +60,19 @@ def read(source: Source, timeout: float = 30.0) -> Arrays:
 
 
 def fetch(name: str, md5: str, folder: Path, mirrors: tuple[str, ...], timeout: float) -> Path:
-    """The path of a file that has the checksum, downloaded if it is not in the folder yet."""
-    import pooch  # slow, and only needed here
+    """Return the path of a file with the right checksum; download it if the folder lacks it.
+
+    Args:
+        name: of the file.
+        md5: its checksum.
+        folder: where the file belongs.
+        mirrors: addresses to try, in order.
+        timeout: seconds of silence from a server before the next mirror is tried.
+
+    Raises:
+        UsageError: no mirror delivers the file, or it cannot be written.
+    """
+    import pooch  # slow to import, and only needed here
     import requests
 
     downloader = pooch.HTTPDownloader(timeout=timeout, headers={"Accept-Encoding": "identity"})
@@ -79,7 +90,7 @@ def fetch(name: str, md5: str, folder: Path, mirrors: tuple[str, ...], timeout: 
             reason = "wrong checksum"
         except OSError as error:
             raise UsageError(f"cannot write {folder / name}: {error.strerror or error}") from error
-        log.warning("no luck with %s%s: %s", mirror, name, reason)
+        log.warning("cannot download %s%s: %s", mirror, name, reason)
         tried.append(f"{mirror}{name} ({reason})")
     raise UsageError(
         f"cannot download {name}; tried {', '.join(tried)}; get it by hand, with MD5 {md5}, and "
@@ -88,7 +99,7 @@ def fetch(name: str, md5: str, folder: Path, mirrors: tuple[str, ...], timeout: 
 
 
 def _reason(error: Exception, timeout: float) -> str:
-    """Why a download failed, in a few words."""
+    """Describe in a few words why a download failed."""
     import requests
 
     status = getattr(getattr(error, "response", None), "status_code", None)
@@ -116,7 +127,7 @@ def _reason(error: Exception, timeout: float) -> str:
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
-    """An error and those that it holds: libraries nest them as arguments and as reasons."""
+    """Yield an error and its causes; libraries nest them in ``args`` and in ``reason``."""
     yield error
     for inner in (*error.args, getattr(error, "reason", None)):
         if isinstance(inner, BaseException) and inner is not error:
@@ -132,12 +143,21 @@ def _read_cifar(
     class_names: str,
     label_bytes: int,
 ) -> Arrays:
-    """CIFAR's binary records: labels, the last of them the finest, then 3x32x32 pixels."""
+    """Read CIFAR's binary records: label bytes, the finest label last, then 3x32x32 pixels.
+
+    Args:
+        paths: the archive.
+        folder: folder inside the archive.
+        train: files of training records.
+        test: file of test records.
+        class_names: file with one class name per line.
+        label_bytes: labels per record.
+    """
     with tarfile.open(paths[0]) as archive:
 
         def content(name: str) -> bytes:
             file = archive.extractfile(f"{folder}/{name}")
-            assert file is not None  # a regular file of an archive whose checksum was verified
+            assert file is not None  # a regular file in an archive whose checksum was verified
             return file.read()
 
         def split(*names: str) -> Split:
@@ -150,12 +170,13 @@ def _read_cifar(
 
 
 def _read_svhn(paths: list[Path]) -> Arrays:
+    """Read SVHN's MATLAB files, training images first."""
     from scipy.io import loadmat
 
     def split(path: Path) -> Split:
         content = loadmat(path, variable_names=("X", "y"))
         images = np.ascontiguousarray(content["X"].transpose(3, 2, 0, 1))
-        return Split(images, content["y"].ravel().astype(np.int64) % 10)  # 10 stands for digit 0
+        return Split(images, content["y"].ravel().astype(np.int64) % 10)  # label 10 is digit 0
 
     train, test = map(split, paths)
     return Arrays(train, test, idx.DIGITS)

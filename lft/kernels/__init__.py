@@ -1,1 +1,1 @@
-"""Native kernels for float32 on the CPU. They are optional: plain PyTorch computes the same."""
+"""Optional native kernels for float32 on the CPU; plain PyTorch computes the same results."""

@@ -1,4 +1,4 @@
-"""Kernels of networks with weights of their own for every task, as functions of torch's tensors."""
+"""Call the native kernels for batches of per-task networks on torch's tensors."""
 
 from __future__ import annotations
 
@@ -11,30 +11,30 @@ from torch import Tensor
 from lft.types import Batch, Params, TaskBatch
 
 Plain = Callable[[Params], Tensor]
-"""A loss in PyTorch; it is differentiated instead of the kernel's where the graph is kept
-(``create_graph``), as second derivatives need it."""
+"""The loss in PyTorch. Autograd differentiates it instead of the kernel's loss when the graph is
+kept (``create_graph``), because second derivatives need it."""
 
 
 class NetworkKernel:
     """Loss, gradients and gradient descent of one kind of network.
 
-    Everywhere parameters are in the order of the kernel, and tensors need not be contiguous.
+    Parameters must be in the order of the kernel; tensors need not be contiguous.
 
     Args:
-        name: what the names of the operators begin with.
+        name: prefix of the operators' names.
     """
 
     def __init__(self, name: str) -> None:
         self._name = name
 
     def loss(self, params: Params, x: Tensor, y: Tensor, plain: Plain) -> Tensor:
-        """The loss of each task (B,), differentiable in the parameters.
+        """The loss of each task, (B,), differentiable in the parameters.
 
         Args:
-            params: those of B networks.
+            params: parameters of B networks, each leaf (B, …).
             x: inputs (B, n, …).
-            y: labels (B, n) or targets.
-            plain: the same loss, for second derivatives.
+            y: labels (B, n) or targets (B, n, outputs).
+            plain: the same loss in PyTorch, for second derivatives.
 
         Raises:
             RuntimeError: a shape, dtype or label does not fit.
@@ -44,7 +44,7 @@ class NetworkKernel:
 
     @torch.no_grad()
     def loss_and_gradients(self, params: Params, batch: Batch) -> tuple[Tensor, Params]:
-        """The loss of each task (B,) and its gradients, without autograd.
+        """The loss of each task, (B,), and its gradients, each leaf (B, …), without autograd.
 
         Raises:
             RuntimeError: a shape, dtype or label does not fit.
@@ -55,10 +55,16 @@ class NetworkKernel:
     def descend(
         self, params: Params, tasks: TaskBatch, steps: int, step_size: float
     ) -> tuple[Tensor, Params, Params]:
-        """θ⁽ᴷ⁾ by gradient descent on the support set (eq. 2), and what MAML asks of it (eq. 1).
+        """Gradient descent on the support sets (eq. 2) and MAML's loss and meta-gradient (eq. 1).
+
+        Args:
+            params: θ⁽⁰⁾, each leaf (B, …).
+            tasks: support and query sets.
+            steps: K.
+            step_size: α.
 
         Returns:
-            f(θ⁽ᴷ⁾; query) of each task (B,), its gradient in θ⁽⁰⁾, and θ⁽ᴷ⁾.
+            f(θ⁽ᴷ⁾; query) of each task, (B,); its gradient with respect to θ⁽⁰⁾; and θ⁽ᴷ⁾.
 
         Raises:
             RuntimeError: a shape, dtype or label does not fit.
@@ -76,7 +82,7 @@ class NetworkKernel:
     def operator(
         self, name: str, leaves: Iterable[Tensor], tensors: Iterable[Tensor], *numbers: float
     ) -> Any:
-        """Call one of the native operators."""
+        """Call a native operator by its name, without the prefix."""
         function = getattr(torch.ops.lft, f"{self._name}_{name}")
         return function(
             [leaf.contiguous() for leaf in leaves], *(x.contiguous() for x in tensors), *numbers
@@ -94,6 +100,7 @@ class _Loss(torch.autograd.Function):
         y: Tensor,
         *leaves: Tensor,
     ) -> Tensor:
+        """Compute the losses and keep the kernel's gradients for the backward pass."""
         losses: Tensor
         losses, gradients = kernel.operator("loss_and_gradients", leaves, (x, y))
         ctx.plain, ctx.names = plain, names
@@ -102,6 +109,7 @@ class _Loss(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, d_losses: Tensor) -> tuple[Tensor | None, ...]:
+        """Scale the kept gradients, or differentiate ``plain`` if the graph is kept."""
         leaves = ctx.saved_tensors[: len(ctx.names)]
         gradients = ctx.saved_tensors[len(ctx.names) :]
         if torch.is_grad_enabled():

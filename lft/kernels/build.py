@@ -1,7 +1,7 @@
-"""The package's native kernels, which replace plain PyTorch for float32 on the CPU.
+"""Build and load the native kernels, which replace plain PyTorch for float32 on the CPU.
 
-They are compiled at first use, once per machine and version, into the user's cache folder or, where
-that cannot be used, a private folder in the system's temporary folder.
+They are compiled at first use, once per machine and version, into the user's cache folder. If that
+folder cannot be used, they go to a private folder in the system's temporary folder.
 """
 
 from __future__ import annotations
@@ -30,12 +30,13 @@ from platformdirs import user_cache_path
 from lft.errors import UsageError
 
 log = logging.getLogger(__name__)
-# On a machine without a GPU it says so whenever something is compiled for the CPU.
+# Without a GPU this logger warns about missing CUDA on every CPU build.
 logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
 
 Kernel = Literal["auto", "fused", "torch"]
-"""``torch`` is plain PyTorch; ``fused`` the native kernels, for float32 on the CPU, or an error;
-``auto`` the native kernels where they can be had."""
+"""Setting ``kernel``: ``torch`` is plain PyTorch. ``fused`` is the native kernels, for float32 on
+the CPU; it is an error if they are not available. ``auto`` is the native kernels where they are
+available, otherwise plain PyTorch."""
 
 _SOURCES = sorted(Path(__file__).parent.glob("csrc/*.cpp"))
 _HEADERS = sorted(Path(__file__).parent.glob("csrc/*.h"))
@@ -54,46 +55,47 @@ _SIMD_FLAGS = {
 
 
 def available(device: torch.device, dtype: torch.dtype) -> bool:
-    """Whether the kernels can be used there; builds them if they never were.
+    """Whether the kernels serve this device and dtype; builds them on first use.
 
     Warns:
-        RuntimeWarning: once, if they cannot be built, with the reason.
+        RuntimeWarning: once, with the reason, if they cannot be built.
     """
     return device.type == "cpu" and dtype == torch.float32 and not _problem()
 
 
 def chosen(kernel: Kernel, device: torch.device, dtype: torch.dtype) -> bool:
-    """Whether the kernels serve tensors of this kind, under this setting.
+    """Whether the native kernels serve this device and dtype under a setting.
 
     Raises:
-        UsageError: the setting is ``fused``, and they cannot be built or do not run on the device.
+        UsageError: the setting is ``fused``, but the kernels cannot be built or do not run on the
+            device.
     """
     if kernel == "torch":
         return False
     if kernel == "fused" and not available(device, torch.float32):
-        why = _problem() if device.type == "cpu" else f"they do not run on {device}"
-        raise UsageError(f"kernel: fused was asked for, but {why}; or set kernel: auto")
+        why = _problem() if device.type == "cpu" else f"the native kernels do not run on {device}"
+        raise UsageError(f"kernel: fused cannot be used: {why}; or set kernel: auto")
     return available(device, dtype)
 
 
 def used(kernel: Kernel, device: str) -> Kernel:
-    """``fused`` or ``torch``: what a setting comes to on a device, for the record."""
+    """Resolve the setting ``kernel`` for a device to ``fused`` or ``torch``; stored in records."""
     return "fused" if chosen(kernel, torch.device(device), torch.float32) else "torch"
 
 
 class _UnavailableError(Exception):
-    """Why the library cannot be had, and what to do."""
+    """The library is not available; the message says why and what to do."""
 
 
 @functools.cache
 def _problem() -> str:
-    """Load the library into the process, building it first if need be.
+    """Load the library into the process; build it first if necessary.
 
     Returns:
-        Why it cannot be had and what to do; empty if all is well.
+        Why it is not available and what to do; empty if it was loaded.
 
     Warns:
-        RuntimeWarning: with the same, if it cannot.
+        RuntimeWarning: the same text, if it is not available.
     """
     try:
         _load()
@@ -107,10 +109,11 @@ def _problem() -> str:
 
 
 def _load() -> None:
-    """Load the library from the first folder that can be used.
+    """Load the library from the first usable folder.
 
     Raises:
-        _UnavailableError: there is none, or the compiler failed, now or in an earlier process.
+        _UnavailableError: no folder is usable, or the compiler failed, now or in an earlier
+            process.
     """
     reasons = []
     for place in (user_cache_path("lft"), _temporary_folder()):
@@ -118,21 +121,21 @@ def _load() -> None:
             torch.ops.load_library(_library(place))
             return
         except OSError as error:
-            cause = error.__cause__ or error  # torch's own error says less
+            cause = error.__cause__ or error  # torch's error is less specific
             reasons.append(f"{place} ({getattr(cause, 'strerror', None) or cause})")
     raise _UnavailableError(
-        f"there is no place for the native kernels in {' or '.join(reasons)}: name a folder that "
-        "can be written, and run programs from, in the variable XDG_CACHE_HOME"
+        f"the native kernels cannot be kept in {' or '.join(reasons)}: set the variable "
+        "XDG_CACHE_HOME to a folder where you may write and run programs"
     )
 
 
 def _temporary_folder() -> Path:
-    """One for all of a user's processes on a machine."""
+    """Path of the temporary folder that all processes of this user share."""
     return Path(tempfile.gettempdir(), f"lft-{os.getuid()}")
 
 
 def _library(folder: Path) -> Path:
-    """The library in a folder, built if it is not there yet.
+    """Return the library's path in a folder; build the library if it is not there yet.
 
     Raises:
         OSError: the folder cannot be used.
@@ -158,7 +161,11 @@ def _library(folder: Path) -> Path:
 
 
 def _make_private(folder: Path) -> None:
-    """Make the folder, or refuse one that others can write to or that is a link to elsewhere."""
+    """Make a folder that only this user can access.
+
+    Raises:
+        OSError: the path is a link, belongs to someone else, or is open to others.
+    """
     folder.mkdir(mode=0o700, exist_ok=True)
     found = folder.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
@@ -167,10 +174,10 @@ def _make_private(folder: Path) -> None:
 
 @contextlib.contextmanager
 def _lock(path: Path, *, required: bool) -> Iterator[None]:
-    """Processes that start together wait for the first to build; a lock ends with its holder.
+    """Hold a lock so that only one of several processes builds; it ends when its holder exits.
 
     Raises:
-        OSError: the file system has no locks, and one is required.
+        OSError: a lock is required, but the file system has none.
     """
     with path.open("w") as file:
         try:
@@ -182,7 +189,17 @@ def _lock(path: Path, *, required: bool) -> Iterator[None]:
 
 
 def _build(library: Path, flags: tuple[str, ...], failed: Path) -> None:
-    """Compile in a folder of its own and rename: a killed build leaves nothing to trip over."""
+    """Compile in a temporary folder, then rename, so that a killed build leaves no library.
+
+    Args:
+        library: path of the result.
+        flags: of the compiler.
+        failed: file that records a failed build, so that it is not repeated.
+
+    Raises:
+        OSError: the disk is full or read-only.
+        _UnavailableError: the compiler failed, now or in an earlier process.
+    """
     if failed.exists():
         raise _UnavailableError(failed.read_text())
     log.info("compiling the native kernels, once on this machine for this version")
@@ -210,7 +227,7 @@ def _compile(folder: Path, flags: tuple[str, ...]) -> None:
     from torch.utils import cpp_extension
 
     path = os.pathsep.join([os.environ.get("PATH", os.defpath), ninja.BIN_DIR])
-    changed = {"PATH": path, "LC_ALL": "C"}  # in English, as _build and _reason read it
+    changed = {"PATH": path, "LC_ALL": "C"}  # English messages, which _build and _reason parse
     before = {name: os.environ.get(name) for name in changed}
     os.environ.update(changed)
     try:
@@ -231,7 +248,7 @@ def _compile(folder: Path, flags: tuple[str, ...]) -> None:
 
 
 def _compiler() -> str:
-    """Which compiler torch will call: another one, or a newer one, may succeed."""
+    """Fingerprint of the compiler; after a failure, another or a newer compiler is tried again."""
     parts = [os.environ.get("CXX", "c++")]
     for word in shlex.split(parts[0]):
         if found := shutil.which(word):
@@ -245,7 +262,7 @@ def _digest(*parts: str) -> str:
 
 
 def _reason(error: Exception) -> str:
-    """The line of a compiler's output that tells most."""
+    """The most informative line of a compiler's output."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
     telling = (line for line in lines if "error:" in line or "not found" in line)
     return next(telling, lines[-1]).strip()

@@ -1,12 +1,13 @@
-"""Convolutional networks with weights of their own for every task, as native kernels.
+"""Native kernels for batches of per-task convolutional networks.
 
-For the networks of :class:`lft.tasks.networks.CNN`: convolutions of kernel 3, stride 2 and padding
-1 with ReLU, then a linear layer. One image at a time goes forward and back through all layers while
-its activations stay in cache; the gradient of the mean cross-entropy is computed with the loss. The
-Hessian times a vector, for MAML, is the derivative of all that along the vector.
+They serve :class:`lft.tasks.networks.CNN`: convolutions with kernel 3, stride 2, padding 1 and
+ReLU, then a linear layer. One image at a time passes forward and back through all layers, so that
+its activations stay in cache. The gradient of the mean cross-entropy is computed with the loss.
+MAML's Hessian-vector product is the derivative of this gradient along the vector (Pearlmutter,
+1994).
 
-Parameters are in the order and shapes of ``CNN.init``, images (B, n, C, H, W) and labels (B, n).
-float32, CPU; results do not depend on the number of threads.
+Parameters have the order and shapes of ``CNN.init``; images are (B, n, C, H, W), labels (B, n).
+float32 on the CPU; results do not depend on the number of threads.
 """
 
 from torch import Tensor
@@ -22,7 +23,7 @@ descend = _KERNEL.descend
 
 
 def logits(params: Params, x: Tensor) -> Tensor:
-    """Outputs (B, n, outputs) for images (B, n, C, H, W); no derivative is recorded.
+    """Logits (B, n, outputs) for images (B, n, C, H, W); autograd records nothing.
 
     Raises:
         RuntimeError: a shape or dtype does not fit.

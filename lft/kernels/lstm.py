@@ -1,15 +1,15 @@
-"""The coordinate-wise LSTM of :mod:`lft.finetuners.lstm` as a native kernel: float32, CPU.
+"""Native kernel for the coordinate-wise LSTM of :mod:`lft.finetuners.lstm`: float32 on the CPU.
 
-For a gradient g of one coordinate, x = preprocess(g; p) (Andrychowicz et al., 2016, appendix A) and
-layers l = 1 … L with input x⁽ˡ⁾ (x⁽¹⁾ = x, x⁽ˡ⁾ = h⁽ˡ⁻¹⁾)
+For the gradient g of one coordinate, x = preprocess(g; p) (Andrychowicz et al., 2016, appendix A),
+and layers l = 1 … L with inputs x⁽¹⁾ = x and x⁽ˡ⁾ = h⁽ˡ⁻¹⁾ compute
 
     i, f, g, o = σ, σ, tanh, σ of W_ih x⁽ˡ⁾ + W_hh h⁽ˡ⁾ + b
     c⁽ˡ⁾ ← f c⁽ˡ⁾ + i g        h⁽ˡ⁾ ← o tanh c⁽ˡ⁾        Δ = scale · (w_out · h⁽ᴸ⁾ + b_out)
 
 The kernel takes a few dozen coordinates at a time through all layers, and in the backward pass
-through all steps, so that activations never leave the cache: a segment's backward pass computes
-them again from the inputs. Coordinates are spread over torch's threads; results do not depend on
-how many.
+through all steps, so that activations never leave the cache. A segment's backward pass recomputes
+them from the inputs. Coordinates are divided among torch's threads; results do not depend on how
+many there are.
 """
 
 from __future__ import annotations
@@ -21,7 +21,11 @@ from lft.types import Params
 
 
 def shapes(layers: int, hidden: int) -> dict[str, tuple[int, ...]]:
-    """The shape of every weight by its name, in the order of the native code.
+    """Shapes of the weights by name, in the order of the native code.
+
+    Args:
+        layers: L, the number of layers.
+        hidden: H, cells per layer.
 
     Returns:
         ``layer<l>.w_ih`` (4H, in), ``layer<l>.w_hh`` (4H, H), ``layer<l>.b`` (4H) with gates in
@@ -36,14 +40,14 @@ def shapes(layers: int, hidden: int) -> dict[str, tuple[int, ...]]:
 
 
 def step_(weights: Params, state: Tensor, gradient: Tensor, *, p: float, scale: float) -> Tensor:
-    """One step of N coordinates, which overwrites the state; no derivative is recorded.
+    """Take one step for N coordinates and overwrite the state; autograd records nothing (eq. 3).
 
     Args:
-        weights: as :func:`shapes` names and shapes them, in any order.
-        state: (2, L, H, N), h and c of every coordinate, contiguous.
-        gradient: (N,). NaN and infinity reach the update as they do in plain PyTorch.
-        p: range of the preprocessing's logarithm, in (0, 80].
-        scale: factor of the update, in units of the optimizee.
+        weights: names and shapes as in :func:`shapes`, in any order.
+        state: h and c of every coordinate, (2, L, H, N), contiguous.
+        gradient: (N,). NaN and infinity propagate to the update as in plain PyTorch.
+        p: log-magnitude range of the preprocessing, in (0, 80].
+        scale: output scale, in units of the optimizee.
 
     Returns:
         The update Δ (N,).
@@ -59,20 +63,20 @@ def step_(weights: Params, state: Tensor, gradient: Tensor, *, p: float, scale: 
 def segment_vjp(
     weights: Params, start: Tensor, inputs: Tensor, cotangents: Tensor, *, p: float, scale: float
 ) -> Params:
-    """∇_weights Σ_k ⟨cotangents_k, Δ⁽ᵏ⁾⟩ over K steps, inputs and start state being constants.
+    """∇_weights Σ_k ⟨cotangents_k, Δ⁽ᵏ⁾⟩ over K steps, with constant inputs and start state.
 
-    The same numbers come out for any number of threads.
+    Results do not depend on the number of threads.
 
     Args:
         weights: as in :func:`step_`.
-        start: (2, L, H, N), the state before the segment.
-        inputs: (K, N), the gradients fed in.
-        cotangents: (K, N), of the updates.
+        start: state before the segment, (2, L, H, N).
+        inputs: gradients fed to the LSTM, (K, N).
+        cotangents: cotangents of the updates, (K, N).
         p: as in :func:`step_`.
         scale: as in :func:`step_`.
 
     Returns:
-        A gradient for every weight, under its name.
+        The gradient of every weight, by name.
 
     Raises:
         RuntimeError: a shape, dtype or p does not fit.

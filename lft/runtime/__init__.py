@@ -1,1 +1,1 @@
-"""The process: device, memory and progress."""
+"""The running process: device, memory and progress."""

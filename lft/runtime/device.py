@@ -1,4 +1,4 @@
-"""The device and threads of a job, as the profile says, never chosen silently."""
+"""Device and threads of a job; the profile chooses them, and there is no silent fallback."""
 
 from __future__ import annotations
 
@@ -21,17 +21,18 @@ log = logging.getLogger(__name__)
 
 @contextmanager
 def settings(profile: Profile) -> Iterator[torch.device]:
-    """Compute as the profile says until the block ends, then put torch's settings back.
+    """Apply the profile's settings to torch until the block ends, then restore the old ones.
 
-    Inside, torch has the profile's number of threads and takes numbers below 1e-38 for zero. On a
-    GPU float32 is float32, convolutions included, and the same program gives the same bits.
+    Within the block, torch uses the profile's number of threads and flushes numbers below 1e-38 to
+    zero. On a GPU it does not replace float32 with TF32, and uses deterministic algorithms where
+    they exist.
 
     Yields:
-        The device: ``cuda`` is the first GPU that no other job of this user holds, ``cuda:N`` is
+        The device. ``cuda`` is the first GPU that no other job of this user holds; ``cuda:N`` is
         GPU N.
 
     Raises:
-        UsageError: CUDA is asked for and cannot be used.
+        UsageError: the profile asks for CUDA, but it cannot be used.
     """
     device = find_device(profile.device)
     threads = torch.get_num_threads()
@@ -45,9 +46,11 @@ def settings(profile: Profile) -> Iterator[torch.device]:
             with without_denormals():
                 yield device
         else:
-            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # repeatable products
+            os.environ.setdefault(
+                "CUBLAS_WORKSPACE_CONFIG", ":4096:8"
+            )  # for deterministic matrix products
             torch.use_deterministic_algorithms(True, warn_only=True)
-            # Filling every new tensor first would cost a call for each.
+            # Filling every new tensor costs one kernel launch per tensor.
             torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
             torch.backends.cudnn.allow_tf32 = False
             with torch.cuda.device(device), without_denormals():
@@ -61,8 +64,10 @@ def settings(profile: Profile) -> Iterator[torch.device]:
 
 @contextmanager
 def without_denormals() -> Iterator[None]:
-    """Take numbers below 1e-38 for zero until the block ends: arithmetic on them takes a hundred
-    times as long, and they make no difference."""
+    """Flush numbers below 1e-38 to zero until the block ends.
+
+    Arithmetic on such numbers takes a hundred times as long, and they do not affect results.
+    """
     before = _flushes_denormal()
     torch.set_flush_denormal(True)
     try:
@@ -76,10 +81,13 @@ def _flushes_denormal() -> bool:
 
 
 def find_device(name: str) -> torch.device:
-    """The device that a profile names; a GPU is held by this process until it ends.
+    """Find a device by its name in a profile; ``cuda`` claims a GPU until this process ends.
+
+    Args:
+        name: ``cpu``, ``cuda`` or ``cuda:N``.
 
     Raises:
-        UsageError: CUDA is asked for and absent.
+        UsageError: the name asks for CUDA, but the machine lacks it or GPU N.
     """
     device = torch.device(name)
     if device.type == "cpu":
@@ -94,7 +102,7 @@ def find_device(name: str) -> torch.device:
 
 
 def _why_none() -> str:
-    """What CUDA says when it is started, in brackets: an old driver, or none."""
+    """CUDA's error on initialisation, e.g. an old or missing driver, in parentheses; or empty."""
     try:
         torch.cuda.init()
     except (AssertionError, RuntimeError) as error:
@@ -103,13 +111,13 @@ def _why_none() -> str:
 
 
 def memory_problem(error: RuntimeError) -> str | None:
-    """One line about a GPU that is out of memory, or None if that is not what is wrong."""
+    """Describe in one line that a GPU is out of memory; None if the error is a different one."""
     text = str(error)
     if "out of memory" not in text and "ALLOC_FAILED" not in text:
         return None
     try:
         free, total = torch.cuda.mem_get_info()
-    except (AssertionError, RuntimeError):  # not even a context fits
+    except (AssertionError, RuntimeError):  # there is no memory even for a context
         return "the GPU is out of memory; other processes hold it: wait for them, or take another"
     ours = torch.cuda.memory_reserved()
     return (
@@ -121,7 +129,7 @@ def memory_problem(error: RuntimeError) -> str | None:
 
 @cache
 def _own_gpu(found: int) -> int:
-    """The GPU of this process, the same at every call."""
+    """Index of this process's GPU, the same at every call; GPU 0 is shared if none is free."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     names = visible.split(",") if visible else [str(index) for index in range(found)]
     folder = Path(tempfile.gettempdir()) / f"lft-gpus-{os.getuid()}"
@@ -134,18 +142,18 @@ def _own_gpu(found: int) -> int:
 
 
 _held: list[FileLock] = []
-"""Locks of this process; the system frees them when it ends, however it ends."""
+"""Locks of this process; the system releases them when it ends in any way."""
 
 
 def claim(names: Sequence[str], folder: Path) -> int | None:
-    """Hold the first device that no process holds, until this process ends.
+    """Hold the first free device until this process ends.
 
     Args:
-        names: devices, by names that mean the same to every process of this machine.
-        folder: where the lock files are.
+        names: devices, by names on which all processes of this machine agree.
+        folder: folder of the lock files.
 
     Returns:
-        The index of the device, None if all are held.
+        The index of the device; None if other processes hold all of them.
     """
     folder.mkdir(parents=True, exist_ok=True)
     for index, name in enumerate(names):

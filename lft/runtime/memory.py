@@ -1,4 +1,4 @@
-"""How much memory a part of the program takes."""
+"""Measure the memory that a part of the program uses."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ def keep_freed_memory() -> None:
 
 
 class MemoryMeter:
-    """Growth of this process's resident memory from now on, tensors on the CPU included.
+    """Measures growth of the process's resident memory from now on, including tensors on the CPU.
 
-    What was freed before is given back first (glibc), so that using it again counts.
+    Freed memory is first returned to the system (glibc only), so that reusing it counts as growth.
     """
 
     def __init__(self) -> None:
@@ -35,20 +35,20 @@ class MemoryMeter:
         with suppress(AttributeError, OSError):
             ctypes.CDLL(None).malloc_trim(0)
         try:
-            (_PROCESS / "clear_refs").write_text("5")  # the peak becomes what is held now
+            (_PROCESS / "clear_refs").write_text("5")  # reset the peak to the present size
             self._before = _resident("VmRSS")
         except OSError:
             pass
 
     def peak_mb(self) -> float | None:
-        """The largest growth so far, in MB; None where the system does not tell (Linux does)."""
+        """Largest growth so far, in MB; None if the system does not report it (Linux does)."""
         if self._before is None:
             return None
         return max(0.0, round(_resident("VmHWM") - self._before, 1))
 
 
 def _resident(field: str) -> float:
-    """A size of /proc/self/status, in MB."""
+    """Read a size from /proc/self/status, in MB."""
     lines = (_PROCESS / "status").read_text().splitlines()
     found = next(line for line in lines if line.startswith(f"{field}:"))
     return int(found.split()[1]) * 1024 / 1e6

@@ -1,5 +1,4 @@
-"""Progress of a long job: a bar on a terminal, a line now and then in a log, a heartbeat for
-``lft status``, curves elsewhere."""
+"""Progress of a long job: a bar on a terminal, lines in a log, a heartbeat file, TensorBoard."""
 
 from __future__ import annotations
 
@@ -21,17 +20,18 @@ log = logging.getLogger(__name__)
 LOG_SECONDS = 10.0
 BEAT_SECONDS = 5.0
 HEARTBEAT = "progress.json"
-"""Name of a heartbeat, beside a run's outputs while it is being trained."""
+"""Name of the heartbeat file, which is beside a run's outputs during its meta-training."""
 
 
 class Heartbeat(NamedTuple):
-    """How far a meta-training is.
+    """Progress of a meta-training, for ``lft status``.
 
     Attributes:
-        done: meta-batches, of ``total``.
+        done: meta-batches done.
+        total: meta-batches in all.
         loss: the latest task loss.
-        seconds_left: until the end, if it goes on as fast.
-        time: when this was written, in seconds since 1970.
+        seconds_left: estimated seconds to the end, at the average speed so far.
+        time: time of writing, in seconds since 1970.
     """
 
     done: int
@@ -42,7 +42,7 @@ class Heartbeat(NamedTuple):
 
     @classmethod
     def read(cls, path: Path) -> Self | None:
-        """What a job last wrote; None if it has ended, or another program's file lies there."""
+        """Read a job's latest heartbeat; None if there is none or the file is not a heartbeat."""
         try:
             found = read_json(path, done=int, total=int, loss=float, seconds_left=float, time=float)
         except UsageError:
@@ -51,7 +51,15 @@ class Heartbeat(NamedTuple):
 
 
 class Tracker:
-    """Counts steps and shows the latest task loss, the best validation score and the time left."""
+    """Counts steps; shows the latest task loss, the best validation score and the time left.
+
+    Args:
+        total: steps in all.
+        done: steps already done.
+        title: shown before the numbers.
+        bar: progress bar, if any.
+        beat: file of the :class:`Heartbeat`, if any.
+    """
 
     def __init__(
         self, total: int, done: int, title: str, bar: Progress | None, beat: Path | None = None
@@ -66,7 +74,12 @@ class Tracker:
         self.task = bar.add_task(title, total=total, completed=done, losses="") if bar else None
 
     def advance(self, loss: float, best: float) -> None:
-        """One step is done."""
+        """Count one step.
+
+        Args:
+            loss: the latest task loss.
+            best: the best validation score.
+        """
         self.done += 1
         losses = f"task loss {loss:.4g}, best validation {best:.4g}"
         if self.bar is not None and self.task is not None:
@@ -79,7 +92,7 @@ class Tracker:
         if self.beat is not None and now - self.beaten > BEAT_SECONDS:
             self.beaten = now
             beat = Heartbeat(self.done, self.total, loss, round(left, 1), time.time())
-            with suppress(UsageError):  # no training ends because nobody can look at it
+            with suppress(UsageError):  # failing to report progress must not end a training
                 write_json(self.beat, beat._asdict())
 
 
@@ -90,8 +103,11 @@ def track(
     """Show progress until the block ends.
 
     Args:
-        beat: where a :class:`Heartbeat` is written every few seconds, and removed at the end.
-        shown: whether there is a bar, on a terminal or in a notebook.
+        total: steps in all.
+        done: steps already done.
+        title: shown before the numbers.
+        beat: file for a :class:`Heartbeat`, written every few seconds and removed at the end.
+        shown: whether to show a bar, on a terminal or in a notebook.
     """
     try:
         with _bar() if shown else nullcontext() as bar:
@@ -104,9 +120,9 @@ def track(
 
 @contextmanager
 def _bar() -> Iterator[Progress | None]:
-    """A progress bar, None where the output is neither a terminal nor a notebook."""
+    """Yield a progress bar; None if the output is neither a terminal nor a notebook."""
     console = Console(stderr=True)
-    if not (console.is_jupyter or console.file.isatty()):  # whatever FORCE_COLOR says: a log
+    if not (console.is_jupyter or console.file.isatty()):  # a log, even if FORCE_COLOR is set
         yield None
         return
     columns = (
@@ -122,11 +138,11 @@ def _bar() -> Iterator[Progress | None]:
 
 @contextmanager
 def scalars(folder: Path | None, done: int) -> Iterator[Callable[[int, Mapping[str, float]], None]]:
-    """A function that adds named values of a step to TensorBoard's event files.
+    """Yield a function that writes named values of a step to TensorBoard's event files.
 
     Args:
-        folder: where the event files go; without, the function does nothing.
-        done: steps done before; what was recorded of later ones is dropped.
+        folder: folder of the event files; if None, the function does nothing.
+        done: steps already done; records of later steps are dropped.
 
     Raises:
         UsageError: TensorBoard is not installed, or the folder cannot be written.

@@ -1,4 +1,4 @@
-"""Files and folders that are replaced as a whole or not at all."""
+"""Write files and folders atomically: they are replaced completely or not at all."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from lft.errors import UsageError
 
 @contextmanager
 def atomic_path(path: Path | str) -> Iterator[Path]:
-    """A temporary path beside ``path`` that replaces it when the block ends without an error.
+    """Yield a temporary path in the same folder; replace ``path`` when the block ends.
 
-    What earlier writers of ``path`` left when they were killed is removed.
+    If the block raises, ``path`` is left as it was. Temporary files of killed writers are removed.
 
     Raises:
-        UsageError: the folder cannot be written or the disk is full; nothing half-written stays.
+        UsageError: the folder cannot be written or the disk is full; ``path`` is left as it was.
     """
     path = Path(path)
     temporary: Path | None = None
@@ -50,12 +50,12 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
 
 @contextmanager
 def atomic_folder(path: Path | str) -> Iterator[Path]:
-    """A temporary folder beside ``path`` that replaces it when the block ends without an error.
+    """Yield a temporary folder in the same folder; replace ``path`` when the block ends.
 
-    Where ``path`` is a link, the folder behind it is replaced.
+    If the block raises, ``path`` is left as it was. If ``path`` is a link, its target is replaced.
 
     Raises:
-        UsageError: the folder cannot be written or the disk is full; the old one stays.
+        UsageError: the folder cannot be written or the disk is full.
     """
     path = Path(path)
     try:
@@ -80,10 +80,10 @@ def atomic_folder(path: Path | str) -> Iterator[Path]:
 
 
 def _claim(handle: int) -> bool:
-    """Lock an open file or folder until it is closed or the process ends, however it ends.
+    """Try to lock an open file or folder until it is closed or the process ends in any way.
 
     Returns:
-        Whether it is locked now: no other process has it, and the file system has locks.
+        Whether this process holds the lock; False if another does or the file system has no locks.
     """
     with suppress(OSError):
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -92,7 +92,12 @@ def _claim(handle: int) -> bool:
 
 
 def remove_orphans(folder: Path, pattern: str) -> None:
-    """Remove temporary files and folders whose process was killed; those being written stay."""
+    """Remove temporary files and folders of killed processes; those in use stay.
+
+    Args:
+        folder: where to look.
+        pattern: glob pattern of the temporary names.
+    """
     for orphan in folder.glob(pattern):
         with suppress(OSError):
             handle = os.open(orphan, os.O_RDONLY if orphan.is_dir() else os.O_RDWR)
@@ -108,7 +113,7 @@ def remove_orphans(folder: Path, pattern: str) -> None:
 
 
 def _sync(handle: int) -> None:
-    """Have a file on the disk, on file systems that know how to."""
+    """Flush a file to the disk, if the file system supports that."""
     try:
         os.fsync(handle)
     except OSError as error:
@@ -117,7 +122,7 @@ def _sync(handle: int) -> None:
 
 
 def _set_mode(path: Path, mode: int) -> None:
-    """Permissions as they are usual, on file systems that have any."""
+    """Set the usual permissions for new files, if the file system has permissions."""
     with suppress(OSError):
         path.chmod(mode & ~_umask())
 

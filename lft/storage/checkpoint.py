@@ -1,4 +1,4 @@
-"""Checkpoints of a meta-training: the last two are kept, a damaged one is passed over."""
+"""Checkpoints of a meta-training; keeps the last two and skips a damaged one."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ log = logging.getLogger(__name__)
 
 
 class Checkpoints:
-    """Checkpoints in a folder beside a run's outputs, never a declared workflow output.
+    """Checkpoints in a folder beside a run's outputs; the workflow does not know about them.
 
     Args:
-        folder: created at the first save.
-        settings_hash: identifies the settings that a checkpoint belongs to.
+        folder: the folder, created at the first save.
+        settings_hash: identifies the settings of the meta-training.
     """
 
     def __init__(self, folder: Path, settings_hash: str) -> None:
@@ -34,37 +34,49 @@ class Checkpoints:
         self.settings_hash = settings_hash
 
     def save(self, step: int, tensors: dict[str, Tensor], info: dict[str, Any]) -> None:
-        """Write the checkpoint after ``step`` meta-batches and drop all but the last two."""
+        """Write a checkpoint and remove all but the last two.
+
+        Args:
+            step: meta-batches done.
+            tensors: state of the meta-training.
+            info: JSON description, returned by :meth:`load`.
+
+        Raises:
+            UsageError: the folder cannot be written or the disk is full.
+        """
         path = self.folder / f"step-{step:08d}.safetensors"
         save_tensors(path, tensors, {**info, "step": step, "settings": self.settings_hash})
         for old in self._paths()[:-2]:
             old.unlink(missing_ok=True)
 
     def load(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-        """The newest intact checkpoint, or None. Damaged ones are named in the log and removed.
+        """Read the newest intact checkpoint; log and remove damaged ones.
+
+        Returns:
+            Tensors and description as saved, or None if there is no intact checkpoint.
 
         Raises:
-            UsageError: the checkpoint was made under other settings, or cannot be read now.
+            UsageError: the checkpoint was made with other settings, or cannot be read.
         """
         remove_orphans(self.folder, ".step-*")
         for path in reversed(self._paths()):
             try:
                 tensors, info = load_tensors(path)
             except Damaged as error:
-                log.warning("checkpoint passed over: %s", error)
+                log.warning("skipping a checkpoint: %s", error)
                 path.unlink()
                 continue
             if info.get("settings") != self.settings_hash:
                 raise UsageError(
-                    f"checkpoint {path} was made under other settings; restore them, or delete "
-                    f"the folder {self.folder} to start anew"
+                    f"checkpoint {path} was made under other settings; restore them, or delete the "
+                    f"folder {self.folder} to start over"
                 )
             log.info("resuming after meta-batch %d from %s", info["step"], path)
             return tensors, info
         return None
 
     def clear(self) -> None:
-        """Remove the folder, once the outputs are written."""
+        """Remove the folder; call this after the outputs are written."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _paths(self) -> list[Path]:
@@ -72,11 +84,10 @@ class Checkpoints:
 
 
 class StopSignal:
-    """Whether the job was asked to stop: by Ctrl-C, or by SIGTERM, which batch systems send before
-    a time limit.
+    """Records a request to stop: Ctrl-C, or SIGTERM, which batch systems send at a time limit.
 
     Attributes:
-        number: the signal that came; 0 until then.
+        number: number of the signal received; 0 if none was.
     """
 
     def __init__(self) -> None:
@@ -84,15 +95,16 @@ class StopSignal:
 
     @property
     def received(self) -> bool:
+        """Whether a signal was received."""
         return self.number != 0
 
 
 @contextmanager
 def watch_for_stop() -> Iterator[StopSignal]:
-    """Turn SIGINT and SIGTERM into a flag for the duration of the block.
+    """Turn the first SIGINT or SIGTERM within the block into a flag.
 
-    The second one does what it does outside of the block: it ends the process. In a thread that is
-    not the main one, where Python has no signals, nothing is changed.
+    A second signal has its usual effect: it ends the process. In any thread but the main one,
+    Python handles no signals, and this does nothing.
     """
     stop = StopSignal()
     if threading.current_thread() is not threading.main_thread():

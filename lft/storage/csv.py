@@ -1,4 +1,4 @@
-"""CSV files: written atomically, read with typed columns, errors that name file and line."""
+"""Write CSV files atomically and read them with typed columns; errors name the file and line."""
 
 from __future__ import annotations
 
@@ -18,7 +18,16 @@ if TYPE_CHECKING:
 
 
 def write_rows(path: Path | str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Write a CSV file atomically; floats keep seven significant digits."""
+    """Write a CSV file atomically; floats keep seven significant digits.
+
+    Args:
+        path: the file.
+        columns: the header.
+        rows: values in the order of the columns.
+
+    Raises:
+        UsageError: the folder cannot be written or the disk is full.
+    """
     with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(columns)
@@ -28,18 +37,29 @@ def write_rows(path: Path | str, columns: Sequence[str], rows: Iterable[Sequence
 
 
 def write_frame(path: Path | str, frame: pd.DataFrame) -> None:
-    """Write a table as CSV, atomically; floats keep seven significant digits, as the last of
-    sixteen depend on the processor."""
+    """Write a table as CSV atomically.
+
+    Floats keep seven significant digits, because the last of sixteen vary between processors.
+
+    Raises:
+        UsageError: the folder cannot be written or the disk is full.
+    """
     with atomic_path(path) as temporary:
         frame.to_csv(temporary, index=False, float_format="%.7g", lineterminator="\n")
 
 
 def read_rows(path: Path | str, columns: Sequence[str]) -> pd.DataFrame:
-    """Read a CSV file that :func:`write_rows` wrote; column ``value`` as float, ``seed``, ``step``
-    and ``steps`` as integers, the rest as text. An empty ``validation`` is NaN.
+    """Read a CSV file that :func:`write_rows` wrote.
+
+    Numeric columns become float64 or int64, all others text. In the columns ``validation``,
+    ``error`` and ``outer``, an empty field is NaN.
+
+    Args:
+        path: the file, gzipped if its name ends in .gz.
+        columns: the expected header.
 
     Raises:
-        UsageError: the file is missing, has other columns or a malformed row; the message names
+        UsageError: the file is missing, or has other columns or a malformed row; the message names
             the file and the line.
     """
     import pyarrow as pa
@@ -48,7 +68,7 @@ def read_rows(path: Path | str, columns: Sequence[str]) -> pd.DataFrame:
     text = pa.dictionary(pa.int32(), pa.string())
     types = {name: _NUMBERS.get(name, text) for name in columns}
     try:
-        # No word stands for a missing value, "NA" is a text; an empty number is a damaged one.
+        # Only an empty field is a missing value; "NA" is text.
         options = arrow_csv.ConvertOptions(column_types=types, null_values=[""])
         with _opened(Path(path)) as file:
             table = arrow_csv.read_csv(file, convert_options=options)
@@ -56,7 +76,7 @@ def read_rows(path: Path | str, columns: Sequence[str]) -> pd.DataFrame:
             raise ValueError("unexpected columns")
         if any(table[name].null_count for name in columns if name not in _MAY_BE_EMPTY):
             raise ValueError("an empty number")
-    except ValueError as error:  # pyarrow.ArrowInvalid and UnicodeDecodeError are kinds of it
+    except ValueError as error:  # also pyarrow.ArrowInvalid and UnicodeDecodeError
         raise UsageError(_locate_bad_row(Path(path), columns, error)) from None
     except _UNREADABLE as error:
         raise UsageError(f"cannot read {path}: {_why(error)}") from None
@@ -89,7 +109,7 @@ _NUMBERS = {
 
 
 def _locate_bad_row(path: Path, columns: Sequence[str], error: Exception) -> str:
-    """Name the first line of a CSV file that does not have the columns or types it should."""
+    """Describe the first line of a CSV file with unexpected columns or types."""
     advice = "delete the file and run the workflow again"
     try:
         with io.TextIOWrapper(_opened(path), encoding="utf-8", newline="") as file:
@@ -109,7 +129,7 @@ def _locate_bad_row(path: Path, columns: Sequence[str], error: Exception) -> str
 
 
 def _fits(column: str, text: str) -> bool:
-    """Whether a text can stand in a column."""
+    """Whether a text is a valid value of a column."""
     kind = _NUMBERS.get(column)
     if column in _MAY_BE_EMPTY and not text:
         return True
@@ -121,18 +141,18 @@ def _fits(column: str, text: str) -> bool:
 
 
 def stored(path: Path) -> Path:
-    """The file, or where there is none the gzipped one that a kept run has instead."""
+    """Path of a file, or of its gzipped version if only that exists, as in a kept run."""
     packed = path.with_name(f"{path.name}.gz")
     return packed if packed.is_file() and not path.is_file() else path
 
 
 def _opened(path: Path) -> BinaryIO:
-    """A file for reading bytes, decompressed if its name ends in .gz."""
+    """Open a file for reading bytes; decompress it if its name ends in .gz."""
     return cast(BinaryIO, gzip.open(path)) if path.suffix == ".gz" else path.open("rb")
 
 
 _UNREADABLE = (OSError, EOFError, zlib.error)
-"""What reading a plain or gzipped file raises."""
+"""Errors of reading a plain or gzipped file."""
 
 
 def _why(error: Exception) -> str:
@@ -140,10 +160,10 @@ def _why(error: Exception) -> str:
 
 
 def read_bytes(path: Path) -> bytes:
-    """A file's content, decompressed if its name ends in .gz.
+    """Read a file's content; decompress it if its name ends in .gz.
 
     Raises:
-        UsageError: it cannot be read.
+        UsageError: the file cannot be read.
     """
     try:
         with _opened(path) as file:
@@ -153,9 +173,12 @@ def read_bytes(path: Path) -> bytes:
 
 
 def join_csv(path: Path | str, columns: Sequence[str], parts: Iterable[Path]) -> None:
-    """Concatenate CSV files with the same header into one, without parsing their rows.
+    """Concatenate CSV files with the same header atomically, without parsing their rows.
 
-    Parts whose names end in .gz are decompressed.
+    Args:
+        path: the joined file.
+        columns: the expected header.
+        parts: files to join, in order; those whose names end in .gz are decompressed.
 
     Raises:
         UsageError: a part cannot be read, has other columns or ends in the middle of a line.

@@ -1,4 +1,4 @@
-"""JSON objects: written atomically, read with errors that name the file and the key."""
+"""Write JSON objects atomically and read them; errors name the file and the key."""
 
 from __future__ import annotations
 
@@ -12,7 +12,11 @@ from lft.storage.atomic import write_text
 
 
 def write_json(path: Path | str, content: Mapping[str, Any]) -> None:
-    """Write a JSON object atomically, keys in the order given."""
+    """Write a JSON object atomically, with its keys in the order given.
+
+    Raises:
+        UsageError: the folder cannot be written or the disk is full.
+    """
     write_text(path, json.dumps(content, indent=2) + "\n")
 
 
@@ -20,10 +24,11 @@ def read_json(path: Path | str, **needed: type) -> dict[str, Any]:
     """Read a JSON object.
 
     Args:
-        needed: keys that it must have, with the type of their values; an int passes for a float.
+        path: the file.
+        needed: required keys and the types of their values; an int counts as a float.
 
     Raises:
-        UsageError: the file is missing, holds no JSON object or lacks what is needed.
+        UsageError: the file is missing, does not hold a JSON object, or lacks a required key.
     """
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""Tensors on disk: safetensors with a checksum, never pickle."""
+"""Save and load tensors as safetensors with a checksum, never as pickle."""
 
 from __future__ import annotations
 
@@ -20,14 +20,16 @@ def save_tensors(path: Path, tensors: dict[str, Tensor], info: dict[str, Any]) -
     """Write tensors and a JSON description atomically.
 
     Args:
-        info: kept in the file's metadata and returned by :func:`load_tensors`.
+        path: the file.
+        tensors: by name.
+        info: JSON description, stored in the file's metadata.
 
     Raises:
         UsageError: the folder cannot be written or the disk is full.
     """
     stored = {name: leaf.detach().cpu().contiguous().clone() for name, leaf in tensors.items()}
     text = json.dumps(info)
-    # One entry only: safetensors writes several in random order, and files must repeat exactly.
+    # A single entry: safetensors writes several in random order, but files must be reproducible.
     metadata = {"info": f"{_checksum(stored, text)} {text}"}
     with atomic_path(path) as temporary:
         temporary.write_bytes(save(stored, metadata))
@@ -36,10 +38,13 @@ def save_tensors(path: Path, tensors: dict[str, Tensor], info: dict[str, Any]) -
 def load_tensors(
     path: Path, device: torch.device | str = "cpu"
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read what :func:`save_tensors` wrote: tensors and description.
+    """Read a file that :func:`save_tensors` wrote.
+
+    Returns:
+        Tensors by name, and the description.
 
     Raises:
-        Damaged: the file is no safetensors file or was altered.
+        Damaged: the file is not a safetensors file, or was truncated or altered.
         UsageError: the file is missing or cannot be read.
     """
     try:
@@ -55,7 +60,7 @@ def load_tensors(
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror or error}") from None
     except (SafetensorError, KeyError, ValueError) as error:
-        reason = "it is no file of this program" if isinstance(error, KeyError) else error
+        reason = "lft did not write it" if isinstance(error, KeyError) else error
         raise Damaged(f"{path} is damaged ({reason}); delete it and run again") from None
     return {name: leaf.to(device) for name, leaf in tensors.items()}, info
 
@@ -70,12 +75,12 @@ def _checksum(tensors: dict[str, Tensor], text: str) -> str:
 
 
 def prefixed(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """``prefix/`` put before every name."""
+    """Put ``prefix/`` before every name."""
     return {f"{prefix}/{name}": leaf for name, leaf in tensors.items()}
 
 
 def below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Entries whose name starts with ``prefix/``, the prefix taken off."""
+    """Select entries whose names start with ``prefix/``, and remove the prefix."""
     start = f"{prefix}/"
     return {
         name.removeprefix(start): leaf for name, leaf in tensors.items() if name.startswith(start)

@@ -17,11 +17,14 @@ from lft.types import Batch, Params, TaskBatch
 
 
 def margins(scores: Tensor, labels: Tensor) -> Tensor:
-    """Score of the true class minus the largest other score, (…): ≤ 0 means fooled (C&W).
+    """Score of the true class minus the largest other score (Carlini & Wagner, 2017).
 
     Args:
         scores: (…, classes) probabilities, log-probabilities or logits.
         labels: (…) true classes.
+
+    Returns:
+        (…); a margin ≤ 0 means that the victim is fooled.
     """
     true = scores.gather(-1, labels[..., None])[..., 0]
     others = scores.scatter(-1, labels[..., None], -torch.inf)
@@ -29,22 +32,25 @@ def margins(scores: Tensor, labels: Tensor) -> Tensor:
 
 
 def distortion(perturbation: Tensor) -> Tensor:
-    """Mean |δ| per pixel of each task, (B,), for images in [0, 1]."""
+    """Mean |δ| over channels and pixels for each task, (B,).
+
+    Args:
+        perturbation: δ (B, C, H, W), in the units of images in [0, 1].
+    """
     return perturbation.abs().flatten(1).mean(1)
 
 
 class Perturbation:
-    """One perturbation δ per task that should fool the victim on every image of the task.
+    """One perturbation δ per task, meant to fool the victim on every image of the task.
 
     f(δ; D) = (1/|D|) Σ max{z(x + δ; y) − max_{c≠y} z(x + δ; c), 0} + λ · mean|δ|   (eq. 12)
 
-    where z is the probability, log-probability or logit, as the settings say, and x + δ is kept
-    in [0, 1] if they say so. The ℓ1 norm is taken as a mean over pixels, so λ means the same for
-    images of every size.
+    The settings choose z (probability, log-probability or logit) and whether x + δ is clipped to
+    [0, 1]. The ℓ1 norm is a mean over pixels, so λ means the same for images of every size.
 
     Args:
         settings: λ, margin, clipping.
-        victim: gives logits (n, classes) for images (n, C, H, W); its weights are constants.
+        victim: maps images (n, C, H, W) to logits (n, classes); its weights are constants.
     """
 
     def __init__(self, settings: AttackLoss, victim: Callable[[Tensor], Tensor]) -> None:
@@ -54,12 +60,16 @@ class Perturbation:
     def random(
         self, shape: tuple[int, ...], generator: Generator, dtype: torch.dtype = torch.float32
     ) -> Params:
-        """δ⁽⁰⁾ ~ N(0, init_scale²) of shape (B, C, H, W)."""
+        """Draw δ⁽⁰⁾ ~ N(0, init_scale²).
+
+        Args:
+            shape: of δ⁽⁰⁾, (B, C, H, W).
+        """
         drawn = torch.randn(shape, generator=generator, device=generator.device, dtype=dtype)
         return {"delta": self.settings.init_scale * drawn}
 
     def attacked(self, params: Params, images: Tensor) -> Tensor:
-        """x + δ, clipped to [0, 1] if the settings say so: (B, n, C, H, W)."""
+        """x + δ for images (B, n, C, H, W), clipped to [0, 1] if the settings say so."""
         shifted = images + params["delta"][:, None]
         return shifted.clamp(0, 1) if self.settings.clip else shifted
 
@@ -71,18 +81,22 @@ class Perturbation:
     def loss(self, params: Params, batch: Batch) -> Tensor:
         """f(δ; D) of each task, (B,).
 
-        :meth:`Attack.loss_and_gradients` has its derivative by hand: change both.
+        :meth:`Attack.loss_and_gradients` codes its derivative by hand: change both together.
         """
         scores = self.logits(self.attacked(params, batch.x))
         if self.settings.margin == "probability":
             scores = scores.softmax(-1)
-        # A difference of log-probabilities is that of the logits.
+        # Log-probabilities and logits have the same differences, so no log-softmax is needed.
         hinge = margins(scores, batch.y).relu().mean(1)
         return hinge + self.settings.distortion_weight * distortion(params["delta"])
 
     def metrics(self, params: Params, batch: Batch) -> dict[str, Tensor]:
-        """``asr``: share of images with hinge 0, i.e. not classified as their label with a positive
-        margin; ``distortion``: mean |δ|. Both NaN where δ is not finite."""
+        """Attack success rate and distortion of each task, each (B,).
+
+        Returns:
+            ``asr``: share of images whose hinge in eq. 12 is 0, NaN where δ is not finite;
+            ``distortion``: mean |δ|, not finite where δ is not.
+        """
         logits = self.logits(self.attacked(params, batch.x))
         fooled = (margins(logits, batch.y) <= 0).to(logits.dtype).mean(1)
         size = distortion(params["delta"])
@@ -90,12 +104,15 @@ class Perturbation:
 
 
 class Attack(Perturbation, TaskFamily, Differentiated):
-    """Tasks of finding a universal perturbation for a few images of a few classes.
+    """Find one universal perturbation for a few images of a few classes (sec. 4).
 
     Args:
         settings: task sizes, λ, margin, clipping.
         victim: as for :class:`Perturbation`.
         pools: images of each phase.
+
+    Raises:
+        UsageError: there are too few classes, or a class has too few images.
     """
 
     settings: AttackFamily
@@ -107,7 +124,7 @@ class Attack(Perturbation, TaskFamily, Differentiated):
         self.pools = pools
 
     def sample(self, n_tasks: int, generator: Generator, phase: Phase) -> TaskBatch:
-        """Images (B, classes · k, C, H, W) in [0, 1] and their labels (B, classes · k)."""
+        """Draw tasks: images (B, classes · k, C, H, W) in [0, 1] and labels (B, classes · k)."""
         return self.pools.sample(
             n_tasks,
             generator,
@@ -121,7 +138,10 @@ class Attack(Perturbation, TaskFamily, Differentiated):
 
     @torch.no_grad()
     def loss_and_gradients(self, params: Params, batch: Batch) -> tuple[Tensor, Params] | None:
-        """See :class:`lft.tasks.base.Differentiated`: for margins of logits."""
+        """See :class:`lft.tasks.base.Differentiated`.
+
+        None for a margin of probabilities, or where the victim has no pullback.
+        """
         if self.settings.margin == "probability":
             return None
         delta, (images, labels) = params["delta"], batch
@@ -143,14 +163,14 @@ class Attack(Perturbation, TaskFamily, Differentiated):
         return losses, {"delta": d_attacked.sum(1) + weight / delta[0].numel() * delta.sign()}
 
     def init(self, n_tasks: int, generator: Generator) -> Params:
-        """δ⁽⁰⁾ of B tasks, (B, C, H, W)."""
+        """Draw δ⁽⁰⁾ of B tasks, (B, C, H, W)."""
         images = self.pools.by_phase["train"][0].images
         start = self.random((n_tasks, *images.shape[1:]), generator, self.dtype)
         return {name: leaf.to(images.device) for name, leaf in start.items()}
 
     @torch.no_grad()
     def pictures(self, tasks: TaskBatch, params: Params) -> dict[str, Tensor]:
-        """See :meth:`lft.tasks.base.TaskFamily.pictures`: the query sets."""
+        """See :meth:`lft.tasks.base.TaskFamily.pictures`; shows the query sets."""
         images, labels = tasks.query
         return {
             "images": (images * 255).round().to(torch.uint8),
@@ -161,6 +181,7 @@ class Attack(Perturbation, TaskFamily, Differentiated):
         }
 
     def double(self) -> Self:
+        """Copy the family with everything in float64, the victim included."""
         other = super().double()
         other.victim = copy.deepcopy(self.victim).double()
         return other

@@ -18,17 +18,17 @@ Phase = Literal["train", "validation", "test"]
 
 
 class Objective(Protocol):
-    """What fine-tuning minimises."""
+    """A loss that fine-tuning minimises."""
 
     def loss(self, params: Params, batch: Batch) -> Tensor:
         """f(θ; D) of every task, (B,)."""
 
 
 class TaskFamily(ABC):
-    """Tasks that share the shape of their parameters; incongruous training mixes families.
+    """Tasks whose optimizees share one set of shapes; incongruous training mixes families.
 
     Attributes:
-        settings: what the family is; they built it.
+        settings: the settings that built the family.
         dtype: of inputs and parameters.
     """
 
@@ -37,11 +37,11 @@ class TaskFamily(ABC):
 
     @abstractmethod
     def sample(self, n_tasks: int, generator: Generator, phase: Phase) -> TaskBatch:
-        """Draw B = ``n_tasks`` tasks; the phases draw from disjoint examples."""
+        """Draw B = ``n_tasks`` tasks for a phase."""
 
     @abstractmethod
     def init(self, n_tasks: int, generator: Generator) -> Params:
-        """Random θ⁽⁰⁾ for B tasks, each (B, …)."""
+        """Draw random θ⁽⁰⁾ for B = ``n_tasks`` tasks, each leaf (B, …)."""
 
     @abstractmethod
     def loss(self, params: Params, batch: Batch) -> Tensor:
@@ -49,50 +49,57 @@ class TaskFamily(ABC):
 
     @abstractmethod
     def metrics(self, params: Params, batch: Batch) -> dict[str, Tensor]:
-        """The metrics of the settings that belong to a single θ, for every task, each (B,)."""
+        """Metrics of the settings that a single θ determines, each (B,)."""
 
     def score(self, params: Params, batch: Batch) -> Tensor:
-        """What model selection minimises, (B,): the loss, if the family knows nothing better."""
+        """The criterion of model selection, lower is better, (B,); the loss by default."""
         return self.loss(params, batch)
 
     def pictures(self, tasks: TaskBatch, params: Params) -> dict[str, Tensor]:
-        """What fine-tuning made of tasks, as the report's pictures show it, every tensor (B, …).
+        """Fine-tuned tasks as the report's pictures show them; called if settings ask for pictures.
 
-        Called where the settings say ``pictures``: ``images`` (B, m, C, H, W) uint8, ``labels``
-        (B, m), ``perturbation`` (B, C, H, W), and the classes seen without and with it, ``clean``
-        and ``attacked`` (B, m).
+        Returns:
+            ``images`` (B, m, C, H, W) uint8, ``labels`` (B, m), ``perturbation`` (B, C, H, W), and
+            the predicted classes without and with it, ``clean`` and ``attacked`` (B, m).
         """
         raise NotImplementedError
 
     def resized(self, *, support: int, query: int) -> Self:
-        """The same tasks with other sets; see :meth:`lft.config.FamilySettings.resized`."""
+        """Copy the family with other set sizes; see :meth:`lft.config.FamilySettings.resized`."""
         other = copy.copy(self)
         other.settings = self.settings.resized(support=support, query=query)
         return other
 
     def double(self) -> Self:
-        """The same tasks, everything in float64."""
+        """Copy the family with everything in float64."""
         other = copy.copy(self)
         other.dtype = torch.float64
         return other
 
 
 class Differentiated(ABC):
-    """A family that takes derivatives by itself where it can, faster than autograd does.
+    """A family that can compute derivatives itself, faster than autograd.
 
-    Methods return None where it cannot.
+    A method returns None where it cannot; callers then use autograd.
     """
 
     @abstractmethod
     def loss_and_gradients(self, params: Params, batch: Batch) -> tuple[Tensor, Params] | None:
-        """f(θ; D) of every task, (B,), and ∇_θ f, each (B, …), both detached."""
+        """f(θ; D) of every task, (B,), and ∇_θ f, each leaf (B, …), both detached."""
 
     def descend(
         self, params: Params, tasks: TaskBatch, steps: int, step_size: float
     ) -> tuple[Tensor, Params, Params] | None:
-        """K steps of gradient descent on the support sets (eq. 2).
+        """Take K steps of gradient descent on the support sets (eq. 2).
+
+        Args:
+            params: θ⁽⁰⁾, each leaf (B, …).
+            tasks: support and query sets.
+            steps: K.
+            step_size: α.
 
         Returns:
-            f(θ⁽ᴷ⁾; query) of every task, (B,), its gradient in θ⁽⁰⁾ and θ⁽ᴷ⁾, each (B, …).
+            f(θ⁽ᴷ⁾; query) of every task, (B,); its gradient with respect to θ⁽⁰⁾; and θ⁽ᴷ⁾. The
+            leaves of both are (B, …).
         """
         return None

@@ -1,4 +1,4 @@
-"""From settings and prepared files to task families that tasks can be drawn from."""
+"""Build task families from settings and prepared files."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ from lft.tasks.victim import LeNet5, Victim, correct, train_victim
 
 
 class Context:
-    """What task families are built from: a device, and the files prepared in a result folder.
+    """The device and the prepared files from which task families are built; reads each file once.
 
     Args:
-        profile: its kernel and its division of images between phases.
+        profile: gives the kernel and the division of images between phases.
         results: the result folder.
-        device: where everything goes.
-        seed: whose victims are attacked, where every seed has victims of its own.
+        device: of images and victims.
+        seed: the seed whose victims are attacked, if the profile trains victims per seed.
     """
 
     def __init__(
@@ -48,31 +48,31 @@ class Context:
         self._victims: dict[tuple[str, int | None], Victim] = {}
 
     def of_seed(self, seed: int | None) -> Context:
-        """The same for another seed; files that were read serve both."""
+        """Copy the context for another seed; both share the files already read."""
         other = copy(self)
         other.seed = seed
         return other
 
     def images(self, source: str) -> ImageSet:
-        """The images of a source.
+        """Read the images of a source.
 
         Raises:
-            UsageError: they are missing or damaged.
+            UsageError: they are missing or damaged, or were prepared from another source.
         """
         if source not in self._images:
             self._images[source] = load_images(self.profile, source, self.results, self.device)
         return self._images[source]
 
     def pools(self, source: str, keep: tuple[Tensor, Tensor] | None = None) -> Pools:
-        """The images that each phase draws from; ``keep`` as in :class:`lft.tasks.pools.Pools`."""
+        """The image pools of each phase; ``keep`` as in :class:`lft.tasks.pools.Pools`."""
         shared = self.profile
         return Pools(self.images(source), shared.partition, shared.validation_share, keep)
 
     def victim(self, source: str) -> Victim:
-        """The network that tasks on a source attack.
+        """Read the victim that tasks on a source attack.
 
         Raises:
-            UsageError: its weights are missing, damaged, or those of a network for other images.
+            UsageError: its weights are missing or damaged, or belong to a network for other images.
         """
         key = source, None if self.seed is None else self.profile.victim_seed(self.seed)
         if key not in self._victims:
@@ -83,7 +83,7 @@ class Context:
         return self._victims[key]
 
     def correct(self, source: str) -> tuple[Tensor, Tensor]:
-        """Which training and test images of a source its victim classifies correctly."""
+        """Masks of the training and test images that the source's victim classifies correctly."""
         images, victim = self.images(source), self.victim(source)
         return (
             correct(victim, images.train_images, images.train_labels),
@@ -92,10 +92,10 @@ class Context:
 
 
 class Families:
-    """The task families of several runs, each built once.
+    """Task families of several runs, each built once.
 
     Args:
-        context: whatever its seed is.
+        context: images and victims; its seed is ignored.
     """
 
     def __init__(self, context: Context) -> None:
@@ -105,7 +105,7 @@ class Families:
     def of(
         self, experiment: Experiment, names: Iterable[str], seed: int | None
     ) -> dict[str, TaskFamily]:
-        """Task families by name, as they are for a seed.
+        """Build task families by name for a seed.
 
         Raises:
             UsageError: prepared files are missing or damaged, or a class has too few images.
@@ -129,11 +129,11 @@ def build_families(
     device: torch.device | None = None,
     seed: int | None = None,
 ) -> dict[str, TaskFamily]:
-    """Task families by name.
+    """Build task families by name.
 
     Args:
         device: where they compute; the profile's by default.
-        seed: whose victims are attacked; needed where every seed has victims of its own.
+        seed: the seed whose victims are attacked; needed if the profile trains victims per seed.
 
     Raises:
         UsageError: prepared files are missing or damaged, or a class has too few images.
@@ -143,13 +143,16 @@ def build_families(
 
 
 def make_victim(profile: Profile, source: str, results: Path, seed: int | None = None) -> None:
-    """Train the victim of an image source, or read it; write its weights and clean accuracy.
+    """Train or read the victim of an image source; write its weights and clean accuracy.
 
-    A profile that is against a kept run takes its weights, where they were kept, and compares the
-    accuracy with the record.
+    A profile that compares itself with a kept run (``against``) takes that run's weights if they
+    were kept, and checks the accuracy against the record.
 
     Args:
-        seed: whose victim it is; None for one that serves all seeds.
+        seed: the victim's seed; None for a victim that all seeds share.
+
+    Raises:
+        UsageError: prepared files are missing or damaged, or the accuracy differs from the record.
     """
     path = victim_path(results, source, seed)
     kept = kept_victim(profile, source, results, seed)
@@ -189,7 +192,7 @@ def make_victim(profile: Profile, source: str, results: Path, seed: int | None =
 def _made(
     settings: VictimSettings, source: str, images: ImageSet, name: str, device: torch.device
 ) -> Victim:
-    """A victim that is trained, or one with the weights that the settings name."""
+    """Train a LeNet-5, or build another network and read the weights that the settings name."""
     if settings.model == LENET:
         return train_victim(images, settings, name, device)
     victim = Given(settings.model, _shape(images), len(images.classes))
@@ -203,7 +206,7 @@ def _shape(images: ImageSet) -> tuple[int, int, int]:
 
 
 def load_images(profile: Profile, source: str, results: Path, device: torch.device) -> ImageSet:
-    """The prepared images of a source, on a device.
+    """Read the prepared images of a source onto a device.
 
     Raises:
         UsageError: they are missing or damaged, or were prepared from another source.
@@ -212,7 +215,7 @@ def load_images(profile: Profile, source: str, results: Path, device: torch.devi
 
 
 def on_device(images: ImageSet, device: torch.device) -> ImageSet:
-    """The same images there."""
+    """Copy the images to a device."""
     return replace(
         images,
         train_images=images.train_images.to(device),
@@ -225,10 +228,10 @@ def on_device(images: ImageSet, device: torch.device) -> ImageSet:
 def load_victim(
     path: Path, source: str, images: ImageSet, kernel: Kernel = "auto", model: str = LENET
 ) -> Victim:
-    """A trained victim for a source's images; its weights are constants.
+    """Read a trained victim for a source's images; its weights are constants.
 
     Raises:
-        UsageError: the weights are missing, damaged, or those of a network for other images.
+        UsageError: the weights are missing or damaged, or belong to a network for other images.
     """
     tensors, _ = load_tensors(path)
     n_classes = len(images.classes)

@@ -16,13 +16,16 @@ from lft.types import Batch, Params, TaskBatch
 
 
 class Classification(NetworkFamily):
-    """Classify images of a few classes with a network trained on a few images of each.
+    """Classify images of a few classes with a network fine-tuned on a few images of each.
 
     Args:
         settings: shots, ways and the network.
-        images: the source; its pixel mean and deviation standardise the network's inputs.
+        images: the source; the mean and standard deviation of its pixels standardise the inputs.
         pools: images of each phase.
-        kernel: path of the network.
+        kernel: as for :class:`lft.tasks.networks.Network`.
+
+    Raises:
+        UsageError: there are too few classes, or a class has too few images.
     """
 
     settings: ClassificationFamily
@@ -51,7 +54,7 @@ class Classification(NetworkFamily):
         self.mean, self.std = float(sample.mean()), float(sample.std())
 
     def sample(self, n_tasks: int, generator: Generator, phase: Phase) -> TaskBatch:
-        """Standardised images (B, ways · k, C, H, W) and labels (B, ways · k)."""
+        """Draw tasks: standardised images (B, ways · k, C, H, W) and labels (B, ways · k)."""
         tasks = self.pools.sample(
             n_tasks,
             generator,
@@ -76,9 +79,9 @@ class Classification(NetworkFamily):
         return {"accuracy": correct.where(finite, torch.nan)}
 
     def score(self, params: Params, batch: Batch) -> Tensor:
-        """The error rate, (B,).
+        """Error rate of each task, (B,).
 
-        A network that always guesses has a lower cross-entropy than one that is right more often
-        but too sure, so cross-entropy would select fine-tuners that learn nothing.
+        A network that only guesses can have a lower cross-entropy than an overconfident one that
+        is right more often, so cross-entropy would select fine-tuners that learn nothing.
         """
         return 1 - self.metrics(params, batch)["accuracy"]

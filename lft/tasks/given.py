@@ -1,4 +1,4 @@
-"""Victims other than LeNet-5: networks of torchvision or of one's own, with weights from a file."""
+"""Victims other than LeNet-5: torchvision's networks or custom ones, with weights from a file."""
 
 from __future__ import annotations
 
@@ -15,34 +15,34 @@ from lft.tasks.victim import Victim
 
 
 class Given(Victim):
-    """A network that was trained elsewhere.
+    """A network trained elsewhere.
 
     Args:
-        model: ``torchvision/<name>``, or ``module:function``, which is called with the number of
+        model: ``torchvision/<name>``, or ``module:function``; the function takes the number of
             classes.
-        shape: channels, height and width of the images, which it sees in [0, 1].
-        n_classes: outputs.
+        shape: channels, height and width of the images; pixels are in [0, 1].
+        n_classes: number of outputs.
 
     Raises:
-        UsageError: there is no such network, or it does not turn such images into logits.
+        UsageError: there is no such network, or it does not map such images to logits.
     """
 
     def __init__(self, model: str, shape: tuple[int, int, int], n_classes: int) -> None:
         super().__init__()
-        with torch.random.fork_rng(devices=[]):  # its random weights are replaced
+        with torch.random.fork_rng(devices=[]):  # keep the global generator's state
             self.network = _built(model, n_classes)
         self.eval()
         size = "x".join(map(str, shape))
         try:
             with torch.no_grad():
                 found = tuple(self.network(torch.zeros(2, *shape)).shape)
-        except Exception as error:  # whatever the network's own code raises
+        except Exception as error:  # the network's code may raise anything
             reason = " ".join(str(error).split())
-            raise UsageError(f"victim {model!r} takes no images of {size} ({reason})") from None
+            raise UsageError(f"victim {model!r} rejects images of {size} ({reason})") from None
         if found != (2, n_classes):
             raise UsageError(
-                f"victim {model!r} makes {'x'.join(map(str, found))} of two images of {size}, not "
-                f"logits of {n_classes} classes"
+                f"victim {model!r} returns {'x'.join(map(str, found))} for two images of {size}, "
+                f"not logits of {n_classes} classes"
             )
 
     def forward(self, images: Tensor) -> Tensor:
@@ -64,20 +64,22 @@ def _built(model: str, n_classes: int) -> nn.Module:
     make = plugins.load_object(model)
     try:
         found = make(n_classes)
-    except Exception as error:  # whatever a plug-in's own code raises
+    except Exception as error:  # a plug-in's code may raise anything
         reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
         raise UsageError(f"victim {model!r} cannot be built ({reason})") from error
     if not isinstance(found, nn.Module):
-        raise UsageError(f"victim {model!r} makes a {type(found).__name__}, not a torch.nn.Module")
+        raise UsageError(
+            f"victim {model!r} returns a {type(found).__name__}, not a torch.nn.Module"
+        )
     return found
 
 
 def read_weights(victim: Given, path: Path) -> None:
-    """Give a network the weights of a safetensors file, as ``safetensors.torch.save_file`` writes
-    a ``state_dict``.
+    """Load a ``state_dict`` that ``safetensors.torch.save_file`` wrote.
 
     Raises:
-        UsageError: the file is missing or no safetensors file, or holds other weights.
+        UsageError: the file is missing, unreadable or not a safetensors file, or its weights do not
+            fit the network.
     """
     try:
         victim.network.load_state_dict(load_file(path))
@@ -86,8 +88,8 @@ def read_weights(victim: Given, path: Path) -> None:
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror or error}") from None
     except SafetensorError as error:
-        raise UsageError(f"{path} is no safetensors file ({error})") from None
+        raise UsageError(f"{path} is not a safetensors file ({error})") from None
     except RuntimeError as error:
         _, *problems = str(error).split("\n\t")
         reason = " ".join(problems[0].split()) if problems else str(error)
-        raise UsageError(f"{path} holds weights of another network: {reason:.200}") from None
+        raise UsageError(f"{path} holds the weights of another network: {reason:.200}") from None

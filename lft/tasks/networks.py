@@ -1,4 +1,4 @@
-"""Networks whose weights differ from task to task: every parameter is (B, …)."""
+"""Batches of networks, one per task: every parameter is (B, …)."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class Network(ABC):
 
     Args:
         shapes: of the parameters, without their task axis.
-        layers: number of layers, the output layer of a CNN aside.
-        kernel: ``torch`` is the plain path, else the native kernels where they apply.
+        layers: number of layers; a CNN counts only its convolutions.
+        kernel: ``torch`` for plain PyTorch, otherwise the native kernels where they apply.
     """
 
     def __init__(self, shapes: Shapes, layers: int, kernel: Kernel) -> None:
@@ -35,10 +35,13 @@ class Network(ABC):
     def init(
         self, n_tasks: int, generator: Generator, dtype: torch.dtype = torch.float32
     ) -> Params:
-        """Random parameters of B networks, each (B, …): biases 0, weights uniform in ±1/√fan_in,
-        as ``torch.nn.Linear`` and ``Conv2d`` start.
+        """Draw parameters of B networks: zero biases, and weights uniform in ±1/√fan_in.
 
-        Weights of linear layers are (inputs, outputs), those of convolutions (outputs, inputs, …).
+        The weights follow the defaults of ``torch.nn.Linear`` and ``Conv2d``.
+
+        Returns:
+            Weights (B, inputs, outputs) of linear layers and (B, outputs, inputs, 3, 3) of
+            convolutions; biases as the shapes say.
         """
         params, where = {}, generator.device
         for name, shape in self.shapes.items():
@@ -57,20 +60,20 @@ class Network(ABC):
 
     @abstractmethod
     def cross_entropy(self, params: Params, x: Tensor, y: Tensor) -> Tensor:
-        """Mean cross-entropy of each task (B,)."""
+        """Mean cross-entropy of each task, (B,), for inputs (B, n, …) and labels (B, n)."""
 
     @abstractmethod
     def loss_and_gradients(self, params: Params, batch: Batch) -> tuple[Tensor, Params] | None:
-        """See :mod:`lft.kernels.autograd`; None where no kernel applies."""
+        """See :class:`lft.kernels.autograd.NetworkKernel`; None where no kernel applies."""
 
     @abstractmethod
     def descend(
         self, params: Params, tasks: TaskBatch, steps: int, step_size: float
     ) -> tuple[Tensor, Params, Params] | None:
-        """See :mod:`lft.kernels.autograd`; None where no kernel applies."""
+        """See :class:`lft.kernels.autograd.NetworkKernel`; None where no kernel applies."""
 
     def _in_order(self, params: Params) -> Params:
-        """As ``init`` orders them; parameters from a file come in alphabetical order."""
+        """Parameters in the order of ``init``; a file returns them in alphabetical order."""
         return {name: params[name] for name in self.shapes}
 
     def _has_kernel(self, x: Tensor) -> bool:
@@ -78,17 +81,18 @@ class Network(ABC):
 
 
 class NetworkFamily(TaskFamily, Differentiated):
-    """Tasks whose parameters are those of a network.
+    """Tasks whose optimizee is a network.
 
     Attributes:
         network: the network.
-        device: where tasks and parameters are.
+        device: of tasks and parameters.
     """
 
     network: Network
     device: torch.device | str
 
     def init(self, n_tasks: int, generator: Generator) -> Params:
+        """See :meth:`Network.init`."""
         params = self.network.init(n_tasks, generator, self.dtype)
         return {name: leaf.to(self.device) for name, leaf in params.items()}
 
@@ -104,17 +108,17 @@ class NetworkFamily(TaskFamily, Differentiated):
 
 
 def cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
-    """Mean over examples, (B,), for logits (B, n, classes) and labels (B, n)."""
+    """Mean cross-entropy of each task, (B,), for logits (B, n, classes) and labels (B, n)."""
     losses = functional.cross_entropy(logits.flatten(0, 1), y.flatten(), reduction="none")
     return losses.view(y.shape).mean(1)
 
 
 class MLP(Network):
-    """Fully connected ReLU network; all tasks go through one batched matrix product a layer.
+    """Fully connected ReLU network; each layer is one batched matrix product over the tasks.
 
     Args:
         widths: input, hidden and output widths.
-        kernel: ``torch`` is the plain path, else :mod:`lft.kernels.mlp` where it applies.
+        kernel: ``torch`` for plain PyTorch, otherwise :mod:`lft.kernels.mlp` where it applies.
     """
 
     def __init__(self, widths: tuple[int, ...], kernel: Kernel = "auto") -> None:
@@ -129,6 +133,8 @@ class MLP(Network):
         return x
 
     def cross_entropy(self, params: Params, x: Tensor, y: Tensor) -> Tensor:
+        """See :meth:`Network.cross_entropy`."""
+
         def plain(leaves: Params) -> Tensor:
             return cross_entropy(self(leaves, x), y)
 
@@ -148,6 +154,7 @@ class MLP(Network):
         return plain(params)
 
     def loss_and_gradients(self, params: Params, batch: Batch) -> tuple[Tensor, Params] | None:
+        """See :meth:`Network.loss_and_gradients`."""
         if not self._has_kernel(batch.x):
             return None
         return mlp.loss_and_gradients(self._in_order(params), Batch(batch.x.flatten(2), batch.y))
@@ -155,6 +162,7 @@ class MLP(Network):
     def descend(
         self, params: Params, tasks: TaskBatch, steps: int, step_size: float
     ) -> tuple[Tensor, Params, Params] | None:
+        """See :meth:`Network.descend`."""
         if not self._has_kernel(tasks.support.x):
             return None
         flat = TaskBatch(*(Batch(part.x.flatten(2), part.y) for part in tasks))
@@ -162,7 +170,7 @@ class MLP(Network):
 
 
 def grouped_convolution(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """3×3 convolution of stride 2 with other weights for each task, a group of channels each.
+    """3×3 convolution of stride 2 with per-task weights, as one grouped convolution.
 
     Args:
         x: (n, B, C, H, W).
@@ -179,9 +187,9 @@ def grouped_convolution(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
 
 def unfolded_convolution(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """The same as one batched product with all 3×3 patches.
+    """Same as :func:`grouped_convolution`, as one batched product with all 3×3 patches.
 
-    A GPU's grouped convolutions run a kernel for each group and are many times slower.
+    Grouped convolutions on a GPU launch a kernel per group and are many times slower.
     """
     patches = functional.pad(x, (1, 1, 1, 1)).unfold(3, 3, 2).unfold(4, 3, 2)
     n_images, _, _, height, width = patches.shape[:5]
@@ -197,7 +205,7 @@ class CNN(Network):
         shape: channels, height and width of the images.
         channels: output channels of each convolution.
         outputs: width of the linear layer.
-        kernel: ``torch`` is the plain path, else :mod:`lft.kernels.cnn` where it applies.
+        kernel: ``torch`` for plain PyTorch, otherwise :mod:`lft.kernels.cnn` where it applies.
     """
 
     def __init__(
@@ -215,6 +223,7 @@ class CNN(Network):
         return self._plain(params, x)
 
     def cross_entropy(self, params: Params, x: Tensor, y: Tensor) -> Tensor:
+        """See :meth:`Network.cross_entropy`."""
         if self._has_kernel(x) and torch.is_grad_enabled():
             return cnn.cross_entropy(
                 self._in_order(params),
@@ -225,6 +234,7 @@ class CNN(Network):
         return cross_entropy(self(params, x), y)
 
     def loss_and_gradients(self, params: Params, batch: Batch) -> tuple[Tensor, Params] | None:
+        """See :meth:`Network.loss_and_gradients`."""
         if not self._has_kernel(batch.x):
             return None
         return cnn.loss_and_gradients(self._in_order(params), batch)
@@ -232,6 +242,7 @@ class CNN(Network):
     def descend(
         self, params: Params, tasks: TaskBatch, steps: int, step_size: float
     ) -> tuple[Tensor, Params, Params] | None:
+        """See :meth:`Network.descend`."""
         if not self._has_kernel(tasks.support.x):
             return None
         return cnn.descend(self._in_order(params), tasks, steps, step_size)

@@ -1,4 +1,4 @@
-"""Any object with ``sample``, ``init`` and ``loss`` as a task family."""
+"""Use any object with ``sample``, ``init`` and ``loss`` as a task family."""
 
 from __future__ import annotations
 
@@ -15,31 +15,35 @@ from lft.tasks.base import Phase, TaskFamily
 from lft.types import Batch, Params, TaskBatch
 
 NEEDED = ("sample", "init", "loss")
-"""Methods that a task family cannot do without."""
+"""Methods that every task family must have."""
 
 
 class OwnSettings(FamilySettings):
-    """Settings of a family that has none: it is measured by its loss."""
+    """Settings for a family that has none; its loss is its only metric."""
 
     metrics = (Metric("loss", "loss"),)
     kind: Literal["own"] = "own"
 
 
 class Own(TaskFamily):
-    """An object that has the methods :data:`NEEDED` of :class:`lft.tasks.base.TaskFamily`.
+    """Adapts an object that has the methods :data:`NEEDED` of :class:`lft.tasks.base.TaskFamily`.
 
-    Its metrics count if it has ``settings`` that name them, its ``score`` if it has one.
+    The object's ``metrics`` are used if it has ``settings`` that name them, and its ``score`` if it
+    has one.
 
     Args:
-        tasks: the object; ``sample`` may return two pairs (x, y), support and query.
+        tasks: the object; its ``sample`` may return two pairs (x, y), support and query.
+
+    Raises:
+        UsageError: a method is missing.
     """
 
     def __init__(self, tasks: Any) -> None:
         for name in NEEDED:
             if not callable(getattr(tasks, name, None)):
                 raise UsageError(
-                    f"{tasks!r:.60} is no task family: it has no method {name!r}; "
-                    "lft.tasks.base.TaskFamily describes what it takes"
+                    f"{tasks!r:.60} is not a task family: it has no method {name!r}; "
+                    "lft.tasks.base.TaskFamily lists the methods it needs"
                 )
         self.tasks = tasks
         self.measured = hasattr(tasks, "settings")
@@ -73,7 +77,7 @@ class Own(TaskFamily):
 
 
 def as_family(tasks: Any) -> TaskFamily:
-    """A task family, or an object that has the methods of one.
+    """Return a task family unchanged; wrap any other object in :class:`Own`.
 
     Raises:
         UsageError: a method is missing.
@@ -82,12 +86,12 @@ def as_family(tasks: Any) -> TaskFamily:
 
 
 def as_families(tasks: Any) -> dict[str, TaskFamily]:
-    """Task families by name: one, a list, or a dict of them.
+    """Turn one task family, a list or a dict of them into a dict by name.
 
-    Those without a name are called by their kind, and numbered where there are several.
+    An unnamed family takes the name of its kind; a list also numbers its families.
 
     Raises:
-        UsageError: there is none, or one is no task family.
+        UsageError: there is none, or one is not a task family.
     """
     if isinstance(tasks, Mapping):
         found = {str(name): as_family(one) for name, one in tasks.items()}
@@ -103,5 +107,5 @@ def as_families(tasks: Any) -> dict[str, TaskFamily]:
 
 
 def shapes_of(family: TaskFamily, generator: Generator) -> Shapes:
-    """Shapes of a task's parameters, without the task axis."""
+    """Shapes of one task's parameters, without the task axis."""
     return {name: tuple(leaf.shape[1:]) for name, leaf in family.init(1, generator).items()}

@@ -1,4 +1,4 @@
-"""Which images a phase may draw from, and drawing N-way k-shot tasks from them."""
+"""Divide images between phases and draw N-way k-shot tasks from them."""
 
 from __future__ import annotations
 
@@ -19,28 +19,29 @@ Partition = Literal["disjoint", "paper"]
 
 
 class Pool(NamedTuple):
-    """Images of each class: ``members[c]`` are indices of class c into ``images``."""
+    """Images by class: ``members[c]`` holds the indices of class c into ``images``."""
 
     images: Tensor  # uint8 (n, C, H, W)
     members: tuple[Tensor, ...]
 
     def take(self, indices: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-        """Images in [0, 1], ``(*indices.shape, C, H, W)``."""
+        """Images at these indices, in [0, 1], ``(*indices.shape, C, H, W)``."""
         return in_unit_range(self.images[indices], dtype)
 
 
 class Pools:
-    """Support and query pools of the three phases of one image source.
+    """Support and query pools of one image source for the three phases.
 
-    ``disjoint``: the training images are divided between meta-training and meta-validation, the
-    test images serve meta-testing; support and query of a task are different images of one pool.
-    ``paper``: in every phase support comes from the training and query from the test images.
+    ``disjoint``: meta-training and meta-validation divide the training images between them;
+    meta-testing uses the test images. A task's support and query are different images of one pool.
+    ``paper``: in every phase, support comes from the training images and query from the test
+    images.
 
     Args:
         images: the source.
         partition: see above.
         validation_share: share of each class's training images for meta-validation (disjoint).
-        keep: optional mask of usable images for (train, test), e.g. those classified correctly.
+        keep: masks of usable (training, test) images, e.g. those classified correctly; all if None.
     """
 
     def __init__(
@@ -81,11 +82,17 @@ class Pools:
         query: int,
         phases: Sequence[Phase] = ("train", "validation", "test"),
     ) -> None:
-        """Make sure that every class can fill its part of a task in these phases.
+        """Check that every class has enough images for a task in these phases.
+
+        Args:
+            ways: classes per task.
+            support: images per class in the support set.
+            query: images per class in the query set.
+            phases: the phases to check.
 
         Raises:
-            UsageError: there are too few classes, or a class has too few images; the message names
-                it and the numbers.
+            UsageError: there are too few classes, or a class has too few images; the message gives
+                the class and the numbers.
         """
         if ways > len(self.classes):
             raise UsageError(
@@ -119,8 +126,13 @@ class Pools:
         """Draw tasks of ``ways`` classes.
 
         Args:
-            support: images per class in the support set; ``query`` likewise.
-            relabel: labels count the ways of the task instead of naming the source's classes.
+            n_tasks: B.
+            generator: of the draws.
+            phase: the phase whose pools to draw from.
+            ways: classes per task.
+            support: images per class in the support set.
+            query: images per class in the query set.
+            relabel: number a task's classes 0 … ways − 1 instead of keeping the source's labels.
             dtype: of the images.
 
         Returns:
@@ -158,7 +170,7 @@ def _members(labels: Tensor, n_classes: int, keep: Tensor | None) -> tuple[Tenso
 
 
 def _divide(indices: Tensor, share: float, label: int) -> tuple[Tensor, Tensor]:
-    """A fixed random division of one class, the same in every run; (1 − share, share)."""
+    """Divide one class at random into parts of (1 − share, share), the same in every run."""
     order = _order(len(indices), seeded("partition", label))
     smaller = round(share * len(indices))
     return indices[order[smaller:]], indices[order[:smaller]]
@@ -167,7 +179,7 @@ def _divide(indices: Tensor, share: float, label: int) -> tuple[Tensor, Tensor]:
 def _draw(
     first: Pool, second: Pool, label: int, support: int, query: int, generator: Generator
 ) -> tuple[Tensor, Tensor]:
-    """Indices of support and query images of one class; disjoint where both share a pool."""
+    """Draw support and query indices of one class, disjoint where both share a pool."""
     members = first.members[label]
     order = _order(len(members), generator)
     if first is second:
@@ -178,5 +190,5 @@ def _draw(
 
 
 def _order(n: int, generator: Generator) -> Tensor:
-    """A random order of n things, int64 (n,), on the CPU."""
+    """Random permutation of 0 … n − 1, int64 (n,), on the CPU."""
     return torch.randperm(n, generator=generator, device=generator.device).cpu()

@@ -13,7 +13,13 @@ from lft.types import Batch, Params, TaskBatch
 
 
 class Sine(NetworkFamily):
-    """y = a sin(x + b), x uniform in [−5, 5]; amplitude a and phase b vary from task to task."""
+    """Regress y = a sin(x + b) for x uniform in [−5, 5); amplitude a and phase b vary by task.
+
+    Args:
+        settings: set sizes, ranges of a and b, hidden widths.
+        device: of tasks and parameters.
+        kernel: as for :class:`lft.tasks.networks.Network`.
+    """
 
     settings: SineFamily
     network: MLP
@@ -29,7 +35,7 @@ class Sine(NetworkFamily):
         self.network = MLP((1, *settings.hidden, 1), kernel)
 
     def sample(self, n_tasks: int, generator: Generator, phase: Phase = "train") -> TaskBatch:
-        """Support and query points (B, n, 1). Every draw is new, so the phases never overlap."""
+        """Draw support and query points (B, n, 1). Phases differ only in their random draws."""
         amplitude = self._between(self.settings.amplitude, n_tasks, generator)
         shift = self._between(self.settings.phase, n_tasks, generator)
 
@@ -45,7 +51,7 @@ class Sine(NetworkFamily):
         return self.network.squared_error(params, batch.x, batch.y)
 
     def metrics(self, params: Params, batch: Batch) -> dict[str, Tensor]:
-        """``mse``: the mean squared error."""
+        """``mse``: mean squared error of each task, (B,)."""
         return {"mse": self.loss(params, batch)}
 
     def _between(self, bounds: tuple[float, float], n_tasks: int, generator: Generator) -> Tensor:

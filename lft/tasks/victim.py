@@ -1,4 +1,4 @@
-"""LeNet-5, the network that the universal attacks are made against (LeCun et al., 1998)."""
+"""LeNet-5, the victim of the universal attacks (LeCun et al., 1998)."""
 
 from __future__ import annotations
 
@@ -24,12 +24,16 @@ from lft.seeding import generator, seed_from
 def pooled_convolution(x: Tensor, layer: nn.Conv2d) -> Tensor:
     """``max_pool2d(layer(x), 2)`` for a 5×5 layer, on blocks of 2×2 pixels (space to depth).
 
-    Each position of a pooling window becomes an output channel of its own, whose kernel is the
-    layer's shifted by a pixel; in blocks all four are 3×3 kernels, and pooling is a maximum over
-    channels. With LeNet's few channels a step takes half the time of convolving, then pooling.
+    Each position in a pooling window becomes a separate output channel, whose kernel is the layer's
+    shifted by at most one pixel. On blocks all four kernels are 3×3, and pooling is a maximum over
+    channels. With LeNet's few channels this takes half the time of convolving, then pooling.
 
     Args:
         x: (n, C, H, W) with even H and W.
+        layer: 5×5, stride 1.
+
+    Returns:
+        (n, outputs, H', W'), half the height and width of the layer's output.
     """
     shifts = [(column, 1 - column, row, 1 - row) for row in (0, 1) for column in (0, 1)]
     kernels = torch.cat([functional.pad(layer.weight, shift) for shift in shifts])
@@ -42,31 +46,34 @@ def pooled_convolution(x: Tensor, layer: nn.Conv2d) -> Tensor:
 
 
 class Victim(nn.Module):
-    """A network that is attacked: logits (n, classes) for images (n, C, H, W) in [0, 1]."""
+    """A network under attack: maps images (n, C, H, W) in [0, 1] to logits (n, classes)."""
 
     def with_pullback(self, images: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]] | None:
-        """Logits, and what takes their gradient to that of the images, without autograd.
+        """Logits and their pullback to the images, without autograd.
+
+        Args:
+            images: (n, C, H, W) in [0, 1].
 
         Returns:
-            Logits (n, classes) for images (n, C, H, W) and a function from the former's shape to
-            the latter's; None where autograd is needed.
+            Logits (n, classes) and a function that maps a gradient with respect to the logits to
+            the gradient with respect to the images; None where autograd is needed.
         """
         return None
 
 
 class LeNet5(Victim):
-    """LeNet-5 with ReLU and max-pooling; images in [0, 1] of 28×28 (padded) or 32×32 pixels.
+    """LeNet-5 with ReLU and max-pooling, for images in [0, 1] of 28×28 (padded) or 32×32 pixels.
+
+    The initial weights are the same for all networks of these sizes; see :meth:`initialise`.
 
     Args:
-        shape: channels, height and width.
-        n_classes: outputs.
-        kernel: ``torch`` is the plain path, else :mod:`lft.kernels.lenet` where it applies,
-            which is where the convolutions' weights are constants.
-
-    Weights are random, the same for each network of these sizes; see :meth:`initialise`.
+        shape: channels, height and width of the images.
+        n_classes: number of outputs.
+        kernel: ``torch`` for plain PyTorch, otherwise :mod:`lft.kernels.lenet` where it applies: it
+            needs constant convolution weights.
 
     Raises:
-        UsageError: images of another size.
+        UsageError: the images have another size.
     """
 
     def __init__(
@@ -95,14 +102,14 @@ class LeNet5(Victim):
         return logits
 
     def features(self, images: Tensor) -> Tensor:
-        """What the convolutions make of images (n, C, H, W), (n, 400)."""
+        """Features (n, 400) that the convolutions extract from images (n, C, H, W)."""
         weights = self._constants(images)
         if weights is None:
             return self._plain_features(images)
         return lenet.features(weights, images, self._plain_features)
 
     def with_pullback(self, images: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]] | None:
-        """See :class:`Victim`: where the native convolutions apply."""
+        """See :meth:`Victim.with_pullback`; None where the native convolutions do not apply."""
         weights = self._constants(images)
         if weights is None:
             return None
@@ -118,7 +125,7 @@ class LeNet5(Victim):
         return self.fc3(hidden2), pullback
 
     def _constants(self, images: Tensor) -> list[Tensor] | None:
-        """The convolutions' weights if they are constants and the kernel serves such images."""
+        """The convolutions' weights if they are constants and the kernel applies, else None."""
         weights: list[Tensor] = [*self.conv1.parameters(), *self.conv2.parameters()]
         constant = not any(weight.requires_grad for weight in weights)
         served = constant and native.chosen(self.kernel, images.device, images.dtype)
@@ -130,7 +137,7 @@ class LeNet5(Victim):
         return images.flatten(1)
 
     def initialise(self, seed: int) -> None:
-        """Weights uniform in ±1/√fan_in, as torch's default, from a generator of its own."""
+        """Draw weights and biases uniformly in ±1/√fan_in, torch's default, from a seed."""
         random = torch.Generator("cpu").manual_seed(seed)
         with torch.no_grad():
             for layer in (self.conv1, self.conv2, self.fc1, self.fc2, self.fc3):
@@ -140,17 +147,23 @@ class LeNet5(Victim):
 
 
 def _blank(layer: type[nn.Module], *sizes: int, **options: Any) -> Any:
-    """A layer whose weights are not set yet, so that none is drawn from the global generator."""
+    """A layer with unset weights; constructing it draws nothing from the global generator."""
     return skip_init(layer, *sizes, device="cpu", dtype=torch.float32, **options)
 
 
 def train_victim(
     images: ImageSet, settings: VictimSettings, name: str, device: torch.device | str
 ) -> LeNet5:
-    """Train a victim on all training images with Adam and a cosine schedule.
+    """Train LeNet-5 on all training images with Adam and a cosine schedule.
 
     Args:
-        name: names the random draws.
+        images: the image source.
+        settings: learning rate, batch size and epochs.
+        name: key of the random draws.
+        device: where to train.
+
+    Returns:
+        The victim in evaluation mode, with constant weights.
     """
     shape = images.train_images.shape
     victim = LeNet5((shape[1], shape[2], shape[3]), len(images.classes))
@@ -174,7 +187,7 @@ def train_victim(
 
 @torch.no_grad()
 def correct(victim: Victim, images: Tensor, labels: Tensor) -> Tensor:
-    """Which images (n, C, H, W, uint8) the victim classifies correctly, bool (n,)."""
+    """Mask, bool (n,), of the uint8 images (n, C, H, W) that the victim classifies correctly."""
     parts = [
         victim(in_unit_range(part)).argmax(1) == truth
         for part, truth in zip(images.split(1000), labels.split(1000), strict=True)

@@ -89,7 +89,7 @@ def test_a_profile_is_a_file_as_it_is_named(
 
 
 def test_a_profile_of_ones_own_needs_a_name_of_its_own(tmp_path: Path) -> None:
-    assert refusal("extends: smoke", tmp_path).startswith("key 'name' is missing; results of a ")
+    assert refusal("extends: smoke", tmp_path).startswith("key 'name' is missing; a profile ")
     copied = shipped_profiles()["smoke"].read_text()
     assert refusal(copied, tmp_path) == (
         "name 'smoke' is that of a profile that comes with the package; choose another"

@@ -42,7 +42,7 @@ def changed(**changes: Any) -> list[dict[str, Any]]:
         (changed(range=RANGE), "fork 'steps' needs two or more levels, or a range"),
         (changed(levels=[{"value": 2}, {"value": 4}]), "reason' is missing"),
         (changed(sets=[]), "without 'sets' a value is a mapping of dotted keys"),
-        (changed(levels=[], range={**RANGE, "low": 2}), "low 2.0 and high 1.0 are no range"),
+        (changed(levels=[], range={**RANGE, "low": 2}), "low 2.0 and high 1.0 are not a range"),
         ({"O1": QUESTION}, "expected a list of questions"),
     ],
 )

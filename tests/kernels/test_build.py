@@ -31,7 +31,7 @@ def test_what_is_used_follows_setting_and_device() -> None:
 
 
 def test_fused_is_fused_or_an_error() -> None:
-    with pytest.raises(UsageError, match="they do not run on cuda; or set kernel: auto"):
+    with pytest.raises(UsageError, match="native kernels do not run on cuda; or set kernel: auto"):
         native.used("fused", "cuda")
 
 

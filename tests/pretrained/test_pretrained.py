@@ -189,7 +189,7 @@ def test_files_that_hold_something_else_are_refused(exported: Pretrained, tmp_pa
     with pytest.raises(UsageError, match="is damaged"):
         lft.load(path)
     save_file({"w": torch.zeros(2)}, path)
-    with pytest.raises(UsageError, match="no file of this program"):
+    with pytest.raises(UsageError, match="lft did not write it"):
         lft.load(path)
     save_tensors(path, {"w": torch.zeros(2)}, {"run": "x"})
     with pytest.raises(UsageError, match="holds no trained fine-tuner"):

@@ -192,5 +192,5 @@ def test_measurements_made_elsewhere_are_set_beside_the_kept_ones(place: Path) -
     ):
         with pytest.raises(UsageError, match=message):
             aggregate(with_csv(place, given.assign(**{column: value})), folder)
-    with pytest.raises(UsageError, match="measurements: 'lfd' is no method here"):
+    with pytest.raises(UsageError, match="measurements: 'lfd' is not a method here"):
         load_profile(write_mine(place, {"methods": [OWN], "measurements": {"lfd": "x.csv"}}))

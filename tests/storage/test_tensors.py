@@ -127,7 +127,7 @@ def test_files_of_other_programs_are_refused(tmp_path: Path) -> None:
     from safetensors.torch import save_file
 
     save_file({"w": torch.zeros(2)}, tmp_path / "x.safetensors")
-    with pytest.raises(UsageError, match="no file of this program"):
+    with pytest.raises(UsageError, match="lft did not write it"):
         load_tensors(tmp_path / "x.safetensors")
 
 

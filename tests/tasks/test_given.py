@@ -126,13 +126,13 @@ def test_what_does_not_fit_is_one_line(folder: Path) -> None:
     refuse("is not like torchvision/resnet18", own(folder) | {"model": "resnet18"})
     refuse(r"there is no .*absent\.py", own(folder) | {"model": "absent.py:make"})
     refuse("torchvision has no model 'resnet1'", own(folder) | {"model": "torchvision/resnet1"})
-    refuse(r"takes no images of 1x20x20 \(", own(folder) | {"model": "torchvision/resnet18"})
-    refuse("makes a str, not a torch.nn.Module", own(folder, "wrong"))
+    refuse(r"rejects images of 1x20x20 \(", own(folder) | {"model": "torchvision/resnet18"})
+    refuse("returns a str, not a torch.nn.Module", own(folder, "wrong"))
     refuse("cannot be imported", own(folder, "absent"))
     refuse("is missing; victim.weights names", own(folder, weights=str(folder / "no")))
-    refuse("no safetensors file", own(folder, weights=str(folder / "own.yaml")))
+    refuse("not a safetensors file", own(folder, weights=str(folder / "own.yaml")))
     other = folder / "other.safetensors"
     save_file({"1.weight": torch.zeros(8, 9)}, other)
-    refuse("holds weights of another network: Missing key", own(folder, weights=str(other)))
+    refuse("holds the weights of another network: Missing key", own(folder, weights=str(other)))
     lenet = {"epochs": 1}
     refuse("images of 20x20; LeNet-5 takes 28x28 or 32x32", lenet)

@@ -1,9 +1,9 @@
-// Convolutional networks whose weights differ from task to task, for float32 on CPU;
+// Batches of per-task convolutional networks for float32 on the CPU.
 // lft/kernels/cnn.py states the mathematics.
 //
-// Channels lie last and in the vector lanes, padded with zeros to whole vectors. All convolutions,
-// and their gradients with respect to the input, are sums over k of a[place + offset(k)] * w[k] for
-// a block of places side by side.
+// Channels are the last dimension and fill the vector lanes, padded with zeros to whole vectors.
+// All convolutions, and their gradients with respect to the input, are sums over k of
+// a[place + offset(k)] * w[k] for a block of neighbouring places.
 
 #include <span>
 
@@ -14,12 +14,12 @@ namespace {
 using namespace lft;
 
 constexpr int KERNEL = 3, TAPS = KERNEL * KERNEL;
-// Vectors of a block of sums, and of one of outer products.
+// Vectors per block of sums, and per block of outer products.
 constexpr int BLOCK = REGISTERS / 2, OUTER = LARGE ? 16 : 12;
 
 // ---- the geometry of a network
 
-// Numbers that lie side by side, and the first of the weights' rows that they are multiplied by.
+// A run of contiguous numbers, and the row of the weights that multiplies the first of them.
 struct Run {
   int64_t offset, length, row;
 };
@@ -29,13 +29,13 @@ struct Grid {
   int64_t rows, columns, row, column;
 };
 
-// Places of the input with odd or even rows and columns, seen from the gradient of the output. A
-// patch's middle row lies on an even place; odd places are seen by the last row of the patch above
-// and by the first row of the one below; likewise for columns.
+// The places of the input whose rows and columns have given parities, and the parts of the output's
+// gradient that reach them. The middle row of a patch lies on an even row of the input. An odd row
+// is the last row of the patch above and the first row of the patch below. Columns work the same.
 struct Parity {
   bool odd_row, odd_column;
   Grid grid;
-  std::vector<Run> runs;  // of the output's gradient, one for each tap
+  std::vector<Run> runs;  // runs of the output's gradient, one per tap
 };
 
 // A 3x3 convolution of stride 2 with padding 1. Its input is (2 rows + 1, 2 columns + 1, in_stride)
@@ -44,9 +44,9 @@ struct Parity {
 struct Convolution {
   int64_t in, out, height, width;
   int64_t in_stride, out_stride = padded(out), rows = (height + 1) / 2, columns = (width + 1) / 2;
-  std::vector<Run> runs;  // of a patch, from its upper left corner
+  std::vector<Run> runs;  // runs of a patch, from its upper left corner
   std::vector<Parity> parities;
-  std::vector<int64_t> taps;  // of all parities, in the order of use
+  std::vector<int64_t> taps;  // taps of all parities, in the order of use
 
   Convolution(int64_t in, int64_t out, int64_t height, int64_t width, bool first)
       : in(in), out(out), height(height), width(width), in_stride(first ? in : padded(in)) {
@@ -102,7 +102,8 @@ struct Network {
   }
 
   int64_t outputs() const { return layers.back().out; }
-  // Of what the gradients pass through; the first layer's input has none.
+  // Transposes the layers that gradients pass back through. The first is not needed: nothing asks
+  // for the gradient of the images.
   void transpose(Layers& net) const {
     for (size_t l = 1; l < convolutions.size(); ++l) net[l].transpose(convolutions[l].taps);
   }
@@ -110,15 +111,16 @@ struct Network {
 
 // ---- products
 
-// Numbers at the first place of a grid, and the weights they are multiplied by.
+// The numbers at the first place of a grid, and the weights that multiply them.
 struct Term {
   const float *a, *w;
 };
 using Terms = std::span<const Term>;
 
-// Adds to a block of places, (y, x) -> y * row + x * column, the sum over k of
-// a[place + offset(k)] * w[k], w being rows of w_stride floats. A COLUMN that the compiler knows is
-// part of the instructions' addresses. Inlined it would share registers with what surrounds it.
+// Adds the sum over k of a[place + offset(k)] * w[k] to each place of a block, where a place is
+// (y, x) -> y * row + x * column and the rows of w are w_stride floats apart. A nonzero COLUMN is
+// known to the compiler, which folds it into addresses. Not inlined, so that the sums need not
+// share registers with the surrounding code.
 template <int COLUMNS, int COLUMN, int N, int V>
 [[gnu::noinline]] void add_products(const Term& term, int64_t row, int64_t column,
                                     const std::vector<Run>& runs, int64_t w_stride,
@@ -132,8 +134,8 @@ template <int COLUMNS, int COLUMN, int N, int V>
   to = sums;
 }
 
-// Calls put(y, x, lane, sum) for every place of a grid and V vectors from lane on with start (zeros
-// if null) + the products there of all terms.
+// Calls put(y, x, lane, sum) for every place of a grid and V vectors starting at `lane`. The sum is
+// start (zeros if null) plus the products of all terms at that place.
 template <int V, int COLUMN, class Put>
 void for_each_place(const Grid& grid, Terms terms, const std::vector<Run>& runs,
                     int64_t w_stride, int64_t lane, const float* start, const Put& put) {
@@ -164,7 +166,7 @@ void for_each_place(const Grid& grid, Terms terms, const std::vector<Run>& runs,
   blocks.template operator()<1>();
 }
 
-// The same for all lanes of the weights' rows.
+// Calls for_each_place for all lanes of the weights' rows.
 template <class Put>
 void for_each_sum(const Grid& grid, Terms terms, const std::vector<Run>& runs,
                   int64_t w_stride, const float* start, const Put& put) {
@@ -195,8 +197,8 @@ void add_outer(const Convolution& layer, const float* a, const float* grad, floa
 
 // ---- one task
 
-// One image's activations and their gradients, or the derivatives of all these along a direction of
-// the parameters, the tangents.
+// One image's activations and their gradients, or the tangents of both: their derivatives along a
+// direction in the parameters.
 struct Pass {
   std::vector<Floats> input, d_output;  // of each convolution
   Floats features, logits, d_logits;    // the last two padded to whole vectors
@@ -212,7 +214,7 @@ struct Pass {
   }
 };
 
-// What passes through the layers of a network, forward or back.
+// A pass and the weights that it is multiplied by on its way through the layers, forward or back.
 struct Factor {
   const Pass& pass;
   const Layers& net;
@@ -265,7 +267,7 @@ class Task {
   }
 
  private:
-  // Image k through all layers and the gradients of their outputs; returns its loss.
+  // Takes image k forward and back through all layers; returns its loss.
   double there_and_back(const Layers& net, const Examples& examples, int64_t k) {
     logits(net, examples.x + k * network_.pixels);
     const double loss = examples.gradient(k, values_.logits.data(), values_.d_logits.data());
@@ -273,14 +275,14 @@ class Task {
     return loss;
   }
 
-  // All outputs, each the sum of what the factors pass on and of the first one's bias.
+  // Computes all outputs; each is the sum of the factors' products plus the first factor's bias.
   void forward(const Factors& factors, Pass& to) {
     const Layers& first = factors.begin()->net;
     for (size_t l = 0; l < network_.convolutions.size(); ++l) {
       Term terms[2];
       size_t n = 0;
       for (const auto& [pass, net] : factors)
-        if (l > 0 || &pass == &values_)  // the image does not change
+        if (l > 0 || &pass == &values_)  // the image has no tangent
           terms[n++] = {pass.input[l].data(), net[l].w.row(0)};
       const float* value = &to == &values_ ? nullptr : output_of(l, values_);
       float* output = output_of(l, to);
@@ -292,7 +294,7 @@ class Task {
     for (const auto& [pass, net] : factors) add_logits(pass, net, to);
   }
 
-  // The gradients of all outputs, each the sum of what the factors pass back.
+  // Computes the gradients of all outputs; each is the sum of the factors' products.
   void back(const Factors& factors, Pass& to) const {
     for_each_feature([&](int64_t f, int64_t place, int64_t d_place) {
       float sum = 0.0f;
@@ -324,7 +326,7 @@ class Task {
     return sum;
   }
 
-  // Calls f(k, place in the features, place in their gradient) for every input k.
+  // Calls f(k, place in the features, place in their gradient) for every input k of the layer.
   template <class F>
   void for_each_feature(const F& f) const {
     const Convolution& layer = network_.convolutions.back();
@@ -352,7 +354,7 @@ class Task {
                  });
   }
 
-  // The gradient of a layer's input, the sum of all terms through the ReLU of the layer below.
+  // The gradient of a layer's input: the sum of all terms, masked by the ReLU of the layer below.
   void input_gradient(size_t l, Terms terms, Pass& to) const {
     const Convolution &layer = network_.convolutions[l], &below = network_.convolutions[l - 1];
     for (const Parity& parity : layer.parities) {
@@ -370,7 +372,7 @@ class Task {
     }
   }
 
-  // Where a layer's output goes: within the margin of the next layer's input.
+  // Returns the place for a layer's output: inside the margin of the next layer's input.
   float* output_of(size_t l, Pass& pass) const {
     if (l + 1 == network_.convolutions.size()) return pass.features.data();
     return &pass.input[l + 1][network_.convolutions[l + 1].inside()];
@@ -402,7 +404,7 @@ class Task {
     }
   }
 
-  // From layer `first` on: outer products of inputs and gradients of outputs.
+  // Adds the outer products of inputs and gradients of outputs, for layers from `first` on.
   void add_weights(size_t first, const Pass& inputs, const Pass& gradients, Layers& to) const {
     const Floats& d = gradients.d_logits;
     for_each_feature([&](int64_t f, int64_t place, int64_t) {

@@ -1,8 +1,8 @@
-// The convolutions of LeNet-5 for float32 on CPU; lft/kernels/lenet.py states the mathematics.
+// The convolutions of LeNet-5 for float32 on the CPU; lft/kernels/lenet.py states the mathematics.
 //
-// The first layer is a correlation of planes with 5x5 kernels, forward and back; pixels side by side
-// lie in the lanes. The second layer has few pixels and many channels, so its channels lie
-// in the lanes; pooling lets at most a quarter of its gradients through: each goes back by itself.
+// The first layer correlates planes with 5x5 kernels, forward and back; neighbouring pixels fill
+// the lanes. The second layer has few pixels and many channels, so its channels fill the lanes.
+// Pooling usually passes only a quarter of its gradients, so each goes back separately.
 
 #include <bit>
 
@@ -14,8 +14,8 @@ namespace {
 using namespace lft;
 
 constexpr int K = 5;
-// Vectors of a block of sums, of them side by side, output planes of a block at most, and pixels of
-// a block with outputs in the lanes.
+// SUMS: vectors per block of sums; VECTORS: neighbouring vectors of one row in it; MAX_OUT: output
+// planes per block at most; PIXELS: pixels per block with outputs in the lanes.
 constexpr int SUMS = LARGE ? 24 : 12, VECTORS = LARGE ? 2 : 1, MAX_OUT = LARGE ? 8 : 6,
               PIXELS = LARGE ? 10 : 5;
 
@@ -23,7 +23,7 @@ inline ivec& ivec_at(int32_t* p) { return *reinterpret_cast<ivec*>(p); }
 
 // ---- correlations
 
-// Planes of rows of `stride` floats, with room for a vector that begins in the last row.
+// Planes with rows of `stride` floats, and room for a vector that runs past the end of the last.
 struct Planes {
   int64_t count, height, stride;
   Floats memory = Floats(count * height * stride + 64);
@@ -34,13 +34,14 @@ struct Planes {
   }
 };
 
-// A layer's kernels in the order of use, and a bias for each output.
+// A layer's kernels in the order of use, and one bias per output.
 struct Kernels {
   int64_t in, out;
   Matrix weights{in * K * K, out}, bias{1, out};  // weights: (in, 5, 5) x out
 
-  // From a layer's weight (out, in, 5, 5): as they are or, transposed, from outputs to inputs.
-  // Flipped, these correlate the layer's output, with a margin of 4, to the gradient of its input.
+  // Takes a layer's weight (out, in, 5, 5), unchanged or transposed (outputs to inputs). Transposed
+  // and flipped kernels map the gradient of the layer's output, with a margin of 4, to that of its
+  // input.
   Kernels(const at::Tensor& weight, bool transposed, bool flipped = false)
       : in(weight.size(transposed ? 0 : 1)), out(weight.size(transposed ? 1 : 0)) {
     const float* w = weight.const_data_ptr<float>();
@@ -53,7 +54,7 @@ struct Kernels {
   }
 };
 
-// OUT planes, ROWS rows and V vectors of the correlation, from (o, y, x) on.
+// Computes OUT planes, ROWS rows and V vectors of the correlation, starting at (o, y, x).
 template <int OUT, int ROWS, int V>
 void block(const Kernels& kernels, const Planes& in, Planes& out, int64_t o, int64_t y, int64_t x) {
   Sums<OUT, ROWS * V> sums([&](int n, int) { return all(kernels.bias.data[o + n]); });
@@ -71,7 +72,7 @@ void block(const Kernels& kernels, const Planes& in, Planes& out, int64_t o, int
 }
 
 // out(o, y, x) = bias(o) + sum over c, i, j of kernel(o, c, i, j) in(c, y + i, x + j) for the first
-// rows and columns; lanes beyond the last column hold anything.
+// rows and columns; lanes beyond the last column hold garbage.
 void correlate(const Kernels& kernels, const Planes& in, Planes& out, int64_t rows,
                int64_t columns) {
   in_blocks<MAX_OUT>(0, kernels.out, [&]<int OUT>(int64_t o) {
@@ -89,8 +90,9 @@ void correlate(const Kernels& kernels, const Planes& in, Planes& out, int64_t ro
   });
 }
 
-// PIXELS neighbouring pixels of the correlation, from (y, x) on, with V vectors of outputs from
-// `lane` on. Inlined it would share the registers of its sums with what surrounds it.
+// Computes PIXELS neighbouring pixels of the correlation, starting at (y, x), with V vectors of
+// outputs starting at `lane`. Not inlined, so that the sums need not share registers with the
+// surrounding code.
 template <int V>
 [[gnu::noinline]] void cells(const Kernels& kernels, const Planes& in, int64_t y, int64_t x,
                              int64_t lane, float* out) {
@@ -117,10 +119,10 @@ void correlate_cells(const Kernels& kernels, const Planes& in, float* out, int64
 
 // ---- pooling
 
-inline vec larger(vec a, vec b) { return (b > a) | (b != b) ? b : a; }  // NaN stays
+inline vec larger(vec a, vec b) { return (b > a) | (b != b) ? b : a; }  // keeps NaN
 
-// relu(max) of 2x2 pixels, lane by lane. A code tells which of the four (bits 0-3) are the largest,
-// 0 where ReLU lets no gradient through.
+// relu(max) of 2x2 pixels, lane by lane. Bits 0-3 of the code mark the largest of the four pixels;
+// the code is 0 where ReLU blocks the gradient.
 inline void pool(vec a, vec b, vec c, vec d, float* most, int32_t* code) {
   const vec m = larger(larger(a, b), larger(c, d));
   const ivec equal = ((a == m) & 1) | ((b == m) & 2) | ((c == m) & 4) | ((d == m) & 8);
@@ -128,11 +130,11 @@ inline void pool(vec a, vec b, vec c, vec d, float* most, int32_t* code) {
   ivec_at(code) = m <= 0.0f ? ivec{} : equal;
 }
 
-// The share of a window's gradient for each of its largest pixels, by code.
+// The share of a window's gradient that each of its largest pixels gets, by code.
 constexpr float THIRD = 1 / 3.0f;
 constexpr float SHARE[] = {0, 1, 1, .5, 1, .5, .5, THIRD, 1, .5, .5, THIRD, .5, THIRD, THIRD, .25};
 
-// The windows of two rows; those at odd columns are computed and left out.
+// Pools two rows. Windows at odd columns are computed too, then dropped.
 template <int COLUMNS>
 void pool_rows(const float* upper, const float* lower, float* out, uint8_t* codes) {
   float most[padded(2 * COLUMNS)];
@@ -144,7 +146,7 @@ void pool_rows(const float* upper, const float* lower, float* out, uint8_t* code
   for (int x = 0; x < COLUMNS; ++x) codes[x] = code[2 * x];
 }
 
-// The gradient of the pixels; that of a window's output is grad[stride * window].
+// Computes the gradient of two rows of pixels; that of a window's output is grad[stride * window].
 template <int COLUMNS>
 void unpool_rows(const float* grad, int64_t stride, const uint8_t* codes, float* upper,
                  float* lower) {
@@ -173,12 +175,13 @@ struct Shape {
   int64_t channels, side;
 };
 
-// The first of a window's pixels in the second layer.
+// Returns the index of a window's first pixel in the second layer.
 int64_t corner(int64_t window, int64_t row) {
   return 2 * (window / POOLED2 * row + window % POOLED2);
 }
 
-// Calls copy(row, k) for every row of an image within the padded planes, k its place in (C, S, S).
+// Calls copy(row, k) for every row of an image inside the padded planes; k is its offset in the
+// image (C, S, S).
 template <class Copy>
 void for_each_row(const Shape& shape, Planes& planes, const Copy& copy) {
   const int64_t margin = (SIDE - shape.side) / 2;
@@ -187,7 +190,7 @@ void for_each_row(const Shape& shape, Planes& planes, const Copy& copy) {
       copy(planes.row(c, y + margin) + margin, k);
 }
 
-// Codes of the second layer are ordered by window, then by channel.
+// One image forward. The second layer's codes are ordered by window, then by channel.
 struct Forward {
   const Shape& shape;
   const Kernels &first, &second;
@@ -264,7 +267,7 @@ struct Backward {
 
 // ---- operators
 
-// weights: conv1 (6, C, 5, 5) and its bias, conv2 (16, 6, 5, 5) and its bias.
+// weights: conv1 (6, C, 5, 5) and its bias, then conv2 (16, 6, 5, 5) and its bias.
 Shape check_network(const std::vector<at::Tensor>& weights, int64_t side) {
   TORCH_CHECK(weights.size() == 4 && weights[0].dim() == 4 && (side == 28 || side == 32),
               "weight and bias of two layers and images of 28x28 or 32x32 are needed");
@@ -276,7 +279,7 @@ Shape check_network(const std::vector<at::Tensor>& weights, int64_t side) {
   return shape;
 }
 
-// Features (n, 400) of images (n, C, S, S), and the codes of all poolings (n, CODES).
+// Features (n, 400) of images (n, C, S, S), and the codes of all pooling windows (n, CODES).
 std::tuple<at::Tensor, at::Tensor> forward(const std::vector<at::Tensor>& weights,
                                            const at::Tensor& images) {
   TORCH_CHECK(images.dim() == 4, "images must be (n, C, S, S)");
@@ -296,7 +299,7 @@ std::tuple<at::Tensor, at::Tensor> forward(const std::vector<at::Tensor>& weight
   return {features, codes};
 }
 
-// Gradient of <d_features, features> in the images of side S.
+// The gradient of <d_features, features> with respect to the images of side S.
 at::Tensor backward(const std::vector<at::Tensor>& weights, const at::Tensor& codes,
                     const at::Tensor& d_features, int64_t side) {
   const Shape shape = check_network(weights, side);

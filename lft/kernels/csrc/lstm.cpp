@@ -1,8 +1,8 @@
-// The coordinate-wise LSTM for float32 on CPU; lft/kernels/lstm.py states the mathematics.
+// The coordinate-wise LSTM for float32 on the CPU; lft/kernels/lstm.py states the mathematics.
 //
-// Coordinates lie in the vector lanes, TILE of them at a time. One step of one layer reads a panel
-// of in + H + 1 lines, [x; h; 1], so that the gates are one matrix product W panel (the last column
-// of W is the bias) and the gradient of W is one product of the gates' gradients with the panel.
+// Coordinates fill the vector lanes, TILE of them at a time. One step of one layer reads a panel of
+// in + H + 1 lines, [x; h; 1]. The gates are then one matrix product W panel, where the last column
+// of W is the bias, and the gradient of W is one product of the gates' gradients with the panel.
 
 #include <cfloat>
 #include <cmath>
@@ -18,14 +18,14 @@ namespace {
 
 using namespace lft;
 
-// Register blocks; the gates and panels of GROUP steps fit the first-level cache.
+// Sizes of register blocks; the gates and panels of GROUP steps fit in the first-level cache.
 constexpr int VECTORS = LARGE ? 4 : 2, PANEL_ROWS = 5, OUTER_ROWS = 4,
               OUTER_COLUMNS = LARGE ? 7 : 3, GROUP = LARGE ? 3 : 7;
 constexpr int TILE = LANES * VECTORS;
-// Weight gradients are sums over chunks of tiles, at most so many, at least so large. Both are
-// fixed, so that results do not depend on the number of threads.
+// Weight gradients are sums over at most MAX_CHUNKS chunks of at least MIN_CHUNK tiles. Both
+// numbers are fixed, so that results do not depend on the number of threads.
 constexpr int64_t MAX_CHUNKS = 64, MIN_CHUNK = 256 / TILE;
-constexpr int64_t STEP_GRAIN = 8;  // tiles worth a thread in one step
+constexpr int64_t STEP_GRAIN = 8;  // fewest tiles per thread in one step
 
 // ---- functions of vectors
 
@@ -35,7 +35,7 @@ inline float sum_of_lanes(float* x) {  // overwrites x
   return x[0];
 }
 
-// The polynomial whose coefficients are given from the highest power of x down.
+// Evaluates a polynomial; coefficients go from the highest power of x down.
 template <class... Rest>
 inline vec polynomial(vec x, float first, Rest... rest) {
   vec sum = all(first);
@@ -43,8 +43,9 @@ inline vec polynomial(vec x, float first, Rest... rest) {
   return sum;
 }
 
-// What compilers do not make of plain expressions. Bounds keep NaN: min and max return their second
-// operand for it. exp_minus(x) is e^-x, by minimax polynomials of relative error 8e-8.
+// Functions that compilers do not generate from plain expressions. at_least and at_most keep NaN,
+// because min and max return their second operand if either is NaN. exp_minus(x) is e^-x, by
+// minimax polynomials with a relative error of 8e-8.
 #if defined(__AVX512F__)
 inline vec at_least(vec x, float low) { return _mm512_max_ps(all(low), x); }
 inline vec at_most(vec x, float high) { return _mm512_min_ps(all(high), x); }
@@ -127,7 +128,7 @@ struct Layer {
 struct Network {
   std::vector<Layer> layers;
   int64_t hidden, n_weights = hidden + 1;
-  int64_t frame_floats = 0;  // of all layers, in one step
+  int64_t frame_floats = 0;  // floats in the frames of all layers, for one step
   const float* out_w;
   float out_b, scale, inverse_p, threshold, inverse_threshold;
 
@@ -170,21 +171,21 @@ struct Network {
 
 // ---- a tile's activations
 
-// What one layer reads and computes in one step.
+// The numbers that one layer reads and computes in one step.
 struct Frame {
   float* panel;   // (in + H + 1, TILE): input, h before the step, ones
   float* cell;    // (H, TILE): c before the step
-  float* gates;   // (H, 4, TILE): activations of i, f, g, o; backward overwrites them by gradients
+  float* gates;   // (H, 4, TILE): activations of i, f, g, o; backward puts their gradients here
   float* tanh_c;  // (H, TILE): tanh of c after the step
 };
 
-// The gates of the unit and lanes at a place in (H, TILE); one gate follows the other after TILE.
+// The gates of the unit and lanes at a place in (H, TILE); consecutive gates are TILE floats apart.
 float* gates_at(const Frame& frame, int64_t place) {
   return frame.gates + 4 * (place / TILE) * TILE + place % TILE;
 }
 
-// Frames of all layers for a number of steps, layer by layer. Their memory is kept by each thread
-// between calls, as mapping fresh pages costs more than a small step.
+// Frames for a number of steps, step by step and layer by layer. Each thread keeps their memory
+// between calls, because mapping fresh pages costs more than a small step.
 std::vector<Frame> frames_of(const Network& net, int64_t steps) {
   thread_local Floats memory;
   if (const int64_t floats = steps * net.frame_floats; floats > int64_t(memory.size()))
@@ -201,13 +202,13 @@ std::vector<Frame> frames_of(const Network& net, int64_t steps) {
   return frames;
 }
 
-// The coordinates of one tile in rows of n floats; lanes beyond the last coordinate are zero.
+// The part of rows of n floats that belongs to one tile; lanes beyond the last coordinate are zero.
 struct Window {
   int64_t n, first, count;
   Window(int64_t n, int64_t tile)
       : n(n), first(tile * TILE), count(std::min<int64_t>(TILE, n - first)) {}
 
-  // Whole tiles move by vectors: what is soon read as a vector must not be written in parts.
+  // Whole tiles are copied in vectors: vector loads stall on memory just written in smaller parts.
   void load(const float* row, float* tile) const {
     if (count == TILE) {
       for (int v = 0; v < TILE; v += LANES) vec_at(tile + v) = vec_at(row + first + v);
@@ -222,7 +223,7 @@ struct Window {
     else
       std::copy_n(tile, count, row + first);
   }
-  // state: (2, layers, H, n), rows too many for the processor to foresee where each is read on
+  // state: (2, layers, H, n). It has too many rows for the hardware prefetcher to track.
   void load_state(const float* state, const Network& net, const Frame* frames) const {
     for_each_row(net, frames, [&](int64_t k, float* tile) {
       for (int v = 0; v < TILE; v += 16) __builtin_prefetch(state + k * n + first + 2 * TILE + v);
@@ -234,7 +235,7 @@ struct Window {
   }
 
  private:
-  // Calls f(k, its lines of the frames) for every row k of a state.
+  // Calls f(k, line) for every row k of a state and its line in the frames.
   template <class F>
   static void for_each_row(const Network& net, const Frame* frames, const F& f) {
     const int64_t layers = net.layers.size(), h = net.hidden;
@@ -260,8 +261,8 @@ void multiply(const Layer& layer, const float* panel, float* out) {
   }
 }
 
-// One layer, one step; h goes to h_next and, as input of the layer above, to h_above (may be null).
-// Two loops, so that the processor overlaps the long chains of operations of neighbouring lanes.
+// One layer, one step. Writes h to h_next and, as input of the layer above, to h_above (may be
+// null). Two loops let the processor overlap the long dependency chains of neighbouring lanes.
 void forward(const Layer& layer, const Frame& now, float* h_next, float* h_above, float* c_next) {
   multiply(layer, now.panel, now.gates);
   for (int64_t place = 0; place < layer.hidden * TILE; place += LANES) {
@@ -282,7 +283,7 @@ void forward(const Layer& layer, const Frame& now, float* h_next, float* h_above
   }
 }
 
-// All layers, one step, from the frames of this step to those of the next.
+// All layers, one step: reads the frames of this step, and writes h and c to those of the next.
 void forward(const Network& net, const float* gradient, const Frame* now, const Frame* next) {
   net.preprocess(gradient, now[0].panel);
   for (size_t l = 0; l < net.layers.size(); ++l) {
@@ -298,8 +299,8 @@ const float* top_h(const Network& net, const Frame* frames) {
 
 // ---- backward
 
-// Gradients of one step: in d_h (with respect to h after the step) and d_c, out gates' gradients
-// (in place of the gates) and d_c with respect to c before the step.
+// Gradients of one step. On entry, d_h and d_c are those of h and c after the step. On return, the
+// gates hold their gradients, and d_c is that of c before the step.
 void backward_gates(int64_t hidden, const Frame& now, const float* d_h, float* d_c) {
   for (int64_t place = 0; place < hidden * TILE; place += LANES) {
     float* gates = gates_at(now, place);
@@ -315,7 +316,7 @@ void backward_gates(int64_t hidden, const Frame& now, const float* d_h, float* d
   }
 }
 
-// Rows [begin, end) of W^T d_gates, handed to put(row, lane, vector).
+// Passes rows [begin, end) of W^T d_gates to put(row, lane, vector).
 template <class Put>
 void backward_panel(const Layer& layer, const float* d_gates, int64_t begin, int64_t end,
                     const Put& put) {
@@ -334,7 +335,7 @@ struct Rows {
   int64_t stride, count;
 };
 
-// sums[r][c] += a[s][r] * b[s][c] over the steps s and the tile; lanes stay apart.
+// sums[r][c] += a[s][r] * b[s][c], summed over the steps s and the tile's vectors, lane by lane.
 template <int R>
 void outer_products(Rows a, Rows b, int64_t steps, float* sums) {
   for (int64_t r = 0; r < a.count; r += R)
@@ -352,7 +353,7 @@ void outer_products(Rows a, Rows b, int64_t steps, float* sums) {
     });
 }
 
-// A thread's memory for one tile of a segment.
+// Forward and backward passes of one tile over a segment, in memory that a thread reuses.
 struct Segment {
   const Network& net;
   int64_t steps;
@@ -366,13 +367,14 @@ struct Segment {
   void forward_steps(const Window& window, const float* start, const float* inputs) {
     window.load_state(start, net, at(0));
     for (int64_t t = 0; t < steps; ++t) {
-      float* gradient = &d_update[t * TILE];  // not yet needed for its own purpose
+      float* gradient = &d_update[t * TILE];  // borrows memory that backward needs later
       window.load(inputs + t * window.n, gradient);
       forward(net, gradient, at(t), at(t + 1));
     }
   }
 
-  // Inlined, the loops of these two would share registers with what surrounds them: a tenth slower.
+  // The next two are not inlined: sharing registers with the surrounding code makes them a tenth
+  // slower.
   [[gnu::noinline]] void backward_steps(const Window& window, const float* cotangents) {
     std::fill(d_h.begin(), d_h.end(), 0.0f);
     std::fill(d_c.begin(), d_c.end(), 0.0f);

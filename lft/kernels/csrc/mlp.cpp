@@ -1,4 +1,4 @@
-// Fully connected ReLU networks whose weights differ from task to task, for float32 on CPU;
+// Batches of per-task fully connected ReLU networks for float32 on the CPU.
 // lft/kernels/mlp.py states the mathematics.
 
 #include "networks.h"
@@ -9,7 +9,7 @@ using namespace lft;
 
 // ---- products
 
-// The numbers of a matrix, or of its transpose: element (i, k) is at first[i * row + k * column].
+// A view of a matrix or its transpose: element (i, k) is first[i * row + k * column].
 struct Numbers {
   const float* first;
   int64_t rows, columns, row, column;
@@ -18,8 +18,8 @@ struct Numbers {
 };
 Numbers plain(const Matrix& a) { return {a.data.data(), a.rows, a.columns, a.stride, 1}; }
 
-// R rows from i on and V vectors from lane on of `to` = a b + rows that begin at `start`, as far
-// apart as given, or nothing. Not inlined, as there are many of them.
+// Computes R rows from i on and V vectors from lane on of `to` = a b + start. The rows of `start`
+// are `apart` floats apart; null adds nothing. Not inlined, because there are many instances.
 template <int R, int V>
 [[gnu::noinline]] void set_block(const Numbers& a, int64_t i, const Matrix& b, int64_t lane,
                                  const float* start, int64_t apart, Matrix& to) {
@@ -35,7 +35,7 @@ template <int R, int V>
   });
 }
 
-// Registers hold so many rows of sums, a row of b and a number of a.
+// The most rows of sums that fit in the registers beside a row of b and a number of a.
 constexpr int most_rows(int vectors) { return std::min((REGISTERS - 1) / vectors - 1, 8); }
 
 // to = a b + start
@@ -79,7 +79,7 @@ struct Network {
   }
 
   int64_t outputs() const { return layers.back().out; }
-  // One of each hidden layer and of the outputs, for every example.
+  // One matrix (n, out) per layer, for its outputs on every example.
   std::vector<Matrix> values() const {
     std::vector<Matrix> result;
     for (const Layer& layer : layers) result.push_back({n, layer.out});
@@ -101,7 +101,7 @@ void apply(const Layer& layer, const Numbers& inputs, Matrix& to) {
   set_product(inputs, layer.w, to, layer.b.row(0));
 }
 
-// A layer's gradient, from its inputs and the gradients d in its outputs.
+// A layer's gradient, from its inputs and the gradients d of its outputs.
 void set_gradient(const Numbers& inputs, const Matrix& d, Layer& to) {
   set_product(inputs.transposed(), d, to.w);
   to.b.clear();
@@ -133,7 +133,7 @@ class Task {
     return total / examples.terms();
   }
 
-  // The derivative of all that along v.
+  // The derivative of `gradient` along v, at a point where it was called.
   void hessian_product(const Point& at, const Examples& examples, Layers& v, Layers& to) {
     for (size_t l = 0; l <= last_; ++l) {
       apply(v[l], at.input(l), r_h_[l]);
@@ -156,7 +156,7 @@ class Task {
 
  private:
   size_t last_;
-  std::vector<Matrix> r_h_, r_d_;  // the derivatives of h and d
+  std::vector<Matrix> r_h_, r_d_;  // the derivatives of h and d along v
 };
 
 }  // namespace

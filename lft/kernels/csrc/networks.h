@@ -1,4 +1,4 @@
-// Networks with weights of their own for every task: parameters, losses, MAML's gradient descent.
+// Batches of per-task networks: parameters, losses, MAML's gradient descent.
 
 #pragma once
 
@@ -13,7 +13,7 @@
 
 namespace lft {
 
-// to(first_to + j, i) = from(first + i, j) for so many rows i and all columns j; four by four.
+// to(first_to + j, i) = from(first + i, j) for i < rows and all columns j, in blocks of 4 x 4.
 inline void transpose(const Matrix& from, int64_t first, int64_t rows, Matrix& to,
                       int64_t first_to) {
   for (int64_t i = 0; i < rows; i += 4) {
@@ -34,15 +34,15 @@ inline void transpose(const Matrix& from, int64_t first, int64_t rows, Matrix& t
   }
 }
 
-// ---- a task's parameters, or anything else of their shapes
+// ---- a task's parameters, or anything of the same shapes
 
-// Weights (in, out) or, of a convolution, (taps, in) x out; in tensors these are (out, in, taps).
+// Weights are (in, out), or (taps, in) x out for a convolution, whose tensor is (out, in, taps).
 struct Layer {
   int64_t in, out, taps = 1;
   Matrix w{taps * in, out}, b{1, out};
-  Matrix w_transposed{0, 0};  // for the way back, where it is needed
+  Matrix w_transposed{0, 0};  // for the backward pass, where it is needed
 
-  // w_transposed = (taps, out) x in, taps in this order
+  // w_transposed = (taps, out) x in, with the taps in the given order
   void transpose(const std::vector<int64_t>& order) {
     if (w_transposed.rows == 0) w_transposed = {taps * out, in};
     for (int64_t k = 0; k < taps; ++k)
@@ -90,7 +90,7 @@ inline void set_sum(const Layers& from, float factor, const Layers& change, Laye
   }
 }
 
-// The layer of params k and k + 1, weights and a bias (B, 1, out) for each task, as a linear one.
+// The linear layer of params k and k + 1: weights (B, in, out) and biases (B, 1, out).
 inline Layer linear_layer(const std::vector<at::Tensor>& params, size_t k, int64_t n_tasks,
                           int64_t in) {
   TORCH_CHECK(params[k].dim() == 3, "weights of linear layers must be (B, in, out)");
@@ -102,7 +102,7 @@ inline Layer linear_layer(const std::vector<at::Tensor>& params, size_t k, int64
 
 // ---- losses
 
-// The probabilities of n logits to p; returns the logarithm of the sum of exp(logits).
+// Writes the probabilities of n logits to p; returns the logarithm of the sum of exp(logits).
 inline float softmax(const float* logits, int64_t n, float* p) {
   const float largest = *std::max_element(logits, logits + n);
   float sum = 0.0f;
@@ -111,8 +111,8 @@ inline float softmax(const float* logits, int64_t n, float* p) {
   return std::log(sum) + largest;
 }
 
-// Examples of one task. The loss is the mean cross-entropy of softmax(outputs) against labels, or
-// the mean squared error against targets.
+// The examples of one task. The loss is the mean cross-entropy of softmax(outputs) against labels,
+// or the mean squared error against targets.
 struct Examples {
   int64_t n, outputs;
   const float* x;
@@ -137,10 +137,11 @@ struct Examples {
         labels(y.scalar_type() == at::kLong ? part<const int64_t>(y, task) : nullptr),
         targets(labels ? nullptr : part<const float>(y, task)) {}
 
-  // The numbers that the loss is the mean of.
+  // The number of terms of which the loss is the mean.
   int64_t terms() const { return labels ? n : n * outputs; }
 
-  // Example k's part of the loss's gradient in its outputs, to d; returns the sum of its terms.
+  // Writes the loss's gradient with respect to example k's outputs to d; returns the sum of the
+  // example's terms.
   double gradient(int64_t k, const float* out, float* d) const {
     if (labels) {
       const float scale = 1.0f / n, logarithm = softmax(out, outputs, d);
@@ -158,7 +159,7 @@ struct Examples {
     return total;
   }
 
-  // The derivative of that gradient along a change r of the outputs, to r_d.
+  // Writes the derivative of that gradient along a change r of the outputs to r_d.
   void tangent(const float* out, const float* r, float* r_d) const {
     if (labels) {
       softmax(out, outputs, r_d);
@@ -175,13 +176,13 @@ struct Examples {
 // ---- operators
 //
 // A kernel defines
-//   Network(params, x), which checks them, with `layers`, all of zeros;
-//   Point{network}, a task's parameters `net` and what is kept of a pass of its examples;
-//   Task(network, order), a thread's memory for derivatives up to this order, with
-//     gradient(point, examples, to), for the gradient in the parameters, which returns the loss,
-//     hessian_product(point, examples, v, to), after it, for the Hessian times v.
+//   Network(params, x): checks both; its `layers` are all zeros;
+//   Point{network}: a task's parameters `net`, and whatever its gradient keeps for the Hessian;
+//   Task(network, order): a thread's memory for derivatives up to this order, with
+//     gradient(point, examples, to): writes the gradient in the parameters, returns the loss;
+//     hessian_product(point, examples, v, to): writes the Hessian times v; call it after gradient.
 
-// The loss of each task (B), and its gradients, as params.
+// The loss of each task (B), and its gradients, shaped as params.
 template <class Network, class Point, class Task>
 std::tuple<at::Tensor, std::vector<at::Tensor>> loss_and_gradients(
     const std::vector<at::Tensor>& params, const at::Tensor& x, const at::Tensor& y) {
@@ -203,9 +204,9 @@ std::tuple<at::Tensor, std::vector<at::Tensor>> loss_and_gradients(
   return {losses, gradients};
 }
 
-// Gradient descent on (x, y): the loss on (query_x, query_y) after the last step (B), its gradient
-// in the parameters before the first, and the parameters after the last, as params. The gradient v
-// in the last parameters becomes v - step_size * Hessian v at each step before.
+// Gradient descent on (x, y). Returns the loss on (query_x, query_y) after the last step (B), its
+// gradient in the parameters before the first step, and the parameters after the last step, both
+// shaped as params. Going back one step turns the gradient v into v - step_size * Hessian v.
 template <class Network, class Point, class Task>
 std::tuple<at::Tensor, std::vector<at::Tensor>, std::vector<at::Tensor>> descend(
     const std::vector<at::Tensor>& params, const at::Tensor& x, const at::Tensor& y,
@@ -240,7 +241,7 @@ std::tuple<at::Tensor, std::vector<at::Tensor>, std::vector<at::Tensor>> descend
   return {losses, gradients, ends};
 }
 
-// Makes both operators known under the kernel's name.
+// Registers both operators under the kernel's name.
 template <class Network, class Point, class Task>
 void define_network(torch::Library& library, const std::string& name) {
   define(library, name + "_loss_and_gradients(Tensor[] params, Tensor x, Tensor y) -> "

@@ -1,4 +1,4 @@
-// What every operator does first and last: check its arguments, and be known to torch.
+// Helpers of every operator: check arguments, make results, register with torch.
 
 #pragma once
 
@@ -13,7 +13,8 @@
 
 namespace lft {
 
-// Raises an error that calls the tensor by its name if it is not a contiguous one of this kind.
+// Raises an error that names the tensor, unless it is contiguous, on the CPU, and of this shape and
+// type.
 inline void check(const at::Tensor& tensor, at::IntArrayRef shape, const char* name,
                   at::ScalarType type = at::kFloat) {
   TORCH_CHECK(tensor.scalar_type() == type && tensor.device().is_cpu() && tensor.is_contiguous() &&
@@ -34,7 +35,8 @@ T* part(const at::Tensor& tensor, int64_t k) {
   return static_cast<T*>(tensor.data_ptr()) + k * (tensor.numel() / tensor.size(0));
 }
 
-// Registers f for the CPU under its schema. Autograd passes it by: derivatives are operators, too.
+// Registers f for the CPU under its schema. Autograd falls through to it: derivatives are separate
+// operators.
 template <class F>
 void define(torch::Library& library, const std::string& schema, F* f) {
   const std::string name = schema.substr(0, schema.find('('));

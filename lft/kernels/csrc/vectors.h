@@ -1,4 +1,4 @@
-// Vectors of floats, blocks of sums that stay in registers, and memory for both.
+// Vectors of floats, blocks of sums that stay in registers, and aligned memory.
 
 #pragma once
 
@@ -10,7 +10,7 @@
 #include <utility>
 #include <vector>
 
-// Before loops over vectors that are to stay in registers: by itself GCC unrolls them too late.
+// Goes before loops over vectors that must stay in registers: on its own GCC unrolls them too late.
 #define LFT_UNROLL _Pragma("GCC unroll 32")
 #define LFT_INLINE [[gnu::always_inline]]
 
@@ -32,7 +32,7 @@ inline vec& vec_at(float* p) { return *reinterpret_cast<vec*>(p); }
 inline vec vec_at(const float* p) { return *reinterpret_cast<const vec*>(p); }
 inline vec all(float x) { return x - vec{}; }
 
-// The floats of whole vectors that hold so many.
+// Rounds a number of floats up to whole vectors.
 constexpr int64_t padded(int64_t floats) { return (floats + LANES - 1) / LANES * LANES; }
 
 // to += factor * from, in whole vectors.
@@ -40,8 +40,8 @@ inline void add_multiple(float factor, const float* from, int64_t floats, float*
   for (int64_t k = 0; k < floats; k += LANES) vec_at(to + k) += factor * vec_at(from + k);
 }
 
-// Calls f<N>(begin) over [begin, end) in blocks of N <= MAX as equal as can be: the sums of a small
-// block would leave the multipliers waiting.
+// Calls f<N>(begin) over [begin, end) in blocks of N <= MAX that are as equal as possible, because
+// a small block has too few sums to keep the multipliers busy.
 template <int MAX, class F>
 void in_blocks(int64_t begin, int64_t end, const F& f) {
   if (begin == end) return;
@@ -55,19 +55,19 @@ void in_blocks(int64_t begin, int64_t end, const F& f) {
   for (; begin < end; begin += size) call(std::min(size, end - begin));
 }
 
-// R x V vectors of sums in registers. All products of the kernels are made of these: numbers, each
+// R x V vectors of sums in registers. Every product in the kernels consists of these: a number,
 // broadcast to all lanes, times vectors.
 template <int R, int V>
 class Sums {
  public:
-  // start(r, v): what a sum begins with.
+  // start(r, v): initial value of a sum.
   template <class Start>
   LFT_INLINE explicit Sums(const Start& start) {
     LFT_UNROLL for (int r = 0; r < R; ++r)
       LFT_UNROLL for (int v = 0; v < V; ++v) sums_[r][v] = start(r, v);
   }
 
-  // Adds a(r) b(v), one a at a time so that no more registers are needed.
+  // Adds a(r) b(v), with one a at a time to save registers.
   template <class A, class B>
   LFT_INLINE void add(const A& a, const B& b) {
     vec lanes[V];
@@ -76,7 +76,8 @@ class Sums {
       LFT_UNROLL for (int v = 0; v < V; ++v) sums_[r][v] += a(r) * lanes[v];
   }
 
-  // Adds a b for a matrix a with n columns, whose row r begins at a + row(r), and n rows of b.
+  // Adds a b for a matrix a of n columns, whose row r begins at a + row(r), and a matrix b of n
+  // rows.
   template <class Row>
   LFT_INLINE void add_product(int64_t n, const float* a, const Row& row, int64_t column,
                               const float* b, int64_t stride) {
@@ -95,7 +96,7 @@ class Sums {
   vec sums_[R][V];
 };
 
-// Memory on whole cache lines.
+// Allocates whole cache lines.
 template <class T>
 struct Aligned {
   using value_type = T;
@@ -111,7 +112,7 @@ struct Aligned {
 };
 using Floats = std::vector<float, Aligned<float>>;
 
-// Rows of floats that are padded with zeros to whole vectors.
+// Rows of floats, padded with zeros to whole vectors.
 struct Matrix {
   int64_t rows, columns;
   int64_t stride = padded(columns);
