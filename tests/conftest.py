@@ -24,8 +24,8 @@ MARKERS = {
     "gpu": "gpu",
 }  # fmt: skip
 """The marker of each folder's tests, where it has one."""
-REPORTS = {"rebuilt", "report", "surrounded"}
-"""Fixtures that build a whole report."""
+REPORTS = {"rebuilt", "write_report"}
+"""Fixtures that make a whole report."""
 LONG = ("workflow", "report", "docs", "gpu", "kernels")
 """Folders whose files take longest."""
 

@@ -22,6 +22,7 @@ from tiny import profile_values
 from lft.cli import app, main
 
 COMMANDS = sorted(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
+TINY = yaml.safe_dump(profile_values())
 OTHERS = {"doctor", "open"}
 """One compiles the kernels, the other starts a browser."""
 WORDS = (
@@ -39,7 +40,7 @@ def stranger() -> Iterator[Path]:
     before = Path.cwd()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        (folder / "tiny.yaml").write_text(yaml.safe_dump(profile_values()))
+        (folder / "tiny.yaml").write_text(TINY)
         (folder / "bad.yaml").write_text("extends: [")
         (folder / "folder").mkdir()
         for path in (folder / "binary", folder / "folder/binary"):

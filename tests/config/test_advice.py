@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -54,11 +55,11 @@ def test_the_suggested_key_is_the_right_one(where: tuple[str, ...], tmp_path: Pa
         values = copy.deepcopy(profile_values())
         section = at(values, where)
         section[wrong] = section.pop(key)
-        path.write_text(yaml.safe_dump(values))
+        path.write_text(json.dumps(values))  # which is YAML, and written at once
         found = re.search(r"unknown key '.*'; did you mean '(\w+)'\?$", refusal(path))
         assert found is not None, (where, wrong)
         section[found[1]] = section.pop(wrong)
-        path.write_text(yaml.safe_dump(values))
+        path.write_text(json.dumps(values))
         assert load_profile(path).name == "tiny"
 
 

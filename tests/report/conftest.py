@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -19,17 +20,35 @@ from lft.report.tables import write_tables
 from lft.storage.csv import write_rows
 from lft.storage.json import write_json
 
-__all__ = ["built", "complete", "make", "profile", "report", "results", "sine", "surrounded"]
+__all__ = [
+    "built", "complete", "make", "profile", "report", "results", "sine", "surrounded",
+    "write_report",
+]  # fmt: skip
 
 
 @pytest.fixture(scope="session")
-def report(profile: Profile, results: Path, built: Built) -> Path:
+def write_report() -> Callable[[Profile, Path], None]:
+    """Writes tables, claims, figures and page of a result folder."""
+
+    def write_all(profile: Profile, folder: Path) -> None:
+        for write in (write_tables, write_claims, write_alternatives, draw_figures, write_page):
+            write(profile, folder)
+
+    return write_all
+
+
+@pytest.fixture(scope="session")
+def report(
+    profile: Profile,
+    results: Path,
+    built: Built,
+    write_report: Callable[[Profile, Path], None],
+) -> Path:
     """The same with tables, claims, figures and page. Do not change it."""
 
     def build(folder: Path) -> None:
         shutil.copytree(results, folder)
-        for write in (write_tables, write_claims, write_alternatives, draw_figures, write_page):
-            write(profile, folder)
+        write_report(profile, folder)
 
     return built("report", build)
 

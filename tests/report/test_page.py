@@ -10,6 +10,7 @@ import re
 import shutil
 import subprocess
 from collections import Counter
+from collections.abc import Callable
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
@@ -22,13 +23,10 @@ from synthetic import NASTY, report_profile, write_results
 from lft.config import Profile
 from lft.errors import UsageError
 from lft.report import figures
-from lft.report.alternatives import write_alternatives
-from lft.report.claims import load_claims, read_verdicts, write_claims
-from lft.report.figures import draw_figures
+from lft.report.claims import load_claims, read_verdicts
 from lft.report.page import write_page
 from lft.report.page.drawings import inline
 from lft.report.page.verdicts import few_seeds
-from lft.report.tables import write_tables
 from lft.report.templates import render
 from lft.results.aggregate import aggregate
 from lft.storage.json import write_json
@@ -322,7 +320,7 @@ def test_a_missing_file_is_named(profile: Profile, report: Path, tmp_path: Path)
 
 
 def test_diverged_and_missing_runs_and_stand_ins_are_told(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    write_report: Callable[[Profile, Path], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(figures, "BUILDERS", figures.BUILDERS[:4])
     profile = report_profile()
@@ -335,8 +333,7 @@ def test_diverged_and_missing_runs_and_stand_ins_are_told(
     manifest = tmp_path / attack.folder / "run.json"
     write_json(manifest, json.loads(manifest.read_text()) | {"reason": f"{NASTY} reason"})
     aggregate(profile, tmp_path)
-    for write in (write_tables, write_claims, write_alternatives, draw_figures, write_page):
-        write(profile, tmp_path)
+    write_report(profile, tmp_path)
     page = Page(tmp_path / "report.html")
     text = "".join(t for _, t in page.all("main"))
     assert f"{NASTY} reason" in text
