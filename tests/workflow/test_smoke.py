@@ -167,7 +167,9 @@ def test_an_edit_of_code_computes_again_what_imports_it(copied: Path) -> None:
     report = {"tables", "figures", "page"}
     measured = {"train", "evaluate", "theory", "aggregate"} | report
     assert touched("kernels/csrc/operators.h") == measured | {"victim"}
+    assert touched("data/embedded.py") == measured | {"victim", "data"}
     assert touched("meta/evaluate.py") == {"evaluate", "aggregate"} | report
+    assert touched("report/templates.py") == report - {"figures"}
     assert touched("cli.py", "commands/jobs.py") == set()
 
 
