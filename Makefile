@@ -6,7 +6,9 @@
 PROFILE ?= quick
 CORES ?= $(shell nproc)
 BIN := .venv/bin
-PYTEST := $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
+# Processes side by side, which threads of each would only slow down.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest
+SPREAD := -n 2 --dist loadfile --no-loadscope-reorder
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 
 .PHONY: reproduce report test test-fast test-cluster gpu-check lint format docs benchmark lock clean
@@ -19,13 +21,13 @@ report: .venv/ready
 	$(BIN)/snakemake --cores 1 --config profile="$(PROFILE)" -- report
 
 test: .venv/dev lint
-	$(PYTEST)
+	$(PYTEST) $(SPREAD)
 
 test-fast: .venv/dev
-	$(PYTEST) -m "not (workflow or kernels or docs or gpu)"
+	$(PYTEST) $(SPREAD) -m "not (workflow or kernels or docs or gpu)"
 
 test-cluster: .venv/dev
-	$(BIN)/pytest tests/cluster --override-ini "addopts=-q"
+	$(PYTEST) tests/cluster --override-ini "addopts=-q"
 
 # Where there is no network: make gpu-check PYTHON=python3 WHEELS=<folder> OUT=<folder>
 gpu-check: PYTHON ?= $(if $(wildcard .venv/ready),$(BIN)/python,python3)
