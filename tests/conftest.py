@@ -20,10 +20,10 @@ hypothesis.settings.load_profile("suite")
 
 TESTS = Path(__file__).parent
 MARKERS = {
-    "cluster": "workflow", "workflow": "workflow", "kernels": "kernels", "docs": "docs",
-    "gpu": "gpu",
+    "cluster": "workflow", "workflow": "workflow", "kernels": "kernels", "gpu": "kernels",
+    "docs": "docs",
 }  # fmt: skip
-"""The marker of each folder's tests, where it has one."""
+"""The marker of each folder's tests, where it has one; gpu/places.py marks those for a GPU."""
 REPORTS = {"rebuilt", "write_report"}
 """Fixtures that make a whole report."""
 LONG = ("workflow", "report", "docs", "gpu", "kernels")

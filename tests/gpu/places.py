@@ -26,9 +26,9 @@ _ABSENT = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no 
 
 def on_gpu(*values: Any, id: str | None = None) -> Any:
     """A parameter of a test for which it needs a GPU."""
-    return pytest.param(*values, id=id, marks=_ABSENT)
+    return pytest.param(*values, id=id, marks=[pytest.mark.gpu, _ABSENT])
 
 
 def needs_gpu(test: Any) -> Any:
     """Mark a test that runs on a GPU only."""
-    return _ABSENT(test)
+    return pytest.mark.gpu(_ABSENT(test))
