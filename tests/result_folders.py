@@ -43,6 +43,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
         with FileLock(f"{folder}.lock"):
             if not folder.exists():
                 unfinished = Path(f"{folder}.unfinished")
+                shutil.rmtree(unfinished, ignore_errors=True)  # of a build that failed
                 build(unfinished)
                 unfinished.rename(folder)
         return folder

@@ -298,7 +298,7 @@ def test_open_questions_lead_to_the_report_that_answers_them(surrounded: Path) -
 def test_the_page_is_the_same_bytes_again(
     page: Page, report: Path, profile: Profile, tmp_path: Path
 ) -> None:
-    copy = Path(shutil.copytree(report, tmp_path / profile.name))
+    copy = Path(shutil.copytree(report, tmp_path / report.name))
     (copy / "report.html").unlink()
     write_page(profile, copy)
     assert (copy / "report.html").read_text(encoding="utf-8") == page.source
