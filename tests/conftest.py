@@ -14,7 +14,7 @@ import torch
 from lft.tasks.base import TaskFamily
 
 # The same examples in every run; no deadline, since continuous integration shares its cores.
-hypothesis.settings.register_profile("suite", deadline=None, derandomize=True, max_examples=40)
+hypothesis.settings.register_profile("suite", deadline=None, derandomize=True, max_examples=25)
 hypothesis.settings.load_profile("suite")
 
 

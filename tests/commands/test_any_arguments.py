@@ -58,7 +58,7 @@ def content(folder: Path) -> dict[Path, bytes]:
 
 
 @pytest.mark.parametrize("command", [name for name in COMMANDS if name not in OTHERS])
-@settings(max_examples=10)
+@settings(max_examples=6)
 @given(arguments=st.lists(st.sampled_from(WORDS), max_size=6))
 def test_any_arguments_are_served_or_refused_and_nothing_is_half_done(
     command: str, arguments: list[str]

@@ -57,10 +57,7 @@ def test_the_suggested_key_is_the_right_one(where: tuple[str, ...], tmp_path: Pa
         section[wrong] = section.pop(key)
         path.write_text(json.dumps(values))  # which is YAML, and written at once
         found = re.search(r"unknown key '.*'; did you mean '(\w+)'\?$", refusal(path))
-        assert found is not None, (where, wrong)
-        section[found[1]] = section.pop(wrong)
-        path.write_text(json.dumps(values))
-        assert load_profile(path).name == "tiny"
+        assert found is not None and found[1] == key, (where, wrong)
 
 
 PROFILES = {

@@ -396,7 +396,7 @@ def places(values: Any, above: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
 
 
 @given(data=st.data())
-@settings(max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_a_profile_with_anything_anywhere_loads_or_is_refused_in_one_line(
     data: st.DataObject, tmp_path: Path
 ) -> None:
@@ -419,7 +419,7 @@ def test_a_profile_with_anything_anywhere_loads_or_is_refused_in_one_line(
 
 
 @given(text=st.text(st.sampled_from("ab1:-{}[]?!&*|>'\"#%@ \n\t~.0x,"), max_size=60))
-@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_text_is_refused_in_one_line(text: str, tmp_path: Path) -> None:
     assert refusal(text, tmp_path)
 
