@@ -44,7 +44,7 @@ def main() -> None:
         sys.exit(_fail(f"lft: {error}", 2))
     except ModuleNotFoundError as error:
         sys.exit(_fail(f"lft: this needs {error.name}; pip install 'lft[report]'", 2))
-    except ImportError as error:  # Memory is short or the library is damaged.
+    except ImportError as error:  # too little memory, or a damaged library
         sys.exit(_fail(f"lft: a library does not load ({error}); run lft doctor", 2))
     except Interrupted as stop:
         sys.exit(_fail(f"lft: {stop}", 128 + stop.signal))

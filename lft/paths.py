@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from lft.errors import UsageError
+
 PACKAGE = Path(__file__).resolve().parent
 """The installed package."""
 
@@ -24,6 +26,24 @@ def shipped(*parts: str) -> Path:
         parts: path components, e.g. ``shipped("workflow", "reference")``.
     """
     return (CHECKOUT or PACKAGE / "share").joinpath(*parts)
+
+
+PARTS = ("workflow/config", "workflow/reference", "workflow/rules", "report_templates")
+"""Folders beside the package, without which nothing works."""
+
+
+def check_complete() -> None:
+    """Refuse to begin where a part of what comes with the package is missing.
+
+    Raises:
+        UsageError: there is only a part of a checkout.
+    """
+    missing = [part for part in PARTS if not shipped(part).is_dir()]
+    if missing:
+        raise UsageError(
+            f"{shipped()} lacks {' and '.join(missing)}; git checkout -- {' '.join(missing)}, "
+            "git sparse-checkout disable or a new copy brings it back"
+        )
 
 
 def data_path(results: Path, source: str) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -11,6 +12,10 @@ import hypothesis
 import pytest
 import torch
 
+from lft import plugins
+from lft.config import FAMILIES, FINETUNERS
+from lft.methods import METHODS
+from lft.metrics import METRICS
 from lft.tasks.base import TaskFamily
 
 # The same examples in every run; no deadline, since continuous integration shares its cores.
@@ -52,6 +57,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def denormal_numbers() -> None:
     """Jobs flush them to zero for the rest of their process; hypothesis needs them."""
     torch.set_flush_denormal(False)
+
+
+@pytest.fixture
+def registry() -> Iterator[None]:
+    """What a test registers is forgotten afterwards."""
+    tables = METHODS, METRICS, FAMILIES, FINETUNERS, plugins._places
+    before = [dict(table) for table in tables]
+    yield
+    for name in set(plugins._places) - set(before[-1]):
+        sys.modules.pop(name, None)  # libraries stay: numpy cannot be imported twice
+    for table, content in zip(tables, before, strict=True):
+        for name in set(table) - set(content):
+            del table[name]
 
 
 @pytest.fixture

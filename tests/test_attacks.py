@@ -113,7 +113,7 @@ def test_what_a_user_gets_wrong_is_said(victim: LeNet5, images: tuple[Tensor, Te
         "labels must be 10 integers, not torch.int64 3": lambda: universal(victim, x, y[:3]),
         "not torch.float32 10": lambda: universal(victim, x, y.float()),
         "steps is 0": lambda: universal(victim, x, y, steps=0),
-        "no fine-tuner is called": lambda: universal(victim, x, y, tuner="none"),
+        "is neither a fine-tuner nor a file": lambda: universal(victim, x, y, tuner="none"),
         "the perturbation is 28x28, the images 1x28x28": lambda: measure(victim, x, y, x[0, 0]),
     }
     for message, call in wrong.items():

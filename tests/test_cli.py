@@ -51,7 +51,7 @@ WRONG = {
         "run.json is missing: the run",
     ),
     "universe": (["universe", "show", "sine", "1"], "profile 'tiny' has no universes"),
-    "no measurements": (["tables"], "summary.csv is missing; lft report makes it of what"),
+    "no measurements": (["tables"], "summary.csv is missing; lft report makes it from what"),
     "not applicable": (["train", "attack", "grey+colour", "maml"], "MAML meta-learns one initial"),
 }
 
@@ -164,7 +164,7 @@ def test_the_profile_of_a_result_folder_is_that_of_its_name(
         (["crate", "nowhere"], "there is no folder nowhere; name a result folder"),
         (
             ["export", "nowhere", "sine", "sine", "lft", "--name", "../mine"],
-            "--name '../mine' is no name of a file; name the file with --output",
+            "--name '../mine' is not a file name; give the file with --output",
         ),
     ],
 )

@@ -1,3 +1,5 @@
-"""The commands of :mod:`lft.cli`: ``jobs`` has those that the workflow calls, ``results`` and
-``tools`` those for people. What a larger one does has a module here; none is part of a job.
+"""The commands of :mod:`lft.cli`.
+
+``jobs`` has the commands that the workflow calls; ``results`` and ``tools`` have those for people.
+The other modules implement the larger commands of the latter.
 """

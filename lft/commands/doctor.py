@@ -1,4 +1,4 @@
-"""Is everything there that the suite needs? Plain text to paste into a bug report."""
+"""Check the machine and the installation; the output is plain text for a bug report."""
 
 from __future__ import annotations
 
@@ -28,14 +28,16 @@ from lft.tasks.build import Context, Families
 from lft.types import Params
 
 MEMORY_GB = 4.0
-"""What the rules of the workflow ask for a job."""
+"""Gigabytes: most memory that a rule of the workflow requests for its first attempt."""
 DISK_GB = 2.0
+"""Gigabytes that a run may write."""
 SNAKEMAKE = 9
+"""Oldest supported major version."""
 DEVIATION = 1e-4
-"""Largest difference between kernels and PyTorch, of the largest part of a meta-gradient. Both
-compute in float32 (2**-24), in another order, over a few hundred operations."""
+"""Largest accepted difference between kernels and PyTorch, relative to the largest entry of the
+meta-gradient. Both compute in float32 (2**-24), in another order, over a few hundred operations."""
 RUN = Run("sine", "sine", "lft", "first", 0)
-"""What the self-test looks at, of profile smoke: it needs no images."""
+"""Run of profile smoke that the self-test uses; it needs no images."""
 
 State = Literal["ok", "note", "BROKEN"]
 
@@ -44,10 +46,10 @@ class Finding(NamedTuple):
     """One line of the report.
 
     Attributes:
-        name: what was looked at.
-        text: what was found.
+        name: what was checked.
+        text: the finding.
         todo: what to do about it; empty if all is well.
-        state: ``note`` for what works, but slower or with less.
+        state: ``note`` for something that works, but slower or with less.
     """
 
     name: str
@@ -60,7 +62,7 @@ class Finding(NamedTuple):
 
 
 def examine() -> Iterator[Finding]:
-    """Look at everything, one finding after the other; the self-test may compile for a minute."""
+    """Yield all findings, one by one; the self-test may compile kernels for a minute."""
     yield Finding("lft", f"{_version('lft')} in {PACKAGE}")
     yield Finding("Python", f"{platform.python_version()} in {sys.executable}")
     yield Finding("system", platform.platform())
@@ -78,7 +80,7 @@ def examine() -> Iterator[Finding]:
 
 
 def kernels(measure: Callable[[], float] | None = None) -> Finding:
-    """Whether the native kernels can be had and give what plain PyTorch gives.
+    """Check that the native kernels are available and agree with plain PyTorch.
 
     Args:
         measure: the self-test; :func:`deviation` by default.
@@ -86,7 +88,7 @@ def kernels(measure: Callable[[], float] | None = None) -> Finding:
     try:
         build.chosen("fused", torch.device("cpu"), torch.float32)
     except UsageError as error:
-        todo = "until then jobs take several times as long"
+        todo = "without the kernels jobs take several times as long"
         return Finding("kernels", f"plain PyTorch: {error}", todo, "note")
     found = (measure or deviation)()
     text = f"native, meta-gradient differs from plain PyTorch by {found:.1g} of its largest part"
@@ -98,8 +100,12 @@ def kernels(measure: Callable[[], float] | None = None) -> Finding:
 
 
 def deviation() -> float:
-    """Largest difference between a meta-gradient of LFT by native kernels and by PyTorch,
-    relative to its largest part: LSTM, MLP and their derivatives."""
+    """Compare a meta-gradient of LFT with native kernels to that of PyTorch.
+
+    Returns:
+        The largest difference, relative to the largest entry. It covers the LSTM, the MLP and their
+        derivatives.
+    """
     native, plain = _gradient("fused"), _gradient("torch")
     differences = torch.stack([(native[name] - leaf).abs().max() for name, leaf in plain.items()])
     largest = torch.stack([leaf.abs().max() for leaf in plain.values()])
@@ -118,7 +124,12 @@ def _gradient(kernel: Kernel) -> Params:
 
 
 def memory(total: float, free: float) -> Finding:
-    """Gigabytes of memory."""
+    """Check the memory.
+
+    Args:
+        total: gigabytes.
+        free: gigabytes.
+    """
     text = f"{total:.1f} GB, {free:.1f} GB free"
     if free >= MEMORY_GB:
         return Finding("memory", text)
@@ -127,7 +138,7 @@ def memory(total: float, free: float) -> Finding:
 
 
 def disk(free: float) -> Finding:
-    """Gigabytes where results go."""
+    """Check the free gigabytes of the current folder."""
     text = f"{free:.1f} GB free in {Path.cwd()}"
     if free >= DISK_GB:
         return Finding("disk", text)
@@ -135,7 +146,7 @@ def disk(free: float) -> Finding:
 
 
 def cache(folder: Path) -> Finding:
-    """The folder for compiled kernels and downloads."""
+    """Check the folder for compiled kernels and downloads."""
     there = next(path for path in (folder, *folder.parents) if path.exists())
     if os.access(there, os.W_OK):
         size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
@@ -145,7 +156,7 @@ def cache(folder: Path) -> Finding:
 
 
 def snakemake(found: str) -> Finding:
-    """The program that runs the workflow."""
+    """Check the installed version of Snakemake; empty if none."""
     install = "pip install 'lft[workflow]'"
     if not found:
         return Finding("Snakemake", "not installed", install, "BROKEN")
@@ -155,7 +166,7 @@ def snakemake(found: str) -> Finding:
 
 
 def report(versions: dict[str, str]) -> Finding:
-    """The packages that tables, figures and page need."""
+    """Check the versions of the packages that tables, figures and page need; empty if none."""
     absent = [name for name, found in versions.items() if not found]
     if absent:
         text = f"{', '.join(absent)} not installed"
@@ -168,7 +179,7 @@ def _torch() -> Finding:
     text = f"{torch.__version__}, NumPy {_version('numpy')}, instruction set {capability}"
     if capability.startswith("AVX"):
         return Finding("PyTorch", text)
-    return Finding("PyTorch", text, "kernels take no AVX here; expect longer times", "note")
+    return Finding("PyTorch", text, "the kernels cannot use AVX here; jobs take longer", "note")
 
 
 def _compiler() -> Finding:

@@ -1,5 +1,7 @@
-"""The commands that do the jobs of the workflow: each rule is one call, each function imports what
-does its job. ``report`` is several of them together.
+"""The commands that do the jobs of the workflow, and ``report``, which does several.
+
+Each rule is one call. Each function imports the modules that do its job, because
+:mod:`lft.results.sources` finds a job's code by these imports.
 """
 
 from __future__ import annotations
@@ -38,7 +40,7 @@ def data(
     results: Results = None,
     planned: Planned = None,
 ) -> None:
-    """Prepare an image source: obtain, check, write one array file."""
+    """Prepare an image source: obtain and check the images, and write one array file."""
     from lft.data import prepare
     from lft.errors import suggestion
     from lft.paths import data_path
@@ -54,7 +56,7 @@ def data(
 def victim(
     source: str,
     seed: Annotated[
-        int | None, typer.Option(help="Whose victim, where every seed has its own.")
+        int | None, typer.Option(help="Seed of the victim, where every seed has its own.")
     ] = None,
     profile: ProfileFile = QUICK,
     results: Results = None,
@@ -111,7 +113,7 @@ def trained(
     results: Results = None,
     planned: Planned = None,
 ) -> None:
-    """Check whether a meta-training came to its end; trains it again, three times as long."""
+    """Check whether a meta-training was long enough, by training it again three times as long."""
     from lft.meta.trained import write_checks
 
     settings, folder = load(profile, results)
@@ -156,7 +158,7 @@ def theory(
     results: Results = None,
     planned: Planned = None,
 ) -> None:
-    """Measure Theorem 1's gradient gap, its bound and the meta-gradient norms of an experiment."""
+    """Measure Theorem 1's gradient gap and bound, and meta-gradient norms, in an experiment."""
     from lft.theory import measure
 
     settings, folder = load(profile, results)
@@ -170,7 +172,7 @@ def theory(
 
 @app.command()
 def search(profile: ProfileFile = QUICK, results: Results = None, planned: Planned = None) -> None:
-    """Write search.csv: which hyper-parameters did best on meta-validation tasks."""
+    """Write search.csv: the score of every combination of hyper-parameters on meta-validation."""
     from lft.results.search import write_search
 
     settings, folder = load(profile, results)
@@ -182,9 +184,9 @@ def search(profile: ProfileFile = QUICK, results: Results = None, planned: Plann
 def universe_show(
     experiment: str, number: Number, profile: ProfileFile = MULTIVERSE, results: Results = None
 ) -> None:
-    """Print a universe as a profile that snakemake and lft take, e.g. lft universe show attack 17.
+    """Print a universe as a profile for snakemake and lft, e.g. lft universe show attack 17.
 
-    Where it has been run, each method has the settings that it chose; else all draws are variants.
+    If it has been run, each method has the settings that it chose; if not, all draws are variants.
     """
     from lft.results import universes
 
@@ -200,7 +202,7 @@ def universe_run(
     number: Annotated[list[int], typer.Argument(help="Counted from 1; one or more.")],
     profile: ProfileFile = MULTIVERSE,
     results: Results = None,
-    keep: Annotated[bool, typer.Option("--keep", help="Leave the trained weights.")] = False,
+    keep: Annotated[bool, typer.Option("--keep", help="Keep the trained weights.")] = False,
     planned: Planned = None,
 ) -> None:
     """Compute universes: tune, train and measure every method, in one process."""
@@ -218,8 +220,7 @@ def universe_run(
 def universe_report(
     profile: ProfileFile = MULTIVERSE, results: Results = None, planned: Planned = None
 ) -> None:
-    """Report on all universes that have been run: in what share of them each claim holds, and what
-    decides."""
+    """Report on all finished universes: how often each claim holds, and which choices decide."""
     from lft.report.multiverse.write import write_multiverse
 
     settings, folder = load(profile, results)
@@ -238,8 +239,10 @@ def universe_nearest(
     profile: ProfileFile = MULTIVERSE,
     results: Results = None,
 ) -> None:
-    """Write the universe that is nearest to the paper's printed numbers as a profile. Its settings
-    are fitted to them: it gives no verdicts."""
+    """Write the universe nearest to the paper's printed numbers as a profile.
+
+    Its settings are fitted to these numbers, so it gives no verdicts.
+    """
     from lft.report.multiverse.nearest import write_nearest
 
     path = output or Path(f"nearest-{experiment}.yaml")
@@ -251,7 +254,7 @@ def universe_nearest(
 def aggregate(
     profile: ProfileFile = QUICK, results: Results = None, planned: Planned = None
 ) -> None:
-    """Join all measurements: measurements.csv, cells.csv and theory.csv."""
+    """Join all measurements: measurements.csv, summary.csv, cells.csv and theory.csv."""
     from lft.results.aggregate import aggregate as join
 
     settings, folder = load(profile, results)
@@ -259,10 +262,14 @@ def aggregate(
     join(settings, folder)
 
 
-def _need_summary(folder: Path) -> None:
+def _need_summary(folder: Path, *others: str) -> None:
+    """Refuse to go on without the joined tables, or with some that were changed by hand."""
+    from lft.results.digests import JOINED, check
+
     path = folder / "summary.csv"
     if not path.is_file():
-        raise UsageError(f"{path} is missing; lft report makes it of what has been measured")
+        raise UsageError(f"{path} is missing; lft report makes it from what has been measured")
+    check(folder, (*JOINED, *others))
 
 
 @app.command()
@@ -294,11 +301,15 @@ def figures(profile: ProfileFile = QUICK, results: Results = None, planned: Plan
 @app.command()
 def page(profile: ProfileFile = QUICK, results: Results = None, planned: Planned = None) -> None:
     """Write report.html from tables, figures and claims."""
+    from lft.paths import kept_alternatives
     from lft.report.page import write_page
+    from lft.results.digests import JUDGED, check
 
     settings, folder = load(profile, results)
     check_plan(planned, settings, "page")
-    _need_summary(folder)
+    _need_summary(folder, *JUDGED)
+    for path in kept_alternatives(folder).values():
+        check(path.parent, [path.name])
     write_page(settings, folder)
 
 

@@ -1,4 +1,4 @@
-"""Options that several commands have, and what they mean: a profile, a result folder, a run."""
+"""Options shared by several commands: a profile, a result folder, a run."""
 
 from __future__ import annotations
 
@@ -30,21 +30,40 @@ QUICK = Path("quick")
 
 
 def load(profile: Path, results: Path | None) -> tuple[Profile, Path]:
-    """A profile and its result folder."""
-    from lft.config import load_profile
+    """Load a profile and choose its result folder.
 
+    Args:
+        profile: name or file.
+        results: result folder; results/<profile> by default.
+
+
+    Raises:
+        UsageError: the profile is invalid, or part of the checkout is missing.
+    """
+    from lft.config import load_profile
+    from lft.paths import check_complete
+
+    check_complete()
     settings = load_profile(profile)
     return settings, results or Path("results") / settings.name
 
 
 def profile_of(results: Path, profile: Path | None) -> Profile:
-    """The profile of a result folder: the one given, or that of the folder's name."""
+    """Load the profile of a result folder.
+
+    Args:
+        results: the folder.
+        profile: name or file; the folder's name by default.
+
+    Raises:
+        UsageError: the folder or the profile does not exist.
+    """
     from lft.config import load_profile
 
     if profile is not None:
         return load_profile(profile)
     if not results.is_dir():
-        raise UsageError(f"there is no folder {results}; name a result folder, as results/quick")
+        raise UsageError(f"there is no folder {results}; name a result folder, like results/quick")
     name = results.absolute().name or results.resolve().name
     try:
         return load_profile(name)
@@ -55,7 +74,18 @@ def profile_of(results: Path, profile: Path | None) -> Profile:
 def check_plan(
     planned: str | None, settings: Profile, rule: str, what: str = "", runs: Iterable[Run] = ()
 ) -> None:
-    """Refuse a job of the workflow whose settings are no more those that it was planned with."""
+    """Refuse a job of the workflow if the profile has changed since it was planned.
+
+    Args:
+        planned: digest of the settings at that time; None outside the workflow.
+        settings: the profile now.
+        rule: rule of the job.
+        what: see :func:`lft.results.jobs.planned`.
+        runs: see :func:`lft.results.jobs.planned`.
+
+    Raises:
+        UsageError: the digests differ.
+    """
     from lft.results.jobs import planned as digest
 
     if planned is not None and planned != digest(settings, rule, what, runs):
@@ -68,7 +98,11 @@ def check_plan(
 def run_of(
     settings: Profile, experiment: str, trained_on: str, method: str, order: str, seed: int
 ) -> Run:
-    """A run of the profile, or one line that says what is not in it."""
+    """Return a run of the profile.
+
+    Raises:
+        UsageError: the experiment lacks the mixture, method, order or seed.
+    """
     found = settings.experiment(experiment)
     choices = (
         ("trained on", trained_on, found.train_on),

@@ -1,4 +1,4 @@
-"""Commands that look at a result folder, or turn it into something else."""
+"""Commands that read a result folder."""
 
 from __future__ import annotations
 
@@ -32,13 +32,15 @@ def export(
         Path | None, typer.Option("--output", "-o", help="File; <name>.safetensors by default.")
     ] = None,
 ) -> None:
-    """Turn an evaluated run into a trained fine-tuner for lft.load, e.g. lft export results/quick
-    attack mnist+cifar10 lft."""
+    """Turn an evaluated run into a trained fine-tuner for lft.load.
+
+    For example: lft export results/quick attack mnist+cifar10 lft
+    """
     from lft.config import Run
     from lft.pretrained.export import from_run
 
     if output is None and name is not None and Path(name).name != name:
-        raise UsageError(f"--name {name!r} is no name of a file; name the file with --output")
+        raise UsageError(f"--name {name!r} is not a file name; give the file with --output")
     run = Run(experiment, trained_on, method, order, seed)
     tuner = from_run(results, run, name=name, licence=licence, note=note)
     path = output or Path(f"{tuner.card.name}.safetensors")
@@ -74,14 +76,16 @@ def compare(
         Path | None, typer.Option("--output", "-o", help="CSV file for the comparison.")
     ] = None,
 ) -> None:
-    """Put the measurements of two result folders side by side and say whether they agree."""
+    """Compare the measurements of two result folders and say whether they agree."""
     from lft.report.compare import as_table, sources_note, terminal
     from lft.report.compare import compare as compared
+    from lft.results.digests import check
     from lft.storage.csv import write_rows
 
     for folder in (a, b):
         if not (folder / "summary.csv").is_file():
             raise UsageError(f"{folder} has no summary.csv; lft report makes it")
+        check(folder, ["summary.csv"])
     frame = compared(a, b)
     if output:
         write_rows(output, list(frame.columns), frame.itertuples(index=False))
@@ -94,7 +98,8 @@ def compare(
 @app.command()
 def claims(
     claim: Annotated[
-        str | None, typer.Argument(help="Id of a claim to judge alone; without, list all.")
+        str | None,
+        typer.Argument(help="Id of a claim to judge alone; lists all by default."),
     ] = None,
     profile: ProfileFile = QUICK,
     results: Results = None,
@@ -116,10 +121,10 @@ def status(
     profile: ProfileFile = QUICK,
     results: Results = None,
     watch: Annotated[
-        bool, typer.Option("--watch", help="Show it again until all is done.")
+        bool, typer.Option("--watch", help="Refresh until every job is done.")
     ] = False,
 ) -> None:
-    """Which jobs are done, running, failed and waiting, and how long the rest may take."""
+    """Show which jobs are done, running, failed or waiting, and how long the rest may take."""
     from lft.commands import status as shown
 
     settings, folder = load(profile, results)
@@ -131,7 +136,7 @@ def status(
 
 @app.command()
 def summary(profile: ProfileFile = QUICK, results: Results = None) -> None:
-    """How a run ended: verdict counts, and whether it agrees with the run of it kept in git."""
+    """Show verdict counts, and whether the run agrees with the one kept in git."""
     from lft.commands.summary import lines
 
     for line in lines(*load(profile, results)):
@@ -140,7 +145,7 @@ def summary(profile: ProfileFile = QUICK, results: Results = None) -> None:
 
 @app.command("open")
 def open_report(profile: ProfileFile = QUICK, results: Results = None) -> None:
-    """Open report.html in a browser; without one, print where it is."""
+    """Open report.html in a browser, or print its path if there is no browser."""
     import webbrowser
 
     report = load(profile, results)[1] / "report.html"
@@ -164,7 +169,7 @@ def cost(
         typer.Option("--expect", help="Profile to predict from what was measured; repeatable."),
     ] = None,
 ) -> None:
-    """Core- and GPU-hours by rule: of a run, and what other profiles are expected to take."""
+    """Show core- and GPU-hours by rule, measured in a run and predicted for other profiles."""
     from rich.console import Console
 
     from lft.config import load_profile

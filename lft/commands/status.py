@@ -1,4 +1,4 @@
-"""What a run of the workflow is doing, from its files alone: outputs, logs and heartbeats.
+"""State of the workflow, from its files alone: outputs, logs and heartbeats.
 
 It works while Snakemake runs, afterwards, and on another machine that sees the same files.
 """
@@ -24,20 +24,21 @@ from lft.runtime.progress import HEARTBEAT, Heartbeat
 State = Literal["done", "running", "silent", "failed", "waiting"]
 STATES: tuple[State, ...] = ("done", "running", "silent", "failed", "waiting")
 SILENT_SECONDS = 600.0
-"""After which a job that has neither ended nor failed may have been killed."""
+"""A job that has written nothing for this long may have been killed."""
 WATCH_SECONDS = 2.0
+"""Time between two looks."""
 LOG_LINE = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} ")
-"""How each line of :mod:`lft.cli`'s log begins; an error's last line begins otherwise."""
+"""Start of each line of :mod:`lft.cli`'s log; the last line of an error starts differently."""
 
 
 class Standing(NamedTuple):
-    """Where a job stands.
+    """State of a job.
 
     Attributes:
         job: the job.
-        state: ``silent`` is a job that began, and of which nothing was heard for a while.
-        text: how far it is, or the last line of its log.
-        seconds_left: of the run that it is training; None where nothing is known.
+        state: ``silent`` is a job that started but has written nothing for a while.
+        text: its progress, or the last line of its log.
+        seconds_left: of the run in training; None if unknown.
     """
 
     job: Job
@@ -47,9 +48,11 @@ class Standing(NamedTuple):
 
 
 def standings(profile: Profile, results: Path, now: float | None = None) -> list[Standing]:
-    """Every job of a profile with its state.
+    """Return every job of a profile with its state.
 
     Args:
+        profile: settings.
+        results: the profile's result folder.
         now: seconds since 1970; the present by default.
     """
     moment = time.time() if now is None else now
@@ -57,7 +60,7 @@ def standings(profile: Profile, results: Path, now: float | None = None) -> list
 
 
 def lines(profile: Profile, results: Path, now: float | None = None) -> Iterator[str]:
-    """What ``lft status`` prints."""
+    """Yield the output of ``lft status``, line by line."""
     found = standings(profile, results, now)
     counts = Counter(standing.state for standing in found)
     parts = ", ".join(f"{counts[state]} {state}" for state in STATES if counts[state])
@@ -72,7 +75,7 @@ def lines(profile: Profile, results: Path, now: float | None = None) -> Iterator
 
 
 def watch(profile: Profile, results: Path) -> None:
-    """Show it again and again until everything is done, or somebody presses Ctrl-C."""
+    """Refresh the output until every job is done or the user presses Ctrl-C."""
     try:
         with Live(Text(""), auto_refresh=False) as live:
             while True:
@@ -85,7 +88,7 @@ def watch(profile: Profile, results: Path) -> None:
 
 
 def estimate(profile: Profile, results: Path, found: Sequence[Standing]) -> str:
-    """How long what is not done may take, from what like jobs of this run took."""
+    """Predict the remaining time from similar finished jobs of this run, as a sentence."""
     try:
         known, _ = cost.expected(profile, cost.measured(profile, results))
     except UsageError as error:
@@ -106,11 +109,11 @@ def estimate(profile: Profile, results: Path, found: Sequence[Standing]) -> str:
             total += whole
     side = max(1, sum(standing.state == "running" for standing in found))
     text = f"About {duration(total / side)} left with {side} at a time"
-    return text + f", and {unknown} jobs unlike any that is done" * bool(unknown)
+    return text + f", and {unknown} jobs unlike any finished one" * bool(unknown)
 
 
 def duration(seconds: float) -> str:
-    """Seconds, minutes or hours, as somebody would say it."""
+    """Format seconds as seconds, minutes or hours."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
@@ -140,12 +143,12 @@ def _standing(job: Job, results: Path, now: float) -> Standing:
 def _heard(job: Job, text: str, left: float | None, ago: float) -> Standing:
     if ago < SILENT_SECONDS:
         return Standing(job, "running", text, left)
-    text = f"nothing for {duration(ago)}, it computes still or was killed; {text}"
+    text = f"nothing for {duration(ago)}; it is still computing or was killed; {text}"
     return Standing(job, "silent", text, left)
 
 
 def _log(job: Job, results: Path) -> Path | None:
-    """The log of a job, or of the one that takes all seeds; None if it has not begun."""
+    """Return the log of a job, or of the one job for all seeds; None if it has not started."""
     together = job.log.parent.with_name(f"{job.log.parent.name}.log")
     paths = [results / job.log] + [results / together] * (len(job.name) > 1)
     return next((path for path in paths if path.is_file()), None)

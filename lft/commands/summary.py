@@ -1,4 +1,4 @@
-"""How a run ended: verdict counts, and whether it agrees with the kept run of the same profile."""
+"""Summary of a run: verdict counts, and whether it agrees with the kept run of the same profile."""
 
 from __future__ import annotations
 
@@ -19,27 +19,31 @@ from lft.paths import CHECKOUT
 from lft.report.claims import Verdict, read_verdicts
 from lft.report.claims.shown import SYMBOLS
 from lft.report.compare import compare, sources_note
+from lft.results.digests import check
 
 COMPARED = ("summary.csv", "claims.csv", "runs")
-"""What is looked at of a kept run."""
+"""Parts of a kept run that the comparison reads."""
 LINES = 12
-"""Of a list on a terminal; the rest is counted."""
+"""Most lines of a list on a terminal; the rest is counted."""
 TESTED = ("differ", "negligible", "agree", "inconclusive", "identical")
-"""Of a comparison's verdicts, those of cells that have the same images in both runs."""
+"""Verdicts of a comparison about cells with the same images in both runs."""
 
 
 def lines(profile: Profile, results: Path, checkout: Path | None = CHECKOUT) -> Iterator[str]:
-    """The summary, line by line.
+    """Yield the summary, line by line.
 
     Args:
-        checkout: whose git keeps runs; None where there is none.
+        profile: settings.
+        results: the profile's result folder.
+        checkout: repository that keeps runs; None if there is none.
 
     Raises:
-        UsageError: the claims have not been judged.
+        UsageError: the claims have not been judged, or were changed by hand.
     """
     for name in ("claims.json", "summary.csv"):
         if not (results / name).is_file():
             raise UsageError(f"{results / name} is missing; run snakemake reproduce first")
+    check(results, ("claims.json", "summary.csv"))
     claims = read_verdicts(results).claims
     yield f"Profile {profile.name}: {_counts(claims)}"
     with kept(profile.name, checkout) as folder:
@@ -54,7 +58,7 @@ def lines(profile: Profile, results: Path, checkout: Path | None = CHECKOUT) -> 
 
 @contextmanager
 def kept(name: str, checkout: Path | None = CHECKOUT) -> Iterator[Path | None]:
-    """The result folder of a profile as the last commit has it, None if it has none."""
+    """Extract the result folder of a profile from the last commit; None if there is none."""
     with tempfile.TemporaryDirectory(prefix="lft-kept-") as temporary:
         content = None if checkout is None else _archive(checkout, f"results/{name}")
         if content is None:
@@ -66,7 +70,7 @@ def kept(name: str, checkout: Path | None = CHECKOUT) -> Iterator[Path | None]:
 
 
 def _archive(checkout: Path, folder: str) -> bytes | None:
-    """What a commit has of a folder, as a tar file."""
+    """Return the folder in the last commit as a tar file; None if there is none."""
     git = ["git", "-C", str(checkout)]
     try:
         listed = subprocess.run(
@@ -82,7 +86,7 @@ def _archive(checkout: Path, folder: str) -> bytes | None:
 
 
 def _counts(claims: Iterable[Verdict]) -> str:
-    """How many claims have which verdict; what is proven apart."""
+    """Count the claims by verdict, and the checks of proven statements separately."""
     rows = list(claims)
     words = Counter(row.verdict or row.status for row in rows if row.kind != "check")
     checks = Counter(row.check or row.status for row in rows if row.kind == "check")
@@ -126,7 +130,7 @@ def _cell(row: Mapping[Hashable, Any]) -> str:
 
 
 def _changed(claims: Iterable[Verdict], folder: Path) -> Iterator[str]:
-    """Claims whose verdict is another than in the kept run."""
+    """Yield the claims whose verdict differs from the kept run's."""
     path = folder / "claims.csv"
     if not path.is_file():
         return

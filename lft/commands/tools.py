@@ -13,10 +13,10 @@ app = typer.Typer()
 @app.command()
 def card(
     name: Annotated[
-        str | None, typer.Argument(help="Name or file of a fine-tuner; without, list the names.")
+        str | None, typer.Argument(help="Name or file of a fine-tuner; lists the names by default.")
     ] = None,
 ) -> None:
-    """Show where a trained fine-tuner comes from and how good it is."""
+    """Show the origin and the scores of a trained fine-tuner."""
     import yaml
 
     from lft.pretrained import available, load
@@ -30,7 +30,7 @@ def card(
 
 @app.command()
 def workflow() -> None:
-    """Print where the Snakefile is: snakemake --snakefile "$(lft workflow)" --cores 2 reproduce."""
+    """Print the Snakefile's path: snakemake --snakefile "$(lft workflow)" --cores 2 reproduce."""
     from lft.paths import shipped
 
     typer.echo(shipped("workflow", "Snakefile"))
@@ -50,7 +50,7 @@ def new(
 
 @app.command()
 def doctor() -> None:
-    """Look at all that the suite needs, test the kernels; exit status 1 if something is broken."""
+    """Check everything that the suite needs, and test the kernels; exit status 1 if broken."""
     from lft.commands.doctor import examine
 
     broken = []
@@ -60,4 +60,4 @@ def doctor() -> None:
     if broken:
         typer.echo(f"Broken: {', '.join(broken)}")
         raise typer.Exit(1)
-    typer.echo("All that the suite needs is there.")
+    typer.echo("Everything that the suite needs is there.")

@@ -242,6 +242,9 @@ def read_yaml(path: Path, what: str) -> Any:
         raise UsageError(f"cannot read {what} {path}: {error.strerror}") from None
     except UsageError as error:
         raise UsageError(f"{path}: {error}") from None
+    except (UnicodeDecodeError, yaml.reader.ReaderError) as error:  # UTF-16, as PowerShell writes
+        reason = " ".join(str(error).split())
+        raise UsageError(f"{path} is no plain text in UTF-8; save it as that ({reason})") from None
     except (yaml.YAMLError, AttributeError, LookupError, RecursionError, ValueError) as error:
         # PyYAML's constructors raise errors of other types, e.g. ValueError for 2020-13-01.
         raise UsageError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None

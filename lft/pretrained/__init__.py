@@ -1,6 +1,6 @@
-"""Trained fine-tuners: a safetensors file holds φ, and a card that says where φ comes from.
+"""Trained fine-tuners: a safetensors file with φ, and a card that says where φ comes from.
 
-Nothing is unpickled and no code comes from a file: the card names a row of the method table.
+Loading unpickles nothing and runs no code from the file: the card names a row of the method table.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import torch
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 from torch import Tensor
 
 from lft.config import (
@@ -40,21 +40,22 @@ from lft.types import Params, State, TaskBatch
 if TYPE_CHECKING:
     import pandas as pd
 
+AGAIN = "get the file again, or make it again with lft export"
 FOLDER = Path(__file__).parent
-"""The fine-tuners that come with the package."""
+"""Folder of the fine-tuners that come with the package."""
 
 
 class Card(Settings):
-    """What a trained fine-tuner is and where it comes from."""
+    """Description and origin of a trained fine-tuner."""
 
     name: str
     method: str  # row of the method table
-    order: Order  # what it was fed: gradients, or estimates of them
+    order: Order  # whether its input is gradients or zeroth-order estimates
     finetuner: Tuner
     zeroth_order: ZerothOrderSettings | None = None
     experiment: str
     trained_on: str  # names of the families, as the profile has them
-    families: dict[str, dict[str, Any]]  # their settings; "images" says which images those were
+    families: dict[str, dict[str, Any]]  # their settings; "images" names the images
     training: dict[str, Any]  # settings of the meta-training
     seed: int
     scores: dict[str, dict[str, float]]  # test mixture -> metric -> mean over test tasks
@@ -63,9 +64,16 @@ class Card(Settings):
     versions: dict[str, str]
     licence: str
     note: str | None = None  # what users should know, e.g. how images were obtained
-    step_size: Annotated[float, Field(ge=0)] = 1.0  # learning rate of optimizers by default
-    # small network -> method, adam -> test accuracy, of lft.pretrained.trial
+    step_size: Annotated[float, Field(ge=0)] = 1.0  # default learning rate of optimizers
+    # network -> method or adam -> test accuracy, from lft.pretrained.trial
     compared: dict[str, dict[str, float]] = Field(default_factory=dict)
+
+    @field_validator("licence")
+    @classmethod
+    def _named(cls, licence: str) -> str:
+        if not licence.strip():
+            raise ValueError("none is named; name one, e.g. MIT, or NOASSERTION if none is known")
+        return licence
 
     @model_validator(mode="after")
     def _compared_with_adam(self) -> Card:
@@ -76,7 +84,7 @@ class Card(Settings):
 
     @property
     def attack_loss(self) -> AttackLoss:
-        """The loss of the attacks that it was trained on; the usual one if it was on none."""
+        """The loss of the attacks in its meta-training; the default if there were none."""
         fields = AttackLoss.model_fields
         for family in self.families.values():
             if family.get("kind") == "attack":
@@ -85,15 +93,17 @@ class Card(Settings):
 
 
 class Pretrained:
-    """A trained fine-tuner: a :class:`lft.finetuners.base.FineTuner` for parameters of any shape,
-    device and floating-point type, and an optimizer of ``torch.nn`` modules.
+    """A trained fine-tuner, and an optimizer for ``torch.nn`` modules.
+
+    It is a :class:`lft.finetuners.base.FineTuner` for parameters of any shape, device and
+    floating-point type.
 
     Attributes:
-        card: what it is and where it comes from.
-        weights: φ, or the ``step_size`` of a hand-designed rule; a meta-learned θ⁽⁰⁾ below
+        card: description and origin.
+        weights: φ, or the ``step_size`` of a hand-designed rule; a meta-learned θ⁽⁰⁾ is below
             ``init/``.
-        history: outer losses and meta-validations, as
-            :data:`lft.results.schema.HISTORY_COLUMNS` names them, right after meta-training.
+        history: outer losses and meta-validations right after meta-training, with columns
+            :data:`lft.results.schema.HISTORY_COLUMNS`; otherwise None.
     """
 
     def __init__(self, card: Card, weights: Params, history: pd.DataFrame | None = None) -> None:
@@ -107,20 +117,25 @@ class Pretrained:
 
     @property
     def method(self) -> Method:
-        """The row of the method table."""
+        """Its row of the method table."""
         return get_method(self.card.method)
 
     def save(self, path: str | Path, *, licence: str | None = None) -> None:
         """Write a file for :func:`load`, atomically.
 
         Args:
-            licence: of the weights, an SPDX identifier, in place of the card's.
+            path: the file.
+            licence: SPDX identifier of the weights' licence; the card's by default.
 
         Raises:
-            UsageError: the folder cannot be written.
+            UsageError: the licence is empty, or the folder cannot be written.
         """
-        changes = {} if licence is None else {"licence": licence}
-        card = self.card.model_copy(update=changes)
+        card = self.card
+        if licence is not None:
+            try:
+                card = Card.model_validate(card.model_dump(mode="json") | {"licence": licence})
+            except ValidationError as error:
+                raise UsageError(f"{path}: {explain(error)}") from None
         save_tensors(Path(path).expanduser(), self.weights, card.model_dump(mode="json"))
 
     def adapt(
@@ -132,24 +147,24 @@ class Pretrained:
         every: int = 1,
         seed: int = 0,
     ) -> pd.DataFrame:
-        """Fine-tune tasks that it has not seen, from random starts or the meta-learned one.
+        """Fine-tune unseen tasks, from random starts or the meta-learned one.
 
         Args:
             family: where the tasks come from, with ``sample``, ``init`` and ``loss``
                 (:class:`lft.tasks.base.TaskFamily`).
             tasks: B tasks, or how many to draw for meta-testing.
             steps: fine-tuning steps K.
-            every: steps between those that are measured, from step 0; divides ``steps``.
-            seed: of the tasks, the random starts and zeroth-order directions: two fine-tuners with
-                the same seed are given the same.
+            every: steps between measurements, from step 0; divides ``steps``.
+            seed: seed of the tasks, the random starts and the zeroth-order directions; two
+                fine-tuners with one seed get the same.
 
         Returns:
             A row for each task and step: ``task``, ``step`` and a column for each metric of the
-            family, with the ending ``_support`` on the support set.
+                family. Columns with the ending ``_support`` are on the support set.
 
         Raises:
-            UsageError: it is no family, the meta-learned θ⁽⁰⁾ is one of other shapes, or a number
-                is out of range.
+            UsageError: ``family`` is no family, its shapes differ from those of the meta-learned
+                θ⁽⁰⁾, or a number is out of range.
         """
         family, method = as_family(family), self.method
         init = below("init", self.weights) if method.learns_initialisation else None
@@ -163,15 +178,15 @@ class Pretrained:
         )
 
     def start(self, params: Params) -> State:
-        """State before the first step; see :class:`lft.finetuners.base.FineTuner`."""
+        """Return the state before the first step; see :class:`lft.finetuners.base.FineTuner`."""
         return self._tuner(params).start(params)
 
     def step(self, state: State, params: Params, grads: Params) -> tuple[State, Params]:
-        """One step; see :class:`lft.finetuners.base.FineTuner`."""
+        """Take one step; see :class:`lft.finetuners.base.FineTuner`."""
         return self._tuner(params).step(state, params, grads)
 
     def advance(self, state: State, params: Params, grads: Params) -> tuple[State, Params]:
-        """One step that may overwrite the state; see :class:`lft.finetuners.base.InPlace`."""
+        """Take one step that may overwrite the state; see :class:`lft.finetuners.base.InPlace`."""
         tuner = self._tuner(params)
         step = tuner.advance if isinstance(tuner, InPlace) else tuner.step
         return step(state, params, grads)
@@ -211,15 +226,16 @@ class Pretrained:
         ==================== ============= ============= ======
 
         Args:
-            lr: factor of the update; the card's ``step_size`` by default. Attacks take 1.
-            seed: of the directions, if the fine-tuner is a zeroth-order one.
+            params: as for any optimizer of ``torch.optim``.
+            lr: factor of the update; the card's ``step_size`` by default. Attacks use 1.
+            seed: seed of the directions of a zeroth-order fine-tuner.
 
         Raises:
             UsageError: ``lr`` is negative or not finite.
 
         Warns:
-            UserWarning: there are several tensors, hence a network, and the card says that Adam is
-                better on most.
+            UserWarning: there are several tensors, which means a network, and the card says that
+                Adam is better on most networks.
         """
         lr = self.card.step_size if lr is None else lr
         zeroth = self.card.zeroth_order
@@ -229,7 +245,7 @@ class Pretrained:
         return optimizer
 
     def _warn_of_networks(self) -> None:
-        """A warning if another optimizer is known to be better on most networks."""
+        """Warn if Adam is better on most of the networks in the card."""
         rows = self.card.compared.values()
         worse = sum(row["adam"] > row[self.card.method] for row in rows)
         if worse > len(rows) / 2:
@@ -241,7 +257,7 @@ class Pretrained:
             )
 
     def _tuner(self, params: Params) -> FineTuner:
-        """The update rule with φ where the parameters are."""
+        """Return the update rule with φ on the parameters' device and in their type."""
         leaf = next(iter(params.values()))
         where = leaf.device, leaf.dtype
         if where not in self._tuners:
@@ -258,7 +274,7 @@ class Pretrained:
 
 
 def available() -> list[str]:
-    """Names of the fine-tuners that come with the package."""
+    """Return the names of the fine-tuners that come with the package."""
     return sorted(path.stem for path in FOLDER.glob("*.safetensors"))
 
 
@@ -274,7 +290,7 @@ def load(name: str | Path) -> Pretrained:
         name: one of :func:`available`, or the path of a file that ``lft export`` wrote.
 
     Raises:
-        UsageError: there is no such fine-tuner, the file is damaged, or its method is that of a
+        UsageError: there is no such fine-tuner, the file is damaged, or its method belongs to a
             plug-in that is not installed.
     """
     if not isinstance(name, str | Path):
@@ -283,15 +299,16 @@ def load(name: str | Path) -> Pretrained:
     path = FOLDER / f"{name}.safetensors" if str(name) in available() else given
     if not path.exists():
         hint = suggestion(str(name), available())
-        raise UsageError(f"no fine-tuner is called {str(name)!r}, and no file{hint}")
-    weights, info = load_tensors(path)
+        raise UsageError(f"{str(name)!r} is neither a fine-tuner nor a file{hint}")
+    weights, info = load_tensors(path, again=AGAIN)
     try:
         register_installed()
         card = Card.model_validate(info)
-        _ = card.attack_loss  # what it was trained on must be valid, too
+        _ = card.attack_loss  # validates the attacks' settings
         wanted = _update_rule_shapes(card)
     except ValidationError as error:
-        raise UsageError(f"{path} holds no trained fine-tuner: {explain(error)}") from None
+        problem = f"{path} is not a trained fine-tuner: {explain(error)}"
+        raise UsageError(f"{problem}; {AGAIN}") from None
     except UsageError as error:
         raise UsageError(f"{path}: {error}") from None
     begins = any(name.startswith("init/") for name in weights)
@@ -302,15 +319,15 @@ def load(name: str | Path) -> Pretrained:
 
 
 def _update_rule(weights: Params) -> Params:
-    """The weights without a meta-learned θ⁽⁰⁾."""
+    """Return the weights without a meta-learned θ⁽⁰⁾."""
     return {name: leaf for name, leaf in weights.items() if not name.startswith("init/")}
 
 
 def _update_rule_shapes(card: Card) -> dict[str, torch.Size]:
-    """Shapes of the weights of the update rule.
+    """Return the shapes of the update rule's weights.
 
     Raises:
-        UsageError: the card's method and its fine-tuner do not go together.
+        UsageError: the card's method and fine-tuner contradict each other.
     """
     rule, method = card.finetuner, get_method(card.method)
     if rule.learned != method.learns_finetuner:

@@ -1,7 +1,8 @@
-"""What a trained fine-tuner does as an optimizer of ordinary networks, beside Adam.
+"""Compare a trained fine-tuner with Adam as an optimizer of ordinary networks.
 
-Seven small problems of data that come with the package's dependencies. Each is divided into 60 %
-for training, 20 % for validation, by which the step size is chosen, and 20 % for testing.
+There are seven small problems, with data that come with the package's dependencies. Each has 60 %
+of its examples for training, 20 % for validation, which chooses the step size, and 20 % for
+testing.
 """
 
 from __future__ import annotations
@@ -22,14 +23,21 @@ from lft.pretrained import Pretrained
 from lft.seeding import generator
 
 STEP_SIZES = (10.0, 3.0, 1.0, 0.3, 0.1, 0.03, 0.01)
+"""Candidate step sizes of a fine-tuner."""
 STEPS, BATCH = 200, 64
 SEEDS = (0, 1, 2)
 
 Make = Callable[[list[nn.Parameter]], Optimizer]
+"""Builds an optimizer for some parameters."""
 
 
 class Split(NamedTuple):
-    """Examples of a problem: features (n, …), standardised or in [0, 1], and classes (n,)."""
+    """Examples of a problem.
+
+    Attributes:
+        x: features, (n, …), standardised or in [0, 1].
+        y: classes, (n,).
+    """
 
     x: Tensor
     y: Tensor
@@ -39,8 +47,8 @@ class Problem(NamedTuple):
     """A data set and a network for it.
 
     Attributes:
-        data: training, validation and test examples.
-        network: an untrained network for them.
+        data: returns training, validation and test examples.
+        network: returns an untrained network for them.
     """
 
     data: Callable[[], tuple[Split, Split, Split]]
@@ -48,11 +56,13 @@ class Problem(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What training a network did.
+    """Outcome of training a network.
 
     Attributes:
-        first: loss of the first minibatch; ``last``: mean of the last 20.
-        validation: accuracy; ``test`` likewise.
+        first: loss of the first minibatch.
+        last: mean loss of the last 20 minibatches.
+        validation: accuracy on the validation examples.
+        test: accuracy on the test examples.
     """
 
     first: float
@@ -65,8 +75,9 @@ def train(problem: Problem, make: Make, seed: int) -> Outcome:
     """Train a network for :data:`STEPS` minibatches of :data:`BATCH` examples.
 
     Args:
-        make: the optimizer of these parameters.
-        seed: of the initial weights and the minibatches.
+        problem: data and network.
+        make: builds the optimizer.
+        seed: seed of the initial weights and the minibatches.
     """
     training, validation, test = problem.data()
     random = generator("trial", seed)
@@ -87,14 +98,20 @@ def train(problem: Problem, make: Make, seed: int) -> Outcome:
 
 
 def tried(tuner: Pretrained) -> Pretrained:
-    """The fine-tuner with ``step_size`` and ``compared`` of its card measured, which takes minutes.
+    """Measure ``step_size`` and ``compared`` of a fine-tuner's card, which takes minutes.
 
-    Of the :data:`STEP_SIZES` with which the loss of every problem ends below its start, it is the
-    one with the best mean validation accuracy, for the initial weights of seed 0. What is compared
-    are mean test accuracies over :data:`SEEDS`, with Adam at its defaults.
+    ``step_size`` has the best mean validation accuracy with the initial weights of seed 0, among
+    the :data:`STEP_SIZES` that reduce the loss on every problem. ``compared`` has mean test
+    accuracies over :data:`SEEDS`, beside Adam with its defaults.
+
+    Args:
+        tuner: the fine-tuner.
+
+    Returns:
+        The same fine-tuner with the new card.
 
     Raises:
-        UsageError: there is no such step size.
+        UsageError: no step size reduces the loss on every problem.
     """
     quality = {}
     for step_size in STEP_SIZES:
@@ -102,7 +119,7 @@ def tried(tuner: Pretrained) -> Pretrained:
         if all(outcome.last < outcome.first for outcome in outcomes):
             quality[step_size] = sum(outcome.validation for outcome in outcomes)
     if not quality:
-        raise UsageError(f"{tuner} reduces the loss with none of the step sizes {STEP_SIZES}")
+        raise UsageError(f"{tuner} does not reduce the loss with any step size of {STEP_SIZES}")
     best = max(quality, key=quality.__getitem__)
     makes = {tuner.card.method: _optimizer(tuner, best), "adam": torch.optim.Adam}
     compared = {
@@ -122,7 +139,7 @@ def _optimizer(tuner: Pretrained, step_size: float) -> Make:
 
 @torch.no_grad()
 def _initialise(network: nn.Module, random: torch.Generator) -> None:
-    """Weights and biases uniform in ±1/√fan_in, as torch's default, from a generator."""
+    """Draw weights and biases uniformly from ±1/√fan_in, PyTorch's default, with a generator."""
     for layer in network.modules():
         if isinstance(layer, nn.Linear | nn.Conv2d):
             bound = 1 / math.sqrt(layer.weight[0].numel())
@@ -148,7 +165,7 @@ def _divided(x: Tensor, y: Tensor) -> tuple[Split, Split, Split]:
 
 @functools.cache
 def _table(name: str) -> tuple[Split, Split, Split]:
-    """A table of scikit-learn's, its columns standardised."""
+    """Load a table of scikit-learn, its columns standardised."""
     from sklearn import datasets
 
     found = getattr(datasets, f"load_{name}")()
@@ -198,4 +215,4 @@ PROBLEMS = {
     "breast cancer, MLP": Problem(lambda: _table("breast_cancer"), lambda: _mlp(30, 32, 32, 2)),
     "wine, MLP": Problem(lambda: _table("wine"), lambda: _mlp(13, 32, 3)),
 }
-"""Problem by the name that cards give it; the networks have 500 to 200,000 parameters."""
+"""Problems by the name in cards; the networks have 500 to 200,000 parameters."""

@@ -1,4 +1,4 @@
-"""What other choices than ours change: the variants of a profile, each beside its method."""
+"""Effects of choices other than ours: the variants of a profile, each beside its method."""
 
 from __future__ import annotations
 
@@ -15,12 +15,13 @@ from lft.config.experiment import FORMER
 from lft.metrics import Metric, metric_of
 from lft.paths import kept_alternatives
 from lft.report.tables import Numbers
+from lft.results.digests import record
 from lft.results.schema import ALTERNATIVE_COLUMNS
 from lft.storage.csv import read_rows, write_rows
 
 
 def write_alternatives(profile: Profile, results: Path) -> None:
-    """Write alternatives.csv; without rows where the profile has no variants."""
+    """Write alternatives.csv; without rows if the profile has no variants."""
     numbers = Numbers(profile, results)
     rows = [
         row
@@ -28,6 +29,7 @@ def write_alternatives(profile: Profile, results: Path) -> None:
         for row in _rows(numbers, name, experiment)
     ]
     write_rows(results / "alternatives.csv", ALTERNATIVE_COLUMNS, rows)
+    record(results, ["alternatives.csv"])
 
 
 def _rows(numbers: Numbers, name: str, experiment: Experiment) -> Iterator[tuple[Any, ...]]:
@@ -49,7 +51,11 @@ def _rows(numbers: Numbers, name: str, experiment: Experiment) -> Iterator[tuple
 
 
 def found_alternatives(profile: Profile, results: Path) -> dict[str, pd.DataFrame]:
-    """Rows of alternatives.csv of this run, and beside it of the profiles that exist for them."""
+    """Read alternatives.csv of this run and of the profiles that exist for alternatives.
+
+    Returns:
+        Profile -> rows of ALTERNATIVE_COLUMNS.
+    """
     own = {profile.name: results / "alternatives.csv"}
     return {
         name: read_rows(path, ALTERNATIVE_COLUMNS)
@@ -58,12 +64,12 @@ def found_alternatives(profile: Profile, results: Path) -> dict[str, pd.DataFram
 
 
 def effects(rows: pd.DataFrame, choice: str, methods: list[str]) -> Iterator[str]:
-    """Sentences on the alternatives to one choice.
+    """Describe the effects of the alternatives to one choice, a sentence each.
 
     Args:
-        rows: of alternatives.csv.
-        choice: dotted key; a variant is an alternative to what it changes first.
-        methods: methods that are alternatives, too.
+        rows: rows of alternatives.csv.
+        choice: dotted key; a variant is an alternative to the first key that it sets.
+        methods: methods that are also alternatives.
     """
     tried = [_tries(row, choice, methods) for row in rows.itertuples()]
     rows = rows[np.array(tried, dtype=bool)]
@@ -75,6 +81,7 @@ def effects(rows: pd.DataFrame, choice: str, methods: list[str]) -> Iterator[str
 
 
 def _tries(row: Any, choice: str, methods: list[str]) -> bool:
+    """Return whether a row is about an alternative to a choice."""
     settings = list(json.loads(row.settings))
     if not settings:
         return str(row.alternative) in methods

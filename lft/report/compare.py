@@ -1,4 +1,4 @@
-"""Two result folders side by side, cell by cell: do they agree?"""
+"""Compare two result folders cell by cell: do they agree?"""
 
 from __future__ import annotations
 
@@ -33,29 +33,34 @@ from lft.storage.csv import read_rows
 from lft.storage.json import read_json
 
 KEYS = ["experiment", "trained_on", "tested_on", "method", "order", "metric"]
+"""Columns that identify a cell and metric."""
 PLAIN = Scale(scale="points", better="higher", smallest=0.0, floor="start")
-"""Of metrics that claims.yaml does not know: differences, without a smallest one of interest."""
+"""Scale of metrics that claims.yaml lacks: differences, without a smallest effect of interest."""
 
 
 def compare(a: Path, b: Path) -> pd.DataFrame:
-    """Compare two result folders by their summary.csv, and by the image sources in their manifests.
+    """Compare two result folders by their summary.csv and the image sources in their manifests.
 
     A cell is compared after the last fine-tuning step that both folders have, on the scale on which
-    claims are judged: points, or the logarithm of a ratio. Differences are tested by Welch's t test
-    over seeds, agreement by two one-sided tests within the smallest effect of interest; either
-    kind of p-value is Holm-adjusted across the cells.
+    claims are judged: points, or the logarithm of a ratio. Welch's t test over seeds tests for a
+    difference. Two one-sided tests within the smallest effect of interest test for agreement. The
+    p-values of each kind are Holm-adjusted over the cells.
+
+    Args:
+        a: result folder.
+        b: result folder.
 
     Returns:
         One row per cell and metric: KEYS, ``step``, mean, interval and number of seeds of either
-        folder, ``unit``, ``difference`` (a − b, or the ratio a / b) with its interval, ``p`` and
-        ``verdict``:
+            folder, ``unit``, ``difference`` (a − b, or the ratio a / b) with its interval, ``p``
+            and ``verdict``:
 
         - identical: the same seeds with the same means;
         - differ: p < 0.05 and not negligible;
         - negligible: p < 0.05, but the interval lies within ± the smallest effect of interest;
         - agree: the difference is shown to be smaller than the smallest effect of interest;
-        - inconclusive: none of these, a single seed, equal seeds or diverged tasks;
-        - other data: image sources differ, so that nothing is tested; ``sources`` names them;
+        - inconclusive: none of these, or a single seed, equal seeds or diverged tasks;
+        - other data: image sources differ, so nothing is tested; ``sources`` names them;
         - only in A, only in B.
 
     Raises:
@@ -63,7 +68,7 @@ def compare(a: Path, b: Path) -> pd.DataFrame:
     """
     first, second = _cells(a), _cells(b)
     if not first.keys() & second.keys():
-        raise UsageError(f"{a} and {b} have no cell in common; compare runs of like profiles")
+        raise UsageError(f"{a} and {b} have no cell in common; compare runs of similar profiles")
     other = _other_sources(a, b)
     scales = load_claims().metrics
     rows = [
@@ -88,7 +93,7 @@ def compare(a: Path, b: Path) -> pd.DataFrame:
 
 
 def as_table(frame: pd.DataFrame) -> Table:
-    """The outcome of :func:`compare` for a terminal."""
+    """Format the result of :func:`compare` for a terminal."""
     counts = ", ".join(f"{n} {verdict}" for verdict, n in frame["verdict"].value_counts().items())
     table = Table(title=f"A and B, 95 % intervals over seeds: {counts}")
     for heading in ("cell", "metric", "step", "A", "B", "A − B or A / B", "p (Holm)", "verdict"):
@@ -106,7 +111,7 @@ def as_table(frame: pd.DataFrame) -> Table:
 
 
 def terminal(table: Table) -> Console:
-    """Where to print a table: as wide as it is unless somebody looks at it in a terminal."""
+    """Return a console for a table: as wide as the table, except in a terminal."""
     console = Console()
     if console.is_terminal:
         return console
@@ -115,7 +120,7 @@ def terminal(table: Table) -> Console:
 
 
 def sources_note(frame: pd.DataFrame) -> str:
-    """Which image sources differ, in one line; empty if none does."""
+    """Return the differing image sources in one line; empty if none differ."""
     texts = dict.fromkeys(text for cell in frame["sources"] for text in cell.split("; ") if text)
     return "; ".join(texts)
 
@@ -124,8 +129,10 @@ def sources_note(frame: pd.DataFrame) -> str:
 
 
 def _other_sources(a: Path, b: Path) -> dict[tuple[str, str], str]:
-    """Families of an experiment whose images differ between two folders, and how; a folder without
-    manifests says nothing."""
+    """Find families whose images differ between two folders, and describe the difference.
+
+    A folder without manifests is not compared.
+    """
     first, second = dict(_sources(a)), dict(_sources(b))
     return {
         key: f"{key[0]}, {key[1]}: {_text_of(first[key])} in A, {_text_of(second[key])} in B"
@@ -149,7 +156,7 @@ def _text_of(images: dict[str, Any]) -> str:
 
 
 def _named(other: dict[tuple[str, str], str], key: tuple[str, ...]) -> str:
-    """What differs in the images of a cell."""
+    """Describe how the images of a cell differ; empty if they do not."""
     experiment, trained_on, tested_on = key[:3]
     names = dict.fromkeys((*trained_on.split("+"), *tested_on.split("+")))
     return "; ".join(other[experiment, name] for name in names if (experiment, name) in other)
@@ -158,6 +165,7 @@ def _named(other: dict[tuple[str, str], str], key: tuple[str, ...]) -> str:
 # ---------------------------------------------------------------- cells
 
 Cells = dict[tuple[str, ...], pd.DataFrame]
+"""Rows of summary.csv by KEYS."""
 
 
 def _cells(folder: Path) -> Cells:
@@ -166,14 +174,14 @@ def _cells(folder: Path) -> Cells:
 
 
 def _rows_of(cells: Cells, key: tuple[str, ...]) -> pd.DataFrame | None:
-    """Rows of a cell; of a first step with ASR 100 %, those of the ASR."""
+    """Return the rows of a cell; for the first step with ASR 100 %, the rows of the ASR."""
     return cells.get((*key[:-1], "asr") if key[-1] == ARRIVAL else key)
 
 
 def _row(
     metric: str, a: pd.DataFrame | None, b: pd.DataFrame | None, scale: Scale, other: str
 ) -> dict[str, Any]:
-    """One cell's numbers; ``verdict`` is empty where the tests decide."""
+    """Compute the numbers of one cell; ``verdict`` is empty if the tests decide."""
     steps = [set(rows["step"]) for rows in (a, b) if rows is not None]
     step = int(max(set.intersection(*steps) or {0}))
     of_step = _arrivals if metric == ARRIVAL else _means
@@ -213,7 +221,7 @@ def _verdict(row: Mapping[Hashable, Any]) -> str:
 
 
 def _means(rows: pd.DataFrame | None, step: int) -> pd.Series[float]:
-    """Means over test tasks after a step, by seed."""
+    """Return the means over test tasks after a step, by seed."""
     if rows is None:
         return pd.Series(dtype=float)
     means: pd.Series[float] = rows[rows["step"] == step].set_index("seed")["mean"]
@@ -221,7 +229,7 @@ def _means(rows: pd.DataFrame | None, step: int) -> pd.Series[float]:
 
 
 def _arrivals(rows: pd.DataFrame | None, last: int) -> pd.Series[float]:
-    """First step at which the mean ASR is 100 %, by seed; one more than the last where none is."""
+    """Return the first step at which the mean ASR is 100 %, by seed; last + 1 if there is none."""
     if rows is None:
         return pd.Series(dtype=float)
     within = rows[rows["step"] <= last]

@@ -1,4 +1,4 @@
-"""From measurements to effects: how far one cell is ahead of another, on one scale per metric."""
+"""From measurements to effects: the lead of one cell over another, on one scale per metric."""
 
 from __future__ import annotations
 
@@ -19,78 +19,102 @@ from lft.results.trained import recorded, untrained
 CellName = tuple[str, str, str, Order]
 """Trained on, tested on, method, order."""
 FULL = 0.995
-"""A mean ASR that the paper prints as 100 %."""
+"""Smallest mean ASR that rounds to the paper's 100 %."""
 ARRIVAL = "first_full"
-"""First step with ASR 100 %; of a seed, the first at which its mean curve reaches it."""
+"""First step with ASR 100 %: of a task, or of a seed's mean curve."""
 
 
 class Scale(Settings):
-    """How a metric is judged: one primary scale, fixed before the runs.
+    """The primary scale on which a metric is judged, fixed before the runs.
 
-    Points are differences; ratios are tested as logarithms of ratios of means over test tasks,
-    which is what the paper's tables and figures show.
+    Points are differences. Ratios are tested as logarithms of ratios of means over test tasks,
+    because the paper's tables and figures show these means.
     """
 
     scale: Literal["points", "ratio"]
     better: Literal["higher", "lower"]
     smallest: float  #: smallest effect of interest: a difference, or a ratio above 1
-    #: what a fine-tuner that has learned nothing shows: the start's value on the same tasks (at
-    #: least 1/ways for ``chance``), a step beyond the last one, or that another metric is at its
+    #: value of a fine-tuner that has learned nothing: the start's value on the same tasks (for
+    #: ``chance`` at least 1/ways), one step more than the last (``never``), or the ASR's floor
     floor: Literal["start", "chance", "never", "asr"]
 
     @property
     def sign(self) -> float:
+        """1 if higher is better, otherwise −1."""
         return 1.0 if self.better == "higher" else -1.0
 
     @property
     def margin(self) -> float:
-        """The smallest effect of interest on the scale that is tested."""
+        """The smallest effect of interest on the tested scale."""
         return self.smallest if self.scale == "points" else float(np.log(self.smallest))
 
     @property
     def bounds(self) -> tuple[float, float]:
-        """What an effect can be."""
+        """The smallest and largest possible effect."""
         return (-1.0, 1.0) if self.scale == "points" else UNBOUNDED
 
     def lead(self, a: Floats, b: Floats) -> Floats:
-        """How far means a are ahead of means b; positive where a is better."""
+        """Return how far means ``a`` are ahead of means ``b``; positive where a is better.
+
+        Args:
+            a: means, of any shape.
+            b: means of the same shape.
+        """
         with np.errstate(divide="ignore", invalid="ignore"):
             difference = a - b if self.scale == "points" else np.log(a / b)
         return np.asarray(self.sign * difference)
 
     def centre(self, means: Floats) -> float:
-        """Mean over seeds on this scale, so that two of them make the effect: geometric for ratios;
-        NaN for a missing seed is left out."""
+        """Average seeds on this scale, so that two averages make the effect.
+
+        Args:
+            means: (seeds,) means; NaN for a missing seed, which is left out.
+
+        Returns:
+            The arithmetic mean for points, the geometric mean for ratios.
+        """
         known = means[np.isfinite(means)]
         if not len(known):
             return np.nan
         return float(known.mean() if self.scale == "points" else np.exp(np.log(known).mean()))
 
     def raw(self, lead: float) -> float:
-        """A lead as it is shown: the difference a − b, or the ratio a / b."""
+        """Convert a lead to the difference a − b or the ratio a / b."""
         return self.sign * lead if self.scale == "points" else float(np.exp(self.sign * lead))
 
 
 @dataclass(frozen=True)
 class Cube:
-    """One metric of one cell: values (seeds, tasks, steps), NaN where there is none."""
+    """One metric of one cell.
+
+    Attributes:
+        values: (seeds, tasks, steps), NaN where nothing was measured.
+        tasks: names of the tasks.
+        steps: fine-tuning steps.
+    """
 
     values: Floats
     tasks: tuple[str, ...]
     steps: tuple[int, ...]
 
     def at(self, step: int) -> Floats:
-        """(seeds, tasks) after a step."""
+        """Return the values after a step, (seeds, tasks)."""
         return self.values[:, :, self.steps.index(step)]
 
 
 class Measured:
-    """Metrics of the cells of a result folder as arrays over (seed, task), with what failed.
+    """Metrics of a result folder's cells as arrays over (seed, task), and which runs failed.
+
+    Args:
+        profile: settings.
+        results: the profile's result folder.
+        metrics: metrics to read.
 
     Attributes:
-        has_tasks: whether measurements.csv is there. A run that is kept without it has the means
-            over test tasks of summary.csv, each as if of one task: enough for verdicts, which rest
-            on these means, and for nothing that is about single tasks.
+        has_tasks: whether measurements.csv exists. A kept run without it has only the means over
+            test tasks of summary.csv, each treated as one task. That is enough for verdicts, which
+            rest on these means, but not for results about single tasks.
+        status: cell -> seed -> status, from cells.csv.
     """
 
     def __init__(self, profile: Profile, results: Path, metrics: Sequence[str]) -> None:
@@ -114,19 +138,20 @@ class Measured:
 
     @property
     def seeds(self) -> tuple[int, ...]:
+        """Seeds of the profile."""
         return self.profile.seeds
 
     def last_step(self, experiment: str, step: int) -> int:
-        """The step, or the last one before it that the profile measures."""
+        """Return the last measured step up to the given one."""
         return self.profile.experiments[experiment].testing.written(step)
 
     def steps(self, experiment: str) -> list[int]:
-        """Steps whose metrics are written."""
+        """Return the steps whose metrics are written."""
         testing = self.profile.experiments[experiment].testing
         return list(range(0, testing.steps + 1, testing.every))
 
     def cube(self, experiment: str, cell: CellName, metric: str) -> Cube | None:
-        """What was measured of a cell; None if nothing was."""
+        """Return the measurements of a cell; None if there are none."""
         key = (experiment, *cell, metric)
         if key not in self._cubes:
             self._cubes[key] = _cube(self._groups.get(key), self.seeds)
@@ -135,12 +160,12 @@ class Measured:
     # ------------------------------------------------------------ failures
 
     def diverged(self, experiment: str, cell: CellName) -> list[bool]:
-        """Whether each seed ended in numbers that are not finite."""
+        """Return for each seed whether the run diverged."""
         status = self.status.get((experiment, *cell), {})
         return [status.get(seed) == "diverged" for seed in self.seeds]
 
     def untrained(self, experiment: str, cell: CellName) -> list[bool | None]:
-        """Whether each seed failed the test for trained; None where too little was recorded."""
+        """Return for each seed whether its run failed the test for trained; None if unknown."""
         trained_on, _, method, order = cell
         runs = [Run(experiment, trained_on, method, order, seed) for seed in self.seeds]
         for run in runs:
@@ -151,7 +176,7 @@ class Measured:
     # ------------------------------------------------------------ values
 
     def start(self, experiment: str, tested_on: str, order: Order, metric: str) -> Floats | None:
-        """(seeds, tasks) of the untrained random start, before the first step."""
+        """Return the metric of the untrained random start, (seeds, tasks); None if unknown."""
         found: Floats | None = None
         planned = self.profile.experiments[experiment]
         for trained_on in planned.train_on:
@@ -169,7 +194,14 @@ class Measured:
         return found
 
     def floor(self, experiment: str, cell: CellName, metric: str, scale: Scale) -> Floats | None:
-        """(seeds, tasks) of having learned nothing, on the tasks of a cell; None if unknown."""
+        """Return the metric of having learned nothing, (seeds, tasks); None if unknown.
+
+        Args:
+            experiment: name of the experiment.
+            cell: the cell whose tasks are used.
+            metric: name of the metric.
+            scale: its scale, which says what the floor is.
+        """
         _, tested_on, _, order = cell
         start = self.start(experiment, tested_on, order, metric)
         if start is None or scale.floor != "chance":
@@ -179,17 +211,26 @@ class Measured:
         return np.where(below, chance, start)
 
     def chance(self, experiment: str, tested_on: str) -> float:
-        """The accuracy of a guess among a task's classes, averaged over a mixture."""
+        """Return the accuracy of guessing a task's class, averaged over a mixture."""
         families = self.profile.experiments[experiment].families
         return float(np.mean([families[name].chance or 0.0 for name in tested_on.split("+")]))
 
     def pair(
         self, experiment: str, a: CellName, b: CellName, metric: str, scale: Scale, step: int
     ) -> tuple[Floats, Floats]:
-        """(seeds, tasks) of two cells after a step, what failed at its floor; a missing seed NaN.
+        """Return the metric of two cells after a step, each (seeds, tasks).
 
-        Where the start counts as best, as for distortion, what failed gets the worst value that
-        either cell has.
+        Failed values are replaced by the floor. For metrics whose best value is the start's, such
+        as distortion, and where the floor is unknown, they are replaced by the worst value of
+        either cell. A missing seed is NaN.
+
+        Args:
+            experiment: name of the experiment.
+            a: first cell.
+            b: second cell.
+            metric: name of the metric.
+            scale: its scale.
+            step: a measured step.
         """
         found = [self._at(experiment, cell, metric, step) for cell in (a, b)]
         finite = np.concatenate([values[np.isfinite(values)] for values in found])
@@ -206,20 +247,27 @@ class Measured:
         return filled[0], filled[1]
 
     def _absent(self, experiment: str, cell: CellName) -> np.ndarray:
+        """Return for each seed whether it is missing, (seeds,)."""
         status = self.status.get((experiment, *cell), {})
         return np.array([status.get(seed, "missing") == "missing" for seed in self.seeds])
 
     def _at(self, experiment: str, cell: CellName, metric: str, step: int) -> Floats:
+        """Return a cell's values after a step, (seeds, tasks).
+
+        They are NaN, in the shape of the start's values, if every seed diverged.
+        """
         cube = self.cube(experiment, cell, metric)
-        if cube is None:  # every seed diverged: as many tasks as the start has
+        if cube is None:  # every seed diverged
             start = self.start(experiment, cell[1], cell[3], metric)
             shape = (len(self.seeds), 1) if start is None else start.shape
             return np.full(shape, np.nan)
         return cube.at(step)
 
     def arrivals(self, experiment: str, cell: CellName) -> Floats:
-        """(seeds,) first written step at which the mean ASR reaches 100 %, one step more than were
-        made where it never does; NaN for a missing seed."""
+        """Return the first written step at which the mean ASR reaches 100 %, (seeds,).
+
+        It is one more than the number of steps if the mean never does, and NaN for a missing seed.
+        """
         never = self.profile.experiments[experiment].testing.steps + 1
         cube = self.cube(experiment, cell, "asr")
         found = np.full(len(self.seeds), float(never))
@@ -230,7 +278,7 @@ class Measured:
         return found
 
     def task_arrivals(self, experiment: str, cell: CellName) -> Floats:
-        """(seeds, tasks) first steps with ASR 100 %; infinite where there was none."""
+        """Return the first steps with ASR 100 %, (seeds, tasks); infinite where there is none."""
         cube = self.cube(experiment, cell, ARRIVAL)
         if cube is None:
             return np.full((len(self.seeds), 1), np.inf)
@@ -241,8 +289,19 @@ class Measured:
     def at_floor(
         self, experiment: str, cell: CellName, metric: str, scale: Scale, asr: Scale, step: int
     ) -> bool | None:
-        """Whether a cell is not better than having learned nothing, by a one-sided t test over
-        seeds; None if that cannot be told."""
+        """Test whether a cell fails to beat its floor, by a one-sided t test over seeds.
+
+        Args:
+            experiment: name of the experiment.
+            cell: the cell.
+            metric: name of the metric.
+            scale: its scale.
+            asr: scale of the ASR, which decides for metrics with the floor ``asr``.
+            step: a measured step.
+
+        Returns:
+            True if the cell is not shown to be better; None if the test is not possible.
+        """
         if scale.floor == "never":
             arrivals = self.arrivals(experiment, cell)
             never = self.profile.experiments[experiment].testing.steps + 1

@@ -1,7 +1,7 @@
-"""The page's interactive view: fine-tuning curves whose methods and seeds can be switched.
+"""The page's interactive view: fine-tuning curves with switches for methods and seeds.
 
-A Vega-Lite specification with its data inside; Vega itself comes with the package vl-convert and
-is put into the page, so nothing is fetched when the page is opened.
+It is a Vega-Lite specification with the data inside. Vega comes from the package vl-convert and is
+embedded, so the page fetches nothing.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ MOST_STEPS = 101
 
 
 class Curve(NamedTuple):
-    """Mean over test tasks against fine-tuning steps, of one method and seed in one cell."""
+    """Mean over test tasks against fine-tuning steps, for one method and seed in one cell."""
 
     panel: str
     look: Look
@@ -30,14 +30,14 @@ class Curve(NamedTuple):
 
 
 def library() -> str:
-    """Vega-Embed, with the Vega and Vega-Lite that it needs, as one script."""
+    """Return Vega-Embed, with Vega and Vega-Lite, as one script."""
     import vl_convert
 
     return str(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;"))
 
 
 def curves(summary: pd.DataFrame, style: Style) -> Iterator[Curve]:
-    """The primary metric's curves of every measured cell."""
+    """Yield the curves of the primary metric in every measured cell."""
     keys = ["experiment", "trained_on", "tested_on", "order"]
     primaries = {name: found.primary for name, found in style.profile.experiments.items()}
     primary = summary["experiment"].astype(str).map(primaries)
@@ -63,8 +63,11 @@ def curves(summary: pd.DataFrame, style: Style) -> Iterator[Curve]:
 
 
 def specification(lines: list[Curve]) -> dict[str, Any]:
-    """The Vega-Lite specification of a line chart with a menu of cells and a box to tick for each
-    method and seed. The inputs go into the elements ``#curves-cell``, ``-methods``, ``-seeds``."""
+    """Build the Vega-Lite specification of the chart.
+
+    A menu chooses the cell, and each method and seed has a checkbox. The inputs go into the
+    elements ``#curves-cell``, ``#curves-methods`` and ``#curves-seeds``.
+    """
     panels = list(dict.fromkeys(line.panel for line in lines))
     looks = list({line.look.label: line.look for line in lines}.values())
     labels = [look.label for look in looks]

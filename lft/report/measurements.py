@@ -1,4 +1,4 @@
-"""measurements.csv, read in pieces: of its rows only those that somebody asks for."""
+"""Read measurements.csv in blocks, keeping only the requested metrics."""
 
 from __future__ import annotations
 
@@ -15,18 +15,23 @@ from lft.results.schema import Measurement
 from lft.storage.csv import read_rows
 
 CELL = ("experiment", "trained_on", "tested_on", "method", "order", "metric")
-"""What the rows are grouped by."""
+"""Columns that the rows are grouped by."""
 BLOCK = 1 << 24
 """Bytes of the file that are in memory as text."""
 
 Groups = dict[tuple[str, ...], pd.DataFrame]
+"""Seed, task, step and value, by the columns of :data:`CELL`."""
 
 
 def measured_groups(path: Path, metrics: frozenset[str]) -> Groups:
-    """Seed, task, step and value of each cell and metric.
+    """Read seed, task, step and value of each cell and metric.
 
-    The file is read a block at a time, so that memory grows with the rows of these metrics and not
-    with the file. The last two answers are kept, as one command asks for them several times.
+    The file is read in blocks, so memory grows with the rows of these metrics and not with the
+    file. The last two results are cached, because one command needs them several times.
+
+    Args:
+        path: measurements.csv.
+        metrics: metrics to keep.
 
     Raises:
         UsageError: the file is missing or damaged.
@@ -35,10 +40,14 @@ def measured_groups(path: Path, metrics: frozenset[str]) -> Groups:
 
 
 def summarised_groups(summary: pd.DataFrame, metrics: frozenset[str]) -> Groups:
-    """The same from summary.csv, with means over test tasks in place of tasks.
+    """Return the groups of summary.csv, with the mean over test tasks as a single task.
+
+    Args:
+        summary: rows of summary.csv.
+        metrics: metrics to keep.
 
     Raises:
-        UsageError: a test task diverged, so that a mean is not known.
+        UsageError: a test task diverged, so a mean is unknown.
     """
     rows = summary[summary["metric"].isin(metrics)]
     lost = rows["mean"].isna() & rows["metric"].astype(str).map(_nan_is_divergence).astype(bool)
@@ -70,8 +79,11 @@ def _nan_is_divergence(metric: str) -> bool:
 
 
 def _joined(pieces: list[pd.DataFrame]) -> pd.DataFrame:
-    """Rows of one cell; its tasks are categories in alphabetical order, so that those of two cells
-    pair whatever blocks they came from."""
+    """Join the rows of one cell.
+
+    Its tasks become categories in alphabetical order, so that two cells pair whatever blocks they
+    came from.
+    """
     tasks = [piece["task"].cat.remove_unused_categories() for piece in pieces]
     columns = [piece.drop(columns="task") for piece in pieces]
     task = union_categoricals(tasks, sort_categories=True)
@@ -79,7 +91,7 @@ def _joined(pieces: list[pd.DataFrame]) -> pd.DataFrame:
 
 
 def _blocks(path: Path) -> Iterator[pd.DataFrame]:
-    """The file's rows, a block of the file at a time."""
+    """Yield the file's rows in blocks."""
     import pyarrow as pa
     from pyarrow import csv
 
@@ -96,5 +108,5 @@ def _blocks(path: Path) -> Iterator[pd.DataFrame]:
                     raise ValueError("an empty field")
                 yield batch.to_pandas()
     except (OSError, ValueError):
-        read_rows(path, Measurement._fields)  # says which line is wrong
+        read_rows(path, Measurement._fields)  # reports the line that is wrong
         raise

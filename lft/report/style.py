@@ -1,4 +1,4 @@
-"""Labels, colours and line styles: one table for every figure and table of a report."""
+"""Labels, colours and line styles, defined once for all figures and tables."""
 
 from __future__ import annotations
 
@@ -14,21 +14,26 @@ INK = "#1b1f24"
 RULE = "#d9dee5"
 """Grid lines."""
 CAPTION_COLUMNS = ("id", "section", "caption", "alt", "builder")
-"""Columns of figures/captions.csv; ``section`` says where the page shows a figure,
-``builder`` which function drew it."""
+"""Columns of figures/captions.csv; ``section`` is the figure's section of the page, ``builder`` the
+function that drew it."""
 DASHES = ((1, 1), (4, 2), (6, 2, 1, 2), (8, 3), (3, 1, 1, 1, 1, 1))
-"""On-off lengths in line widths, for the variants of a method in turn."""
+"""On-off lengths in line widths, one for each variant of a method in turn."""
 
 
 def theme() -> dict[str, str]:
-    """Colours of the figures' files and what stands for them in the page."""
+    """Map the colours of the figures' files to CSS values of the page."""
     methods = {method.color: f"var(--{name}, {method.color})" for name, method in METHODS.items()}
     return {INK: "currentColor", RULE: "var(--line)", "#ffffff": "none", **methods}
 
 
 class Look(NamedTuple):
-    """How a method is shown; ``dash`` holds on-off lengths in line widths, empty for a solid
-    line."""
+    """How to draw a method.
+
+    Attributes:
+        label: name in legends.
+        color: hexadecimal.
+        dash: on-off lengths in line widths; empty for a solid line.
+    """
 
     label: str
     color: str
@@ -36,22 +41,22 @@ class Look(NamedTuple):
 
     @property
     def line(self) -> str | tuple[int, tuple[int, ...]]:
-        """The line style as matplotlib takes it."""
+        """The line style for matplotlib."""
         return (0, self.dash) if self.dash else "-"
 
 
 class Style:
     """Looks of a profile's methods and labels of its mixtures.
 
-    Colours tell methods apart, and for those who cannot see them, dashes tell what is learned.
-    Variants take the colour of their method and a dash of their own.
+    Colours distinguish methods. Dashes show what is learned, for readers who cannot see colours.
+    Variants have the colour of their method and their own dash.
     """
 
     def __init__(self, profile: Profile) -> None:
         self.profile = profile
 
     def method(self, experiment: str, name: str) -> Look:
-        """Look of a method or variant.
+        """Return the look of a method or variant.
 
         Raises:
             UsageError: the experiment has no method or variant of that name.
@@ -66,12 +71,12 @@ class Style:
         return Look(found.label(name), method.color, dash)
 
     def mixture(self, experiment: str, mixture: str) -> str:
-        """Label of a mixture; an asterisk marks sources that stand in for the paper's."""
+        """Return the label of a mixture; an asterisk marks stand-in data."""
         return " + ".join(self._family(experiment, name) for name in mixture.split("+"))
 
     @property
     def footnote(self) -> str:
-        """Explains the asterisk; empty where no source stands in for another."""
+        """Explanation of the asterisk; empty if no data are stand-ins."""
         stand_ins = any(source.stands_in_for for source in self.profile.sources.values())
         return "* Stands in for the paper's data." if stand_ins else ""
 

@@ -1,4 +1,4 @@
-"""Rendering of the templates in report_templates/: whatever goes in comes out escaped."""
+"""Render the templates in report_templates/; every value is escaped."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from lft.paths import shipped
 
 
 def render(name: str, **context: Any) -> str:
-    """Fill in a template; a value that it asks for and does not get is an error."""
+    """Fill in a template; a missing value is an error."""
     environment = Environment(
         loader=FileSystemLoader(shipped("report_templates")),
         autoescape=True,

@@ -1,6 +1,6 @@
-"""Numbers from the rows of theory.csv: pure functions of the table, a value for every seed.
+"""Numbers from the rows of theory.csv: pure functions of the table, with a value for every seed.
 
-Nothing is dropped on the way without being counted; see :class:`Rate` and :class:`Correlation`.
+Every dropped value is counted; see :class:`Rate` and :class:`Growth`.
 """
 
 from __future__ import annotations
@@ -15,8 +15,10 @@ from scipy import stats
 from lft.report.statistics import Interval, mean_interval
 
 FITTED, FROZEN = "lft", "lft frozen"
-"""Column ``method``: trajectories fitted on D_tr; one frozen, with D_new in place of D_tr."""
+"""Values of the column ``method``: trajectories fitted on D_tr; a frozen trajectory, with D_new
+instead of D_tr."""
 POINT = ["stage", "method", "steps", "support", "query"]
+"""Columns that identify a point of the measurement."""
 
 Sweep = Literal["both", "support", "query"]
 SWEEPS: tuple[Sweep, ...] = ("both", "support", "query")
@@ -24,8 +26,16 @@ SWEEPS: tuple[Sweep, ...] = ("both", "support", "query")
 
 
 def tasks(theory: pd.DataFrame, *quantities: str) -> pd.DataFrame:
-    """One row for every task and point that has the first quantity, with all of them as columns;
-    what was not measured is NaN. Sizes are integers, names are texts."""
+    """Pivot theory.csv to one row for every task and point that has the first quantity.
+
+    Args:
+        theory: rows of THEORY_COLUMNS.
+        quantities: these become columns; NaN where they were not measured.
+
+    Returns:
+        Columns experiment, seed, :data:`POINT`, task and the quantities. Sizes are integers, names
+        are strings.
+    """
     index = ["experiment", "seed", *POINT, "task"]
     rows = _plain(theory[theory["quantity"].isin(quantities)])
     table = _wide(rows, index, "quantity").reindex(columns=list(quantities)).reset_index()
@@ -34,16 +44,16 @@ def tasks(theory: pd.DataFrame, *quantities: str) -> pd.DataFrame:
 
 
 def finite(table: pd.DataFrame, *columns: str) -> pd.Series[bool]:
-    """Rows in which all of these columns are numbers."""
+    """Return for each row whether all of these columns are finite."""
     numbers = np.isfinite(table[list(columns)].to_numpy(dtype=float)).all(axis=1)
     return pd.Series(numbers, index=table.index)
 
 
 def gap_points(theory: pd.DataFrame) -> pd.DataFrame:
-    """Means over tasks and seeds of gap, its parts, bound, σ and G at every measured point.
+    """Average gap, its parts, bound, σ and G over tasks and seeds at every measured point.
 
-    What is not finite does not enter. The fitting part is the root of its mean square, NaN where
-    the estimate of that is negative.
+    Values that are not finite are left out. The fitting part is the root of its mean square, or NaN
+    if the estimate of the square is negative.
     """
     quantities = ["gap", "variance_part", "fitting_square", "bound", "sigma", "jacobian"]
     rows = theory[theory["quantity"].isin(quantities) & finite(theory, "value")]
@@ -53,14 +63,14 @@ def gap_points(theory: pd.DataFrame) -> pd.DataFrame:
     table = rows.pivot_table(
         index=index, columns="quantity", values="value", observed=True, sort=False
     )
-    table = table.reindex(columns=quantities)  # one that was never finite has no rows
+    table = table.reindex(columns=quantities)  # a quantity that was never finite has no rows
     square = table.pop("fitting_square")
     table["fitting_part"] = square.where(square >= 0) ** 0.5
     return _plain(table.reset_index()).astype({"support": int, "query": int})
 
 
 def bound_over(points: pd.DataFrame, quantity: str) -> pd.Series[float]:
-    """By what factor the bound is above the gap; what has no gap is left out."""
+    """Return the ratio of the bound to the gap, for rows with a gap above 0."""
     there = points[points[quantity] > 0]
     return there["bound"] / there[quantity]
 
@@ -69,7 +79,7 @@ class BoundRow(NamedTuple):
     """Theorem 1 in one experiment at one stage of φ; medians are over tasks and points.
 
     Attributes:
-        points: tasks and points at which gap and bound are finite.
+        points: number of tasks and points with finite gap and bound.
         violations: how many of them have a gap above the bound.
         factors: smallest and largest bound / gap.
         over_variance: median of gap / variance part.
@@ -88,7 +98,7 @@ class BoundRow(NamedTuple):
 
 
 def bound_table(theory: pd.DataFrame) -> list[BoundRow]:
-    """Where the bound holds, task by task, and by what factor."""
+    """Count the tasks that violate the bound and measure its looseness, by experiment and stage."""
     table = tasks(theory, "gap", "variance_part", "bound", "sigma", "jacobian")
     table = table[finite(table, "gap", "bound")]
     rows = []
@@ -110,11 +120,15 @@ def bound_table(theory: pd.DataFrame) -> list[BoundRow]:
 
 
 def gradient_missing(theory: pd.DataFrame) -> dict[tuple[str, str], Interval]:
-    """Share of the expected gradient that is missing on D_tr, by experiment and stage; 0 under A1.
+    """Estimate the share of the expected gradient that is missing on D_tr; it is 0 under A1.
 
-    With the means m_i of ⟨∇f(θ⁽ᵏ⁾; D_new), ∇f(θ⁽ᵏ⁾; D_val)⟩ and t_i of the same with D_tr over all
-    points of task i, it is the mean of (m_i − t_i) / m over the tasks of all seeds, m being the
-    mean of m_i. The interval is over tasks: A1 is about data, whatever φ is.
+    Let m_i be the mean of ⟨∇f(θ⁽ᵏ⁾; D_new), ∇f(θ⁽ᵏ⁾; D_val)⟩ over all points of task i, and t_i the
+    same with D_tr. The share is the mean of (m_i − t_i) / m over the tasks of all seeds, where m is
+    the mean of m_i.
+
+    Returns:
+        Experiment and stage -> share with its interval. The interval is over tasks, because A1 is
+        about data for any φ.
     """
     table = tasks(theory, "gradient_square", "gradient_kept")
     table = table[finite(table, "gradient_square", "gradient_kept")]
@@ -136,11 +150,11 @@ class Rate(NamedTuple):
     """How a gap falls with |D|, over the tasks of one seed.
 
     Attributes:
-        slope: of log of the mean over tasks of gap / (G σ) against log |D|.
-        of_bound: of log(1/√|D_tr| + 1/√|D_val|) at the same sizes: −1/2 if both vary.
-        span: log of the largest over the smallest |D|.
-        tasks: how many entered.
-        left_out: how many did not, by reason.
+        slope: slope of log of the mean over tasks of gap / (G σ) against log |D|.
+        of_bound: slope of log(1/√|D_tr| + 1/√|D_val|) at the same sizes; −1/2 if both vary.
+        span: log of the ratio of the largest to the smallest |D|.
+        tasks: number of tasks used.
+        left_out: number of tasks left out, by reason.
     """
 
     slope: float
@@ -151,22 +165,24 @@ class Rate(NamedTuple):
 
     @property
     def excess(self) -> float:
-        """0 if the gap falls as the bound does, more if it falls more slowly."""
+        """0 if the gap falls as fast as the bound, positive if it falls more slowly."""
         return self.slope - self.of_bound
 
 
 def rates(
     theory: pd.DataFrame, quantity: str, series: str, sweep: Sweep
 ) -> dict[tuple[str, str, int], Rate]:
-    """Rates by experiment, stage and seed; at the largest K.
+    """Fit rates by experiment, stage and seed, at the largest K.
 
-    A task whose bound is 0, or one of whose numbers is not finite, is left out at all sizes, so
-    that the same tasks are compared. G and σ are those of each task, and gap / (G σ) is averaged
-    before the logarithm: a task that happens to have no gap at one size counts there as 0.
+    A task is left out at all sizes if its bound is 0 or a value is not finite, so that all sizes
+    have the same tasks. Each task has its own G and σ. The mean of gap / (G σ) is taken before the
+    logarithm, so that a task without a gap at one size counts as 0.
 
     Args:
+        theory: rows of THEORY_COLUMNS.
         quantity: ``gap`` or ``variance_part``.
         series: :data:`FITTED` or :data:`FROZEN`.
+        sweep: which size varies.
     """
     table = tasks(theory, quantity, "bound")
     table = table[table["method"] == series]
@@ -180,9 +196,10 @@ def rates(
 
 
 def swept(points: pd.DataFrame, sweep: Sweep) -> pd.DataFrame:
-    """Rows at the largest K where one size varies, or both together.
+    """Return the rows at the largest K where one size varies, or both together.
 
-    The size that is held is the one at which the other varies most; of several, the largest.
+    The other size is fixed at the value with the most sizes of the varying one; among ties, the
+    largest.
     """
     longest: pd.DataFrame = points[points["steps"] == points["steps"].max()]
     if sweep == "both":
@@ -228,7 +245,7 @@ class RateRow(NamedTuple):
 
 
 def rate_table(theory: pd.DataFrame) -> list[RateRow]:
-    """The exponent of every sweep of both series, by experiment and stage."""
+    """Return the exponent of every sweep of both series, by experiment and stage."""
     rows = []
     for series, quantity in ((FITTED, "gap"), (FROZEN, "variance_part")):
         for sweep in SWEEPS:
@@ -246,7 +263,13 @@ def rate_table(theory: pd.DataFrame) -> list[RateRow]:
 
 
 class Growth(NamedTuple):
-    """How one column grows with another, a number for every seed; ``n`` rows, or tasks, entered."""
+    """How one column grows with another.
+
+    Attributes:
+        by_seed: the estimate of each seed.
+        n: number of rows (:func:`correlation`) or tasks (:func:`growth`) used.
+        left_out: number left out, by reason.
+    """
 
     by_seed: dict[int, float]
     n: int
@@ -254,9 +277,15 @@ class Growth(NamedTuple):
 
 
 def correlation(table: pd.DataFrame, a: str, b: str, within: list[str]) -> Growth:
-    """Spearman's rank correlation of two columns in each group, its mean over those of a seed.
+    """Average Spearman's rank correlation of two columns over groups, for each seed.
 
-    Ranks need no logarithm, so that a gap of 0 stays.
+    Ranks need no logarithm, so a gap of 0 stays.
+
+    Args:
+        table: a row per task and point, with a column ``seed``.
+        a: column.
+        b: column.
+        within: columns that identify a group.
     """
     known = finite(table, a, b)
     by_seed: dict[int, list[float]] = {}
@@ -273,8 +302,17 @@ def correlation(table: pd.DataFrame, a: str, b: str, within: list[str]) -> Growt
 
 
 def growth(table: pd.DataFrame, a: str, b: str) -> Growth:
-    """Exponent of a in b: slope of log b against log a, where b is that of each task over its mean,
-    averaged over the tasks of a seed, so that a task without a gap at one a counts as 0."""
+    """Fit the exponent of ``a`` in ``b``, for each seed.
+
+    Each task's b is divided by the task's mean and then averaged over tasks, so that a task without
+    a gap at one a counts as 0. The exponent is the slope of the logarithm of this average against
+    log a.
+
+    Args:
+        table: a row per task and value of ``a``, with columns ``seed`` and ``task``.
+        a: column.
+        b: column.
+    """
     known = finite(table, b)
     bad = {"not finite": 0, "no gap": 0}
     by_seed, n = {}, 0
@@ -293,11 +331,11 @@ def growth(table: pd.DataFrame, a: str, b: str) -> Growth:
 
 
 def norms(theory: pd.DataFrame) -> pd.DataFrame:
-    """Norms of each task's meta-gradient at every K.
+    """Return the norms of each task's meta-gradient at every K.
 
     Returns:
-        Columns experiment, stage, method, seed, task, steps, value, and ``relative``: over the norm
-        at the smallest K, infinite or NaN where one of them is 0 or not finite.
+        Columns experiment, stage, method, seed, task, steps, value and ``relative``, the ratio to
+        the norm at the smallest K. The ratio is infinite or NaN where a norm is 0 or not finite.
     """
     keys = ["experiment", "stage", "method", "seed", "task"]
     rows = _plain(theory[theory["quantity"] == "meta_gradient_norm"])
@@ -309,11 +347,11 @@ def norms(theory: pd.DataFrame) -> pd.DataFrame:
 
 
 def decades(theory: pd.DataFrame) -> pd.DataFrame:
-    """How far each task's meta-gradient norm changes from the smallest to the largest K.
+    """Measure how much each task's meta-gradient norm changes from the smallest to the largest K.
 
     Returns:
         Columns experiment, stage, method, seed, task; ``decades``, log₁₀ of the ratio of the norms,
-        infinite or NaN where one is 0 or not finite; and ``of_k``, that of the two K.
+        infinite or NaN where a norm is 0 or not finite; ``of_k``, log₁₀ of the ratio of the two K.
     """
     rows = norms(theory)
     first, last = rows["steps"].min(), rows["steps"].max()
@@ -327,17 +365,17 @@ def decades(theory: pd.DataFrame) -> pd.DataFrame:
 
 
 def groups(table: pd.DataFrame, *keys: str) -> Iterator[tuple[Any, pd.DataFrame]]:
-    """Rows that agree in these columns, with what they agree in, in the order of the table."""
+    """Yield the groups of rows that agree in these columns, in the order of the table."""
     yield from table.groupby(list(keys), sort=False)
 
 
 def counted(counts: Mapping[str, int]) -> dict[str, int]:
-    """Those that are not 0."""
+    """Return the counts that are not 0."""
     return {reason: count for reason, count in counts.items() if count}
 
 
 def total(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
-    """Sums by reason."""
+    """Add up counts by reason."""
     sums: dict[str, int] = {}
     for part in counts:
         for reason, count in part.items():
@@ -346,11 +384,11 @@ def total(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
 
 
 def _plain(rows: pd.DataFrame) -> pd.DataFrame:
-    """Categories as texts, so that a group that is not there is none."""
+    """Convert categories to strings, so that groupby yields no empty groups."""
     return rows.astype({name: str for name in rows if rows[name].dtype == "category"})
 
 
 def _wide(rows: pd.DataFrame, index: list[str], columns: str) -> pd.DataFrame:
-    """Values by ``columns``, as they are: none of them is averaged or dropped."""
+    """Pivot values to columns without averaging or dropping any."""
     table = rows.set_index([*index, columns])["value"].unstack(columns)
     return pd.DataFrame(table)

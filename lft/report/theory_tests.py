@@ -1,8 +1,8 @@
-"""What the rows of theory.csv say about the paper's theory.
+"""Tests of the paper's theory on the rows of theory.csv.
 
-:func:`theory_rows` gives one row for each statement and experiment, with an estimate for every
-seed, so that a verdict tests them as it tests any other. Statements that are proven are checks of
-the code, not claims.
+:func:`theory_rows` gives one row per statement and experiment, with an estimate for every seed, so
+that a verdict can test it like any other claim. Proven statements are checks of the code, not
+claims.
 """
 
 from __future__ import annotations
@@ -32,15 +32,16 @@ from lft.report.theory_numbers import (
 )
 
 EXACT = 1e-9
-"""Largest relative difference between Statement 1's recursion and autograd, in float64."""
+"""Largest accepted relative difference between Statement 1's recursion and autograd, in float64."""
 SLOWER = 0.1
-"""Smallest exponent of interest: over sizes that differ by a factor of 16, |D|^0.1 is 1.3."""
+"""Smallest exponent of interest: |D|^0.1 is 1.3 over sizes that differ by a factor of 16."""
 CORRELATED = 0.1
 """Smallest rank correlation of interest."""
 FACTOR_OF_TWO = float(np.log10(2))
 """Smallest change of a norm of interest, in decades."""
 
 READING = "under our reading of the lost formula"
+"""Note on every statement that needs the formula of Theorem 1."""
 NAMES = {
     FITTED: {"both": "|D_tr| = |D_val|", "support": "|D_tr|", "query": "|D_val|"},
     FROZEN: {"both": "|D_new| = |D_val|", "support": "|D_new|", "query": "|D_val|"},
@@ -51,19 +52,19 @@ class TheoryRow(NamedTuple):
     """One statement in one experiment.
 
     Attributes:
-        claim: what ``test`` of claims.yaml names.
-        kind: ``check`` for what is proven, and so tests the code; else ``claim``.
-        what: the estimate in words.
+        claim: value of ``test`` in claims.yaml.
+        kind: ``check`` for a proven statement, which tests the code; otherwise ``claim``.
+        what: description of the estimate.
         by_seed: the estimate of every seed.
-        expected: where the estimate stands at the edge of the statement.
-        better: the side of ``expected`` on which the statement holds.
+        expected: value of the estimate at the edge of the statement.
+        better: side of ``expected`` on which the statement holds.
         margin: smallest effect of interest, in units of the estimate.
-        equal: whether ``expected`` itself is on the statement's side ("not slower than"), so that
-            it is judged by non-inferiority within the margin.
-        n: values that entered: tasks of all seeds, and points where each is looked at by itself.
-        violations: where an inequality does not hold, counted before anything is averaged.
-        left_out: how many values did not enter, by reason.
-        note: what else should be known.
+        equal: whether ``expected`` itself satisfies the statement ("not slower than"); it is then
+            judged by non-inferiority within the margin.
+        n: number of values used: tasks of all seeds, and points where each counts by itself.
+        violations: number of values that violate an inequality, before any averaging.
+        left_out: number of values left out, by reason.
+        note: further remarks.
     """
 
     claim: str
@@ -88,22 +89,22 @@ class TheoryRow(NamedTuple):
 
 
 Statement = Callable[[str, pd.DataFrame, str], TheoryRow | None]
-"""From an experiment, its rows and the stage of φ; None where nothing was measured."""
+"""Maps an experiment, its rows and the stage of φ to a row; None if nothing was measured."""
 
 
 def theory_rows(theory: pd.DataFrame, stage: str = "best") -> list[TheoryRow]:
-    """Every statement in every experiment that it was measured in.
+    """Return every statement in every experiment that measured it.
 
     Args:
         theory: rows of THEORY_COLUMNS.
-        stage: of φ, for what is said of gaps; inequalities are looked at in all stages, vanishing
-            and exploding at the initial φ.
+        stage: stage of φ for statements about gaps. Inequalities use all stages; vanishing and
+            exploding use the initial φ.
     """
     return [row for claim in STATEMENTS for row in readings(claim, theory, stage)]
 
 
 def readings(claim: str, theory: pd.DataFrame, stage: str = "best") -> list[TheoryRow]:
-    """One statement in every experiment that it was measured in; see :func:`theory_rows`."""
+    """Return one statement in every experiment that measured it; see :func:`theory_rows`."""
     found = (
         STATEMENTS[claim](str(name), of_experiment, stage)
         for name, of_experiment in theory.groupby("experiment", observed=True, sort=False)
@@ -155,7 +156,7 @@ def _below_bound(claim: str, quantity: str) -> Statement:
 
 
 def _without_bound(table: pd.DataFrame, violations: int) -> str:
-    """Where the bound is 0, for want of which σ, and what is left of the violations elsewhere."""
+    """Describe the points where the bound is 0, and count the violations elsewhere."""
     nothing = table[table["bound"] == 0]
     if nothing.empty:
         return ""
@@ -171,7 +172,7 @@ def _without_bound(table: pd.DataFrame, violations: int) -> str:
 def _inequality(
     claim: str, name: str, what: str, rows: pd.DataFrame, column: str, most: float
 ) -> TheoryRow:
-    """That every value of a column is at most ``most``."""
+    """Check that every value of a column is at most ``most``."""
     largest = rows.groupby("seed")[column].max()
     return TheoryRow(
         claim, name, "check", what, _by_seed(largest), most, "lower", equal=True,
@@ -184,8 +185,11 @@ def _decay(sweep: Sweep, series: str) -> Statement:
     quantity, suffix = ("gap", "") if series == FITTED else ("variance_part", "_independent")
 
     def decay(name: str, theory: pd.DataFrame, stage: str) -> TheoryRow | None:
-        """The gap falls with |D| no more slowly than the bound: a bound from above does not say
-        that it falls as the bound does. With D_new it is proven for the root mean square."""
+        """The gap falls with |D| no more slowly than the bound.
+
+        An upper bound does not imply that the gap falls as fast. With D_new it is proven for the
+        root mean square.
+        """
         of_stage = theory[theory["stage"] == stage]
         all_rates = rates(of_stage, quantity, series, sweep)
         known = {seed: r for (_, _, seed), r in all_rates.items() if np.isfinite(r.excess)}
@@ -255,10 +259,10 @@ def _change(claim: Literal["vanishing", "exploding"]) -> Statement:
     verb = "loses with K" if claim == "vanishing" else "gains beyond a factor of K"
 
     def change(name: str, theory: pd.DataFrame, stage: str) -> TheoryRow | None:
-        """At the initial φ LFT's meta-gradient vanishes less with K than MAML's, and explodes no
-        more, of which the paper says nothing.
+        """At the initial φ, LFT's meta-gradient vanishes less with K than MAML's, or grows no more.
 
-        A sum of K like terms grows as K; only what goes beyond that counts as exploding.
+        The paper only mentions vanishing. A sum of K like terms grows as K; only growth beyond that
+        counts as exploding.
         """
         table = decades(theory[theory["stage"] == "initial"])
         known = table[finite(table, "decades")]
@@ -297,15 +301,24 @@ STATEMENTS: dict[str, Statement] = {
     "vanishing": _change("vanishing"),
     "exploding": _change("exploding"),
 }
-"""Every statement, by the name that ``test`` of claims.yaml gives it."""
+"""Every statement, by its name in claims.yaml (``test``)."""
 
 
 # ---------------------------------------------------------------- findings
 
 
 def finding(rows: list[TheoryRow]) -> Finding | None:
-    """What a statement's rows say together: the experiment that speaks most against it decides, and
-    a check holds where nothing violates it."""
+    """Combine a statement's rows.
+
+    For a claim, the experiment that speaks most against it decides. A check holds if nothing
+    violates it.
+
+    Args:
+        rows: rows of one statement.
+
+    Returns:
+        None without rows.
+    """
     if not rows:
         return None
     if rows[0].kind == "check":
@@ -330,7 +343,7 @@ def finding(rows: list[TheoryRow]) -> Finding | None:
 
 
 def _remarks(rows: list[TheoryRow]) -> str:
-    """Notes of each experiment, and what was left out."""
+    """Join the notes of each experiment and the counts of left-out values."""
     remarks = []
     for row in rows:
         left = (f"{count} left out ({reason})" for reason, count in row.left_out.items())
@@ -346,7 +359,7 @@ def _test(claim: str) -> Callable[[pd.DataFrame], Finding | None]:
 TESTS: dict[str, Callable[[pd.DataFrame], Finding | None]] = {
     claim: _test(claim) for claim in STATEMENTS
 }
-"""What a claim of claims.yaml names as its ``test``."""
+"""Tests that a claim of claims.yaml may name."""
 
 
 def _by_seed(values: pd.Series[float]) -> dict[int, float]:
@@ -354,7 +367,7 @@ def _by_seed(values: pd.Series[float]) -> dict[int, float]:
 
 
 def _low(by_seed: Mapping[int, float]) -> float:
-    """The lower end of the interval over seeds."""
+    """Return the lower end of the interval over seeds."""
     return mean_interval(list(by_seed.values())).low
 
 

@@ -1,35 +1,37 @@
-"""Result folders: what a run leaves behind, who reads and who joins it.
+"""Result folders: what a run writes, and how it is read and joined.
 
 A result folder ``results/<profile>/`` holds::
 
     data/<source>.safetensors              images (lft.data)
     victims/<source>.safetensors, .json    victim weights, clean accuracy; <source>-seed<n> where
-                                           every seed has a victim of its own
+                                           every seed has its own victim
     runs/<experiment>/<trained_on>/<method>-<order>/seed<n>/
         weights.safetensors                meta-parameters: stages initial, halfway, best
         history.csv                        meta-training: HISTORY_COLUMNS
         run.json                           manifest; status "ok" or "diverged"
         measurements.csv                   its test tasks; may be gzipped (.csv.gz)
-        examples.safetensors               attacks: pictures for the report; else empty
+        examples.safetensors               attacks: pictures for the report; otherwise empty
     theory/<experiment>-seed<n>.csv, .json rows of THEORY_COLUMNS, and their manifest
     measurements.csv                       all measurements.csv, joined
     summary.csv                            means over test tasks: SUMMARY_COLUMNS
     cells.csv                              status of every cell: CELL_COLUMNS
     theory.csv                             all theory/*.csv, joined
     claims.json, claims.csv                a verdict on every claim: lft.report.claims.verdict
-    alternatives.csv                       what variants change: ALTERNATIVE_COLUMNS
+    alternatives.csv                       effect of each variant: ALTERNATIVE_COLUMNS
     tables/, figures/                      each as CSV and in forms for papers and pages
     report.html                            the page
     verdicts.md, numbers.md                its verdicts, and every method's outcome, for a README
+    SHA256SUMS                             digests of these files; a run's folder has its own
     search.csv                             hyper-parameter searches only: SEARCH_COLUMNS
     universes/<experiment>/<n>.csv, .json  multiverse: a reading's measurements, UNIVERSE_COLUMNS of
                                            lft.results.universes, and its manifest
-    shares.csv, outcomes.csv, decides.csv, distances.csv, curves/, multiverse.html
+    shares.csv, decides.csv, outcomes.csv, distances.csv, curves/, multiverse.html
                                            multiverse: in how many readings claims hold, and why
 
-Runs before version 0.2 have one file for all seeds in place of seed<n>/measurements.csv,
-seed<n>/examples.safetensors and theory/<experiment>-seed<n>.csv: ``<method>-<order>/`` or
-``all-<order>/`` with the first two, theory/<experiment>.csv. They are read as well.
+Runs before version 0.2 have one file for all seeds instead of seed<n>/measurements.csv,
+seed<n>/examples.safetensors and theory/<experiment>-seed<n>.csv. The first two are then in
+``<method>-<order>/`` or ``all-<order>/``, and the third is theory/<experiment>.csv. Both
+layouts can be read.
 """
 
 from lft.results.schema import (

@@ -1,4 +1,4 @@
-"""From the measurements of many runs to one file, and to a compact summary of it."""
+"""Join the measurements of all runs into one file, and summarise them."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import pandas as pd
 from lft.config import Profile, Run
 from lft.errors import UsageError
 from lft.metrics import SUPPORT, metric_of
+from lft.results.digests import JOINED, record
 from lft.results.folder import Results, rows_of
 from lft.results.manifest import RunManifest
 from lft.results.schema import CELL_COLUMNS, SUMMARY_COLUMNS, THEORY_COLUMNS, Measurement
@@ -18,16 +19,21 @@ from lft.storage.atomic import atomic_path
 from lft.storage.csv import join_csv, read_rows, write_rows
 
 KEYS = ["experiment", "trained_on", "tested_on", "method", "order", "seed", "metric", "step"]
+"""Columns that identify a row of summary.csv; the first six identify a cell and seed."""
 
 
 def aggregate(profile: Profile, folder: Path) -> None:
-    """Write measurements.csv, summary.csv, cells.csv and theory.csv from what there is.
+    """Write measurements.csv, summary.csv, cells.csv, theory.csv, and their digests.
 
-    One file of measurements is in memory at a time.
+    Only one file of measurements is in memory at a time.
+
+    Args:
+        profile: settings.
+        folder: the profile's result folder.
 
     Raises:
-        UsageError: nothing has been measured yet, a file is damaged, or a run was made under other
-            settings than those of the profile.
+        UsageError: nothing has been measured, a file is damaged or was changed by hand, or a run
+            was made under settings other than the profile's.
     """
     results, summaries = Results(profile, folder), []
     parts = evaluated(results)
@@ -51,14 +57,19 @@ def aggregate(profile: Profile, folder: Path) -> None:
     for path in results.theory_files():
         read_rows(path, THEORY_COLUMNS)
     join_csv(folder / "theory.csv", THEORY_COLUMNS, results.theory_files())
+    record(folder, JOINED, anew=True)
 
 
 def evaluated(results: Results) -> dict[Path, list[Run]]:
-    """The files that have measurements, each with the runs that it is to be read for."""
+    """Map each file of measurements to the runs to read from it.
+
+    Raises:
+        UsageError: a run was made under settings other than the profile's.
+    """
     parts: dict[Path, list[Run]] = {}
     for name in results.profile.experiments:
         for run in results.profile.runs(name):
-            results.manifest(run)  # made under these settings, or refused
+            results.manifest(run)  # refuses a run made under other settings
             path = results.measurement_file(run)
             if path is not None:
                 parts.setdefault(path, []).append(run)
@@ -66,10 +77,10 @@ def evaluated(results: Results) -> dict[Path, list[Run]]:
 
 
 def _refuse_strangers(path: Path, frame: pd.DataFrame, profile: Profile) -> None:
-    """Make sure that measurements made elsewhere are of the profile's cells, tasks and steps.
+    """Check that measurements made elsewhere fit the profile's cells, tasks, steps and metrics.
 
     Raises:
-        UsageError: a row is not, or a task is missing.
+        UsageError: a row does not fit, or a task is missing.
     """
     cells = {(*run[:2], tested_on, *run[2:]) for run, tested_on, _ in profile.cells()}
     for key, rows in frame.groupby(KEYS[:6], observed=True):
@@ -89,7 +100,7 @@ def _refuse_strangers(path: Path, frame: pd.DataFrame, profile: Profile) -> None
 
 
 def _in_order(summary: pd.DataFrame) -> pd.DataFrame:
-    """Rows sorted by their keys; names keep the order in which they first appear."""
+    """Sort rows by KEYS; names keep the order in which they first appear."""
     ranks = {
         key: summary[key] if summary[key].dtype == "int64" else pd.factorize(summary[key])[0]
         for key in KEYS
@@ -98,11 +109,17 @@ def _in_order(summary: pd.DataFrame) -> pd.DataFrame:
 
 
 def summarise(measurements: pd.DataFrame) -> pd.DataFrame:
-    """Mean and standard deviation over test tasks, for every seed, metric and step.
+    """Compute the mean and standard deviation over test tasks, for every seed, metric and step.
 
-    A task whose value is NaN makes the mean NaN, so a diverged task is seen. The exception
-    are metrics whose NaN means that something was never reached (:attr:`lft.metrics.Metric.nan`):
-    their mean is over the tasks that reached it, and ``tasks`` counts those.
+    A NaN task makes the mean NaN, so that a diverged task shows. Metrics whose NaN means "never
+    reached" are the exception (:attr:`lft.metrics.Metric.nan`): their mean is over the tasks that
+    reached it, and ``tasks`` counts those.
+
+    Args:
+        measurements: rows of measurements.csv.
+
+    Returns:
+        Rows of SUMMARY_COLUMNS.
     """
     groups = measurements.groupby(KEYS, observed=True, sort=True)["value"]
     frame = groups.agg(mean="mean", std="std", tasks="count", size="size").reset_index()
@@ -117,6 +134,7 @@ def _nan_is_divergence(metric: str) -> bool:
 
 
 def _cells(results: Results, summary: pd.DataFrame) -> Iterator[tuple[Any, ...]]:
+    """Yield rows of CELL_COLUMNS for every planned cell."""
     keys = ["experiment", "trained_on", "tested_on", "method", "order", "seed"]
     measured = set(summary[keys].drop_duplicates().itertuples(index=False, name=None))
     for run, tested_on, refusal in results.profile.cells():
@@ -131,6 +149,7 @@ def _cells(results: Results, summary: pd.DataFrame) -> Iterator[tuple[Any, ...]]
 
 
 def _unmeasured(manifest: RunManifest | None) -> tuple[str, str]:
+    """Return the status of a cell without measurements, and the reason."""
     if manifest is None:
         return "missing", "not meta-trained yet"
     if manifest.status == "diverged":

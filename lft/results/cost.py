@@ -1,4 +1,4 @@
-"""Core- and GPU-hours of a profile: those of a run, or those that another run lets expect."""
+"""Core- and GPU-hours of a profile: measured, or predicted from another run."""
 
 from __future__ import annotations
 
@@ -20,11 +20,19 @@ from lft.results.folder import Results
 from lft.results.jobs import ON_DEVICE, Job
 
 UPDATE = 3
-"""A meta-training step costs about as much as three steps that are not differentiated."""
+"""Cost of a meta-training step, in steps without differentiation."""
 
 
 class Spent(NamedTuple):
-    """What jobs took. ``longest`` is the hours of one job, ``gigabytes`` the memory of one."""
+    """Time and memory of jobs.
+
+    Attributes:
+        jobs: number of jobs.
+        core_hours: their sum.
+        gpu_hours: their sum.
+        longest: hours of the longest job.
+        gigabytes: memory of the largest job.
+    """
 
     jobs: int = 0
     core_hours: float = 0.0
@@ -34,10 +42,14 @@ class Spent(NamedTuple):
 
 
 def measured(profile: Profile, results: Path) -> dict[Job, Spent]:
-    """What the jobs of a profile took that have run, from Snakemake's benchmark files.
+    """Read the cost of the profile's finished jobs from Snakemake's benchmark files.
+
+    Args:
+        profile: settings.
+        results: the profile's result folder.
 
     Raises:
-        UsageError: none has run, a file is damaged, or a run was made under other settings.
+        UsageError: no job has run, a file is damaged, or a run was made under other settings.
     """
     list(Results(profile, results).manifests())
     paths = {job: results / job.benchmark for job in _as_run(jobs(profile), results)}
@@ -50,10 +62,17 @@ def measured(profile: Profile, results: Path) -> dict[Job, Spent]:
 
 
 def expected(profile: Profile, base: dict[Job, Spent]) -> tuple[dict[Job, Spent], list[Job]]:
-    """What the jobs of a profile would take, and the jobs that nothing measured is like.
+    """Predict the cost of a profile's jobs from measured jobs.
 
-    A job costs its work times the price of the measured jobs of its group; where there are none,
-    of those of its rule and experiment. Memory is that of the measured jobs.
+    A job costs its work times the price per work of the measured jobs of its group or, without any,
+    of its rule and experiment. Its memory is that of the largest of these.
+
+    Args:
+        profile: the profile to predict.
+        base: measured jobs, of this profile or another.
+
+    Returns:
+        The predicted costs, and the jobs that resemble no measured job.
     """
     prices: dict[tuple[str, ...], list[tuple[Job, Spent]]] = defaultdict(list)
     for job, spent in base.items():
@@ -74,7 +93,13 @@ def expected(profile: Profile, base: dict[Job, Spent]) -> tuple[dict[Job, Spent]
 
 
 def as_table(title: str, spent: dict[Job, Spent], unknown: list[Job]) -> Table:
-    """Hours by rule and in sum, for a terminal."""
+    """Tabulate hours by rule and in total, for a terminal.
+
+    Args:
+        title: title of the table.
+        spent: cost of each job.
+        unknown: jobs without a cost; the caption names them.
+    """
     table = Table(title=escape(title))
     headings = ("rule", "jobs", "core-hours", "GPU-hours", "longest job, h", "largest job, GB")
     for index, heading in enumerate(headings):
@@ -87,20 +112,23 @@ def as_table(title: str, spent: dict[Job, Spent], unknown: list[Job]) -> Table:
     if unknown:
         names = sorted({" ".join(_group(job)) for job in unknown})
         table.caption = escape(
-            f"Without {len(unknown)} jobs that nothing measured is like: {names}"
+            f"Without {len(unknown)} jobs that resemble no measured job: {names}"
         )
     return table
 
 
 def jobs(profile: Profile) -> Iterator[Job]:
-    """Every job of a profile that Snakemake would submit, with its work."""
+    """Yield every job that Snakemake would submit for a profile, with its work."""
     for job in planned.jobs(profile):
         yield job._replace(work=_work(profile, job))
 
 
 def _as_run(planned_now: Iterable[Job], results: Path) -> Iterator[Job]:
-    """The jobs as they were run: those of all seeds are one where it has a file and they have not,
-    as before version 0.2."""
+    """Yield the jobs as they were run.
+
+    Versions before 0.2 ran one job for all seeds. Such a job replaces the jobs of its seeds if it
+    has a benchmark file and they have none.
+    """
     groups: dict[tuple[str, ...], list[Job]] = defaultdict(list)
     for job in planned_now:
         groups[_group(job)].append(job)
@@ -111,6 +139,7 @@ def _as_run(planned_now: Iterable[Job], results: Path) -> Iterator[Job]:
 
 
 def _work(profile: Profile, job: Job) -> float:
+    """Estimate a job's work; only ratios between jobs of one kind matter."""
     if job.rule == "train":
         return sum(training_work(profile, run) for run in job.runs)
     if job.rule == "evaluate":
@@ -123,7 +152,7 @@ def _work(profile: Profile, job: Job) -> float:
 
 
 def _rows(profile: Profile) -> float:
-    """In proportion to the rows of all measurements."""
+    """Return a number proportional to the rows of all measurements."""
     found = 0.0
     for name, experiment in profile.experiments.items():
         testing = experiment.testing
@@ -133,6 +162,14 @@ def _rows(profile: Profile) -> float:
 
 
 def training_work(profile: Profile, run: Run) -> float:
+    """Estimate the work of a meta-training, in coordinates times fine-tuning steps.
+
+    A zeroth-order step counts once per direction.
+
+    Args:
+        profile: settings.
+        run: the run to train.
+    """
     experiment = profile.experiment(run.experiment).for_method(run.method)
     method = profile.experiment(run.experiment).base_method(run.method)
     training, names = experiment.training, run.trained_on.split("+")
@@ -177,45 +214,45 @@ def _theory_work(profile: Profile, name: str) -> float:
 
 
 def _directions(profile: Profile, run: Run) -> int:
-    """Loss evaluations of a zeroth-order gradient; 1 for first-order ones."""
+    """Return the loss evaluations of a zeroth-order gradient; 1 for first order."""
     return (
         profile.experiment(run.experiment).zeroth_order.directions if run.order == "zeroth" else 1
     )
 
 
 def _coordinates(profile: Profile, family: FamilySettings) -> int:
-    """Parameters of an optimizee; 1 for each size that only the images tell."""
+    """Count the parameters of an optimizee; sizes that depend on the images count as 1."""
     shapes = profile.shapes(family).values()
     return sum(math.prod(n for n in shape if isinstance(n, int)) for shape in shapes)
 
 
 def _group(job: Job) -> tuple[str, ...]:
-    """Jobs that differ in their seed alone, which have the same price per work."""
+    """Return what jobs share that differ only in their seed; they have one price per work."""
     return (job.rule, *(part for part in job.name if not re.fullmatch(r"seed\d+", part)))
 
 
 def _kin(job: Job) -> tuple[str, ...]:
-    """Rule and experiment."""
+    """Return a job's rule and experiment."""
     return (job.rule, *job.name[:1])
 
 
 def _sum(parts: Iterable[Spent]) -> Spent:
-    """Of no part at all it is nothing."""
+    """Add up costs; an empty input gives zero."""
     jobs, cores, gpus, longest, gigabytes = zip(*(Spent(), *parts), strict=True)
     return Spent(sum(jobs), sum(cores), sum(gpus), max(longest), max(gigabytes))
 
 
 def _read(path: Path, job: Job, profile: Profile) -> Spent:
-    """One benchmark file.
+    """Read one benchmark file.
 
-    On a CPU the seconds that a job computed count, not those that it waited for a busy machine; on
-    a GPU all of them do.
+    On a CPU, only the seconds in which the job computed count, not those in which it waited for a
+    busy machine. On a GPU, all seconds count.
     """
     try:
         with path.open(newline="", encoding="utf-8") as file:
             row = next(csv.DictReader(file, delimiter="\t"))
         seconds = float(row["s"])
-        # A job that ended before it was looked at has NA here.
+        # Snakemake writes NA for a job that ended before the first sample.
         load = float(row["mean_load"]) / 100 if row["mean_load"] != "NA" else profile.threads
         gigabytes = float(row["max_rss"]) / 1024 if row["max_rss"] != "NA" else 0.0
     except (OSError, StopIteration, KeyError, TypeError, ValueError):

@@ -1,4 +1,4 @@
-"""A finished run as a Workflow Run RO-Crate: results, settings and the workflow that made them."""
+"""Pack a finished run as a Workflow Run RO-Crate: results, settings and workflow."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ import yaml
 from lft.config import Profile
 from lft.errors import UsageError
 from lft.paths import shipped
+from lft.results.digests import EVALUATION, JOINED, SUMS, check
 from lft.results.folder import Results
-from lft.results.schema import CELL_COLUMNS
+from lft.results.schema import CELL_COLUMNS, EVALUATED
 from lft.storage.atomic import atomic_path
 from lft.storage.csv import read_rows
 
@@ -27,16 +28,10 @@ PROFILES = (
 )
 """Address, name and version of each profile that the crate conforms to."""
 
-REPORT = (
-    "measurements.csv",
-    "summary.csv",
-    "cells.csv",
-    "theory.csv",
-    "claims.json",
-    "claims.csv",
-    "report.html",
-)
+REPORT = (*JOINED, "claims.json", "claims.csv", "report.html")
+"""Files that every finished run has."""
 FOLDERS = ("tables", "figures", "runs", "theory", "victims")
+"""Folders that a crate contains."""
 TYPES = {
     "": "text/plain",
     ".csv": "text/csv",
@@ -49,21 +44,26 @@ TYPES = {
     ".tex": "application/x-tex",
     ".yaml": "application/yaml",
 }
-"""Media types by suffix; anything else is application/octet-stream."""
+"""Media types by suffix; the default is application/octet-stream."""
 
 
 def write_crate(profile: Profile, results: Path, output: Path) -> None:
     """Pack a finished run into a zip file that follows the Workflow Run Crate profile 0.5.
 
-    The crate has one action, the run of the workflow: its instrument is ``workflow/Snakefile``, its
-    object the resolved profile, its results are the report, tables, figures and measurements, and
-    every meta-training's weights, history and ``run.json``. Image data, logs and checkpoints stay
-    out: they are inputs with licences of their own, or no results.
+    The crate has one action: the run of the workflow. Its instrument is ``workflow/Snakefile`` and
+    its object the resolved profile. Its results are the report, tables, figures and measurements,
+    and the weights, history and ``run.json`` of every meta-training. The crate leaves out image
+    data, which are inputs under their own licences, as well as logs and checkpoints. Nobody records
+    who ran the workflow and when it began, so the crate does not say.
 
-    Who ran it and when it began is not recorded, so the crate does not say it either.
+    Args:
+        profile: settings of the run.
+        results: its result folder.
+        output: the zip file to write.
 
     Raises:
-        UsageError: the run is incomplete or another profile's, or the file cannot be written.
+        UsageError: the run is incomplete, was changed by hand or belongs to another profile, or the
+            file cannot be written.
     """
     from rocrate.rocrate import ROCrate
 
@@ -110,11 +110,14 @@ def write_crate(profile: Profile, results: Path, output: Path) -> None:
 
 
 def _check_complete(profile: Profile, results: Path) -> None:
-    """Refuse a run whose report or any of whose cells is not there."""
+    """Refuse a run that lacks its report or a cell, or that was changed by hand."""
     again = f"run snakemake reproduce all --config profile={profile.name}"
     for name in (*REPORT, *FOLDERS):
         if not (results / name).exists():
             raise UsageError(f"{results / name} is missing: the run is incomplete; {again}")
+    check(results, REPORT)
+    for sums in sorted((results / "runs").rglob(SUMS)):
+        check(sums.parent, EVALUATED, EVALUATION)
     cells = read_rows(results / "cells.csv", CELL_COLUMNS)
     planned = Counter(_cell(cell.run, cell.tested_on) for cell in profile.cells())
     found = Counter(_cell(row, str(row.tested_on)) for row in cells.itertuples())
@@ -136,14 +139,14 @@ def _cell(run: Any, tested_on: str) -> tuple[Any, ...]:
 
 
 def _commits(profile: Profile, results: Path) -> list[str]:
-    """The commits that the meta-trainings ran from, each once."""
+    """Return the distinct commits that the meta-trainings ran from."""
     folder = Results(profile, results)
     runs = [run for name in profile.experiments for run in profile.runs(name)]
     return sorted({folder.trained(run).commit or "unknown" for run in runs})
 
 
 def _add_workflow(crate: ROCrate, version: str) -> Any:
-    """The workflow's entry point as main entity, with the rules and settings beside it."""
+    """Add the Snakefile as the main entity, and the rules and settings beside it."""
     root = shipped("workflow")
     main = crate.add_workflow(
         root / "Snakefile", "workflow/Snakefile", main=True, lang="snakemake",
@@ -156,8 +159,9 @@ def _add_workflow(crate: ROCrate, version: str) -> Any:
 
 
 def _add_results(crate: ROCrate, results: Path) -> list[Any]:
-    """Everything that the run left for others; see :mod:`lft.results`."""
+    """Add every file of :data:`REPORT` and :data:`FOLDERS`; see :mod:`lft.results`."""
     files = [results / name for name in REPORT]
+    files += [path for path in [results / SUMS] if path.is_file()]
     for folder in FOLDERS:
         files += sorted(path for path in (results / folder).rglob("*") if path.is_file())
     places = [(path, path.relative_to(results)) for path in files]

@@ -1,4 +1,4 @@
-"""A result folder: what a profile's runs have left in it, each file read and written here."""
+"""A result folder: the one reader and writer of a profile's runs."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any
 from lft.config import ALL, Profile, Run
 from lft.errors import UsageError
 from lft.paths import theory_path, victim_path
+from lft.results.digests import EVALUATION, check, record
 from lft.results.manifest import RunManifest
 from lft.results.schema import (
     CELL_COLUMNS,
+    EVALUATED,
     HISTORY_COLUMNS,
     SUMMARY_COLUMNS,
     THEORY_COLUMNS,
@@ -27,11 +29,11 @@ if TYPE_CHECKING:
 class Results:
     """The results of a profile: manifests, weights and tables, each read once.
 
-    What a run left is given out only if it was made under the settings that the profile has now.
+    A run is returned only if it was made under the profile's current settings.
 
     Args:
-        profile: its settings.
-        folder: the result folder.
+        profile: settings.
+        folder: the profile's result folder.
     """
 
     def __init__(self, profile: Profile, folder: Path) -> None:
@@ -43,10 +45,11 @@ class Results:
     # ------------------------------------------------------------ meta-trainings
 
     def manifest(self, run: Run) -> RunManifest | None:
-        """The run.json of a meta-training, None if it has not been trained.
+        """Read the run.json of a meta-training; None if it has not been trained.
 
         Raises:
-            UsageError: it is damaged, or made under other settings, or weights lie there without.
+            UsageError: it is damaged, it was made under other settings, or there are weights
+                without it.
         """
         if run not in self._manifests:
             path = self.folder / run.folder / "run.json"
@@ -71,7 +74,7 @@ class Results:
         return found
 
     def trained(self, run: Run) -> RunManifest:
-        """The run.json of a meta-training that must be there.
+        """Read the run.json of a meta-training that must exist.
 
         Raises:
             UsageError: it is missing, damaged, or made under other settings.
@@ -85,12 +88,12 @@ class Results:
         return found
 
     def manifests(self) -> Iterator[RunManifest]:
-        """Those of all meta-trainings of the profile that there are."""
+        """Yield the manifests of all meta-trainings of the profile that exist."""
         for name in self.profile.experiments:
             yield from filter(None, map(self.manifest, self.profile.runs(name)))
 
     def weights(self, run: Run, device: Any = "cpu") -> dict[str, Tensor]:
-        """The meta-parameters of a run, ``stage/name`` by name.
+        """Load the meta-parameters of a run, by ``stage/name``.
 
         Raises:
             UsageError: they are missing, damaged, or made under other settings.
@@ -101,44 +104,51 @@ class Results:
         return load_tensors(self.folder / run.folder / "weights.safetensors", device)[0]
 
     def history(self, run: Run) -> pd.DataFrame | None:
-        """The outer losses of a run, None if it has not been trained."""
+        """Read the outer losses of a run; None if it has not been trained."""
         path = self.folder / run.folder / "history.csv"
         return None if self.manifest(run) is None else self._table(path, HISTORY_COLUMNS)
 
     # ------------------------------------------------------------ evaluations
 
     def measurement_file(self, run: Run) -> Path | None:
-        """The file that has the measurements of a run, None if it has not been evaluated."""
+        """Find the file with the measurements of a run; None if it has not been evaluated."""
         given = self.profile.experiment(run.experiment).measurements.get(run.method)
         if given is not None:
             return given
         return evaluation_file(self.folder, run, "measurements.csv")
 
     def pictures_file(self, run: Run) -> Path | None:
-        """The file that has the pictures of an attack, None if it has not been evaluated."""
+        """Find the file with the pictures of an attack; None if it has not been evaluated."""
         return evaluation_file(self.folder, run, "examples.safetensors")
 
     def write_evaluation(
         self, run: Run, rows: Iterable[Measurement], pictures: dict[str, Tensor]
     ) -> None:
-        """Write measurements.csv and examples.safetensors of a run."""
+        """Write measurements.csv, examples.safetensors and their digests for a run.
+
+        Args:
+            run: the evaluated run.
+            rows: its measurements.
+            pictures: tensors by name; empty unless the run is an attack.
+        """
         from lft.storage.tensors import save_tensors
 
         folder = self.folder / run.folder
         write_rows(folder / "measurements.csv", Measurement._fields, rows)
         save_tensors(folder / "examples.safetensors", pictures, {})
+        record(folder, EVALUATED)
 
     # ------------------------------------------------------------ victims and theory
 
     def victim_files(self, source: str) -> list[Path]:
-        """The manifests of a source's victims that there are: one of each seed, or one for all."""
+        """Return the existing victim manifests of an image source, one per seed or one for all."""
         own = [victim_path(self.folder, source, seed) for seed in self.profile.victim_seeds]
         there = [path for path in own if path.is_file()] or [victim_path(self.folder, source)]
         manifests = [path.with_suffix(".json") for path in there]
         return [path for path in manifests if path.is_file()]
 
     def theory_files(self) -> list[Path]:
-        """Theory measurements that there are: a file of each seed, or one for all seeds."""
+        """Return the existing files of theory measurements: one per seed, or one for all seeds."""
         found: list[Path] = []
         for name in self.profile.theory_experiments:
             paths = [theory_path(self.folder, name, seed) for seed in self.profile.seeds]
@@ -151,17 +161,17 @@ class Results:
 
     @property
     def summary(self) -> pd.DataFrame:
-        """summary.csv, see :data:`lft.results.schema.SUMMARY_COLUMNS`."""
+        """Rows of summary.csv, see :data:`lft.results.schema.SUMMARY_COLUMNS`."""
         return self._table(self.folder / "summary.csv", SUMMARY_COLUMNS)
 
     @property
     def cells(self) -> pd.DataFrame:
-        """cells.csv, see :data:`lft.results.schema.CELL_COLUMNS`."""
+        """Rows of cells.csv, see :data:`lft.results.schema.CELL_COLUMNS`."""
         return self._table(self.folder / "cells.csv", CELL_COLUMNS)
 
     @property
     def theory(self) -> pd.DataFrame:
-        """theory.csv, see :data:`lft.results.schema.THEORY_COLUMNS`."""
+        """Rows of theory.csv, see :data:`lft.results.schema.THEORY_COLUMNS`."""
         return self._table(self.folder / "theory.csv", THEORY_COLUMNS)
 
     def _table(self, path: Path, columns: Sequence[str]) -> pd.DataFrame:
@@ -171,10 +181,14 @@ class Results:
 
 
 def evaluation_file(results: Path, run: Run, name: str) -> Path | None:
-    """A file that the evaluation of a run wrote, None if there is none.
+    """Find a file that the evaluation of a run wrote; None if there is none.
 
-    It is the run's own, or one of all seeds, or one of all seeds and methods, as versions before
-    0.2 wrote them.
+    Versions before 0.2 wrote one file for all seeds, or one for all seeds and methods.
+
+    Args:
+        results: the result folder.
+        run: the evaluated run.
+        name: name of the file.
     """
     together = run._replace(method=ALL)
     folders = (run.folder, run.evaluation_folder, together.evaluation_folder)
@@ -183,12 +197,24 @@ def evaluation_file(results: Path, run: Run, name: str) -> Path | None:
 
 
 def rows_of(path: Path, runs: list[Run]) -> tuple[pd.DataFrame, bytes]:
-    """The measurements of some runs, as a table and as the lines of a CSV file."""
+    """Read the measurements of some runs.
+
+    Args:
+        path: a file of measurements.
+        runs: runs to keep, all of one experiment, training mixture and order.
+
+    Returns:
+        The rows as a table, and as lines of CSV without a header.
+
+    Raises:
+        UsageError: the file is damaged, incomplete, or was changed after the evaluation.
+    """
     frame, text = read_rows(path, Measurement._fields), read_bytes(path)
     if not text.endswith(b"\n"):
         raise UsageError(
             f"{path}: its last line is cut; delete the file and run the workflow again"
         )
+    check(path.parent, [path.name.removesuffix(".gz")], EVALUATION)
     wanted = {(run.method, run.seed) for run in runs}
     kept = [key in wanted for key in zip(frame["method"], frame["seed"], strict=True)]
     if all(kept):

@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 
 
 def read_history(path: Path | str) -> pd.DataFrame:
-    """Read a ``history.csv``, of a former layout too; what it does not tell is NaN.
+    """Read a ``history.csv``; columns that an older layout lacks become NaN.
 
     Raises:
-        UsageError: as :func:`lft.storage.csv.read_rows`.
+        UsageError: the file is missing or damaged.
     """
     try:
         with Path(path).open(encoding="utf-8") as file:

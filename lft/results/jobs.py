@@ -1,7 +1,7 @@
-"""The jobs of the workflow: their names, what they write, and the settings they are planned with.
+"""The jobs of the workflow: names, outputs and settings.
 
-The rules in workflow/rules and the commands of :mod:`lft.cli` both ask here, so that a path and a
-digest are spelled once.
+The rules in workflow/rules and the commands of :mod:`lft.cli` share this module, so that every path
+and digest is defined once.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ REPORT = {
     "figures": "figures",
     "page": "report.html",
 }
-"""Steps of the report, each with one of the things that it writes."""
+"""Steps of the report, each with one of its outputs."""
 MULTIVERSE = "multiverse.html"
-"""What the report on all universes ends with."""
+"""Last output of the report on all universes."""
 CONFIG = ("profile", "claim")
-"""What Snakemake's ``--config`` may hold."""
+"""Keys that Snakemake's ``--config`` accepts."""
 
 
 class Job(NamedTuple):
     """One job of the workflow.
 
     Attributes:
-        rule: of the workflow, and command of ``lft``.
+        rule: rule of the workflow, and command of ``lft``.
         name: experiment, mixture and so on; with ``rule`` it names the log and the benchmark file.
-        runs: that it trains or measures.
-        work: what its time is taken to be proportional to, see docs/cluster.md.
+        runs: runs that the job trains or measures.
+        work: estimated cost in arbitrary units, see docs/cluster.md.
     """
 
     rule: str
@@ -48,12 +48,12 @@ class Job(NamedTuple):
 
     @property
     def log(self) -> Path:
-        """Where its output goes, below a result folder."""
+        """Path of the job's log, below a result folder."""
         return self._file("logs", ".log")
 
     @property
     def benchmark(self) -> Path:
-        """What Snakemake writes of its time and memory, below a result folder."""
+        """Path of Snakemake's record of time and memory, below a result folder."""
         return self._file("benchmarks", ".tsv")
 
     def _file(self, folder: str, suffix: str) -> Path:
@@ -62,7 +62,7 @@ class Job(NamedTuple):
 
 
 def jobs(profile: Profile) -> Iterator[Job]:
-    """Every job of a profile that Snakemake would submit."""
+    """Yield every job that Snakemake would submit for a profile."""
     if profile.universes is not None:
         yield from (Job("data", (source,)) for source in profile.sources)
         yield from (Job("universe", (name, str(n))) for name, n in universes.names(profile))
@@ -87,12 +87,12 @@ def jobs(profile: Profile) -> Iterator[Job]:
 
 
 def trainings(profile: Profile) -> Iterator[Job]:
-    """The jobs that meta-train, each with its runs."""
+    """Yield the jobs that meta-train, each with its runs."""
     yield from _grouped(profile, "train", every_method=False)
 
 
 def evaluations(profile: Profile) -> Iterator[Job]:
-    """The jobs that measure, each with its runs."""
+    """Yield the jobs that measure, each with its runs."""
     yield from _grouped(profile, "evaluate", every_method=profile.methods_per_job == "all")
 
 
@@ -108,13 +108,18 @@ def _grouped(profile: Profile, rule: str, *, every_method: bool) -> Iterator[Job
 
 
 def files(runs: Iterable[Run], names: Iterable[str]) -> list[str]:
-    """Files of some runs, :data:`TRAINED` or :data:`EVALUATED`, below a result folder."""
+    """Return paths of some runs' files, below a result folder.
+
+    Args:
+        runs: the runs.
+        names: file names, for example :data:`~lft.results.schema.TRAINED`.
+    """
     names = list(names)
     return [(run.folder / name).as_posix() for run in runs for name in names]
 
 
 def outputs(job: Job) -> list[str]:
-    """What a job writes, below a result folder; of a step of the report one thing."""
+    """Return a job's outputs, below a result folder; for a step of the report, one of them."""
     if job.rule == "train":
         return files(job.runs, TRAINED)
     if job.rule == "evaluate":
@@ -135,12 +140,14 @@ def outputs(job: Job) -> list[str]:
 
 
 def planned(profile: Profile, rule: str, what: str = "", runs: Iterable[Run] = ()) -> str:
-    """Identifies the settings that a job depends on.
+    """Return a digest of the settings that a job depends on.
 
     Args:
+        profile: settings.
+        rule: rule of the job.
         what: the image source of ``data`` and ``victim``, the experiment of ``theory`` and
             ``universe``.
-        runs: those of ``train`` and ``evaluate``.
+        runs: the runs of ``train`` and ``evaluate``.
     """
     settings: Mapping[str, Any]
     if rule == "data":
@@ -161,8 +168,12 @@ def planned(profile: Profile, rule: str, what: str = "", runs: Iterable[Run] = (
 
 
 def arguments(rule: str, runs: Iterable[Run]) -> str:
-    """What comes after ``lft``, to train or measure runs of one cell, or of all methods of a
-    mixture."""
+    """Return the arguments of ``lft`` that train or measure some runs.
+
+    Args:
+        rule: ``train`` or ``evaluate``.
+        runs: runs of one cell, or of all methods of a mixture.
+    """
     runs = list(runs)
     methods = dict.fromkeys(run.method for run in runs)
     method = next(iter(methods)) if len(methods) == 1 else ALL
@@ -172,21 +183,21 @@ def arguments(rule: str, runs: Iterable[Run]) -> str:
 
 
 def profile_of(config: Mapping[str, Any], files: Iterable[Path | str]) -> Path:
-    """The profile that Snakemake's ``--config`` names.
+    """Find the profile that Snakemake's ``--config`` names.
 
     Args:
-        config: the values given; beside the profile it may name a claim.
-        files: what was given with ``--configfile``.
+        config: the given values; besides the profile they may name a claim.
+        files: files given with ``--configfile``.
 
     Raises:
-        UsageError: there is no such profile, or something else was given too.
+        UsageError: the profile does not exist, or an unknown key was given.
     """
     wrong = [key for key in config if key not in CONFIG]
     for file in files if "name" in wrong else ():
         raise UsageError(f"{file} is a profile; give it as --config profile={file}")
     for key in wrong:
         if key in Profile.model_fields:
-            raise UsageError(f"{key!r} belongs into a profile; see config/README.md")
+            raise UsageError(f"{key!r} belongs in a profile; see config/README.md")
         raise UsageError(f"--config: unknown key {key!r}{suggestion(key, CONFIG)}")
     value = config.get("profile", "quick")
     return find_profile("" if value is None else str(value))

@@ -1,4 +1,4 @@
-"""What a profile takes over from the kept run that it is against, instead of training it."""
+"""Reuse trained runs and victims of the kept run that a profile names with ``against``."""
 
 from __future__ import annotations
 
@@ -15,12 +15,15 @@ from lft.results.schema import TRAINED
 from lft.storage.atomic import atomic_path
 
 SAME_WEIGHTS, RETRAINED = 0.001, 0.01
-"""How much a victim's clean accuracy may differ from the kept record: rounding moves single images;
-a second training, whose sums may have another order, moves more of them."""
+"""Largest difference of a victim's clean accuracy from the kept record, with the kept weights and
+after training again. Rounding moves single images; a second training may sum in another order,
+which moves more of them."""
 
 
 def kept_folder(profile: Profile, results: Path) -> Path:
-    """The result folder of the run that a profile is against: beside its own, or the checkout's.
+    """Find the result folder of the run that a profile is against.
+
+    It is beside the profile's own folder, or in the checkout.
 
     Raises:
         UsageError: there is none.
@@ -36,7 +39,15 @@ def kept_folder(profile: Profile, results: Path) -> Path:
 
 
 def take_trainings(profile: Profile, runs: Sequence[Run], results: Path) -> list[Run]:
-    """Copy what the kept run trained; the runs that are left to train.
+    """Copy the trained runs that the kept run has.
+
+    Args:
+        profile: settings.
+        runs: runs to train.
+        results: the profile's result folder.
+
+    Returns:
+        The runs that remain to be trained.
 
     Raises:
         UsageError: the kept run lacks one of them, or made it under other settings.
@@ -49,10 +60,10 @@ def take_trainings(profile: Profile, runs: Sequence[Run], results: Path) -> list
 
 
 def kept_run(profile: Profile, run: Run, results: Path) -> Path:
-    """The folder of a run that is kept, made under the profile's settings.
+    """Find the folder of a kept run that was made under the profile's settings.
 
     Raises:
-        UsageError: there is none, or it was made under others.
+        UsageError: there is none, or it was made under other settings.
     """
     kept = kept_folder(profile, results)
     path = kept / run.folder / "run.json"
@@ -64,10 +75,10 @@ def kept_run(profile: Profile, run: Run, results: Path) -> Path:
 
 
 def copy(path: Path, target: Path) -> None:
-    """Copy a kept file, atomically.
+    """Copy a kept file atomically.
 
     Raises:
-        UsageError: it is missing, or the target cannot be written.
+        UsageError: the file is missing, or the target cannot be written.
     """
     if not path.is_file():
         raise UsageError(f"{path} was not kept; run that profile again")
@@ -76,18 +87,21 @@ def copy(path: Path, target: Path) -> None:
 
 
 class KeptVictim(NamedTuple):
-    """What a kept run has of a victim.
+    """The files of a victim in a kept run.
 
     Attributes:
         record: its manifest, with its clean accuracy.
-        weights: None where they were not kept, so that it is trained again.
+        weights: None where they were not kept, so that the victim is trained again.
     """
 
     record: Path
     weights: Path | None
 
     def check(self, accuracy: Mapping[str, float]) -> None:
-        """Compare the share of correct ``train`` and ``test`` images with the record.
+        """Compare a victim's clean accuracy with the kept record.
+
+        Args:
+            accuracy: share of correct images of ``train`` and ``test``.
 
         Raises:
             UsageError: they differ by more than rounding.
@@ -106,7 +120,13 @@ class KeptVictim(NamedTuple):
 def kept_victim(
     profile: Profile, source: str, results: Path, seed: int | None
 ) -> KeptVictim | None:
-    """What the kept run has of a victim; None if the profile is against none.
+    """Find the kept files of a victim; None if the profile is against no run.
+
+    Args:
+        profile: settings.
+        source: image source.
+        results: the profile's result folder.
+        seed: the victim's seed; None for a victim of all seeds.
 
     Raises:
         UsageError: the kept run has no record of it, or made it under other settings.

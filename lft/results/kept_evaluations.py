@@ -1,4 +1,4 @@
-"""What a profile takes over from the kept run that it is against, instead of measuring it."""
+"""Reuse measurements of the kept run that a profile names with ``against``."""
 
 from __future__ import annotations
 
@@ -7,14 +7,23 @@ from pathlib import Path
 
 from lft.config import Profile, Run
 from lft.errors import UsageError
+from lft.results.digests import record
 from lft.results.folder import evaluation_file, rows_of
 from lft.results.kept import copy, kept_folder, kept_run
-from lft.results.schema import Measurement
+from lft.results.schema import EVALUATED, Measurement
 from lft.storage.atomic import atomic_path
 
 
 def take_evaluations(profile: Profile, runs: Iterable[Run], results: Path) -> list[Run]:
-    """Copy what the kept run measured; the runs that are left to measure.
+    """Copy the measurements that the kept run has.
+
+    Args:
+        profile: settings.
+        runs: runs to measure.
+        results: the profile's result folder.
+
+    Returns:
+        The runs that remain to be measured.
 
     Raises:
         UsageError: the kept run lacks one of them, or made it under other settings.
@@ -30,4 +39,5 @@ def take_evaluations(profile: Profile, runs: Iterable[Run], results: Path) -> li
             header = ",".join(Measurement._fields).encode() + b"\n"
             temporary.write_bytes(header + rows_of(measured, [run])[1])
         copy(pictures, results / run.folder / "examples.safetensors")
+        record(results / run.folder, EVALUATED)
     return [run for run in runs if not profile.is_kept(run)]

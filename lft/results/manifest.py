@@ -1,4 +1,4 @@
-"""Provenance of a computation: by which commit, versions, machine and settings it was made."""
+"""Provenance of a computation: commit, versions, machine and settings."""
 
 from __future__ import annotations
 
@@ -22,10 +22,11 @@ from lft.storage.json import read_json
 log = logging.getLogger(__name__)
 
 PACKAGES = ("lft", "torch", "numpy", "pandas", "scipy", "snakemake")
+"""Packages whose versions a manifest records."""
 
 
 class Machine(BaseModel):
-    """Where it ran."""
+    """The machine that a computation ran on."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
 
@@ -35,12 +36,12 @@ class Machine(BaseModel):
 
 
 class Manifest(BaseModel):
-    """What every computation records; manifests of older versions lack some of it.
+    """The record of a computation; manifests of older versions lack some keys.
 
     Attributes:
-        commit: of the checkout that the package ran from; None where it is not known.
-        modified: whether that checkout had other changes; None likewise.
-        claims: hash of the claims that were registered then.
+        commit: commit of the checkout that the package ran from; None if unknown.
+        modified: whether that checkout had uncommitted changes; None if unknown.
+        claims: hash of the claims registered at the time.
         settings: every setting that the outcome depends on.
     """
 
@@ -61,7 +62,7 @@ class Manifest(BaseModel):
         """Read a manifest.
 
         Raises:
-            UsageError: the file is missing, holds no JSON object or lacks a key.
+            UsageError: the file is missing, is not a JSON object or lacks a key.
         """
         content = read_json(path)
         for key, field in cls.model_fields.items():
@@ -77,12 +78,18 @@ class Manifest(BaseModel):
             ) from None
 
     def difference(self, settings: Mapping[str, Any]) -> str | None:
-        """The first setting that is another than those given, in words; None if there is none."""
+        """Describe the first setting that differs from the given ones; None if all agree."""
         return _difference(self.settings, settings)
 
 
 class RunManifest(Manifest):
-    """The run.json of a meta-training."""
+    """The run.json of a meta-training.
+
+    Attributes:
+        seconds: wall-clock time; ``cpu_seconds`` is CPU time.
+        best_meta_batch: meta-batches done when the validation score was lowest.
+        validation_score: that score, lower is better.
+    """
 
     run: Run
     status: Literal["ok", "diverged"]
@@ -97,7 +104,10 @@ class RunManifest(Manifest):
 
 
 def _difference(made: Any, wanted: Any, key: str = "") -> str | None:
-    """Keys that one of both lacks are no difference: versions add and remove settings."""
+    """Describe the first differing value.
+
+    Keys missing on one side do not count, because versions add and remove settings.
+    """
     if isinstance(made, dict) and isinstance(wanted, dict):
         parts = (
             _difference(made[name], wanted[name], f"{key}.{name}" if key else name)
@@ -109,11 +119,11 @@ def _difference(made: Any, wanted: Any, key: str = "") -> str | None:
 
 
 def manifest(settings: Mapping[str, Any], **facts: Any) -> dict[str, Any]:
-    """Provenance of what is being computed now, as a JSON object.
+    """Collect the provenance of the current computation, as a JSON object.
 
     Args:
         settings: every setting that the outcome depends on.
-        facts: what else is to be known of it.
+        facts: further entries.
     """
     commit, modified = _commit()
     return {
@@ -133,10 +143,10 @@ def manifest(settings: Mapping[str, Any], **facts: Any) -> dict[str, Any]:
 
 
 def _commit() -> tuple[str | None, bool | None]:
-    """The commit of the checkout that the package runs from, and whether it was modified.
+    """Return the commit of the package's checkout, and whether it has uncommitted changes.
 
-    A checkout inside another repository has no commit of its own: git would tell that of the outer
-    one.
+    A checkout inside another repository counts as unknown, because git would report the outer
+    commit.
     """
     if CHECKOUT is None:
         return None, None

@@ -1,6 +1,7 @@
 """Which claims were registered before a run: versions and hashes of claims.yaml.
 
-Imports neither torch nor pandas, so every command can put the hash into its manifest.
+This module imports neither torch nor pandas, so that every command can put the hash into its
+manifest.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from lft.paths import shipped
 REFERENCE = shipped("workflow", "reference")
 CLAIMS = REFERENCE / "claims.yaml"
 VERSIONS = REFERENCE / "registered.yaml"
-"""The hashes of every version of claims.yaml that runs may have been made under."""
+"""File with the hashes of every registered version of claims.yaml."""
 
 
 @dataclass(frozen=True)
@@ -29,8 +30,10 @@ class Version:
     """One registered version of claims.yaml.
 
     Attributes:
-        digest: of the whole file, as :func:`registered_digest` gives it.
-        claims: claim -> digest of what decides its verdict.
+        version: its number.
+        date: day of registration.
+        digest: hash of the whole file, from :func:`registered_digest`.
+        claims: claim -> digest of everything that decides its verdict.
     """
 
     version: int
@@ -40,28 +43,44 @@ class Version:
 
 
 def registered_digest(path: Path = CLAIMS) -> str:
-    """SHA-256 of what claims.yaml says; comments and layout do not count."""
+    """Return the SHA-256 of the content of claims.yaml; comments and layout do not count."""
     return _digest(_content(path))
 
 
 def version_of(path: Path = CLAIMS) -> Version:
-    """Version, date and digests of a file of claims, as an entry of registered.yaml has them."""
+    """Compute the entry of registered.yaml for a file of claims.
+
+    Raises:
+        UsageError: a key is missing or malformed.
+    """
     content = _content(path)
     try:
         claims = {claim["id"]: _digest(_decisive(claim, content)) for claim in content["claims"]}
         return Version(content["version"], str(content["date"]), _digest(content), claims)
-    except (KeyError, TypeError) as error:
-        raise UsageError(f"{path}: {error} is missing or malformed") from None
+    except (AttributeError, KeyError, TypeError) as error:
+        raise UsageError(
+            f"{path}: {error} is missing or malformed; correct it, or restore it from git"
+        ) from None
 
 
 def versions(path: Path = VERSIONS) -> dict[str, Version]:
-    """The registered versions, by the digest of the whole file."""
-    entries = [Version(**entry) for entry in read_yaml(path, "registered versions") or []]
+    """Read the registered versions, by the digest of the whole file.
+
+    Raises:
+        UsageError: the file, or an entry of it, cannot be read.
+    """
+    try:
+        entries = [Version(**entry) for entry in read_yaml(path, "registered versions") or []]
+    except TypeError:
+        keys = ", ".join(field.name for field in fields(Version))
+        raise UsageError(
+            f"{path}: an entry has the keys {keys}; correct it, or restore it from git"
+        ) from None
     return {entry.digest: entry for entry in entries}
 
 
 def changes(old: Version, new: Version) -> dict[str, str]:
-    """What differs between two versions: claim -> ``added``, ``changed`` or ``removed``."""
+    """Map each claim that differs between two versions to ``added``, ``changed`` or ``removed``."""
     found = {
         name: "changed" if name in old.claims else "added"
         for name, digest in new.claims.items()
@@ -78,7 +97,7 @@ def _content(path: Path) -> dict[str, Any]:
 
 
 def _decisive(claim: Mapping[str, Any], content: Mapping[str, Any]) -> dict[str, Any]:
-    """A claim with the scale and margin that it is judged on."""
+    """Return a claim with the scale and margin that it is judged on."""
     return {**claim, "judged on": content["metrics"].get(claim.get("metric"))}
 
 
@@ -88,5 +107,5 @@ def _digest(content: Any) -> str:
 
 
 def as_yaml(version: Version) -> str:
-    """An entry for registered.yaml."""
+    """Format an entry for registered.yaml."""
     return yaml.safe_dump([vars(version)], sort_keys=False, allow_unicode=True)

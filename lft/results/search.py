@@ -1,4 +1,4 @@
-"""Hyper-parameter search: which combination did best on meta-validation tasks."""
+"""Hyper-parameter search: rank combinations by their meta-validation score."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def write_search(profile: Profile, results: Path) -> None:
     """Write search.csv from the manifests of all variants of a profile.
 
     Raises:
-        UsageError: the profile has no variants, or one of them has not been trained, or under
+        UsageError: the profile has no variants, or one has not been trained or was trained under
             other settings.
     """
     folder, rows = Results(profile, results), []
@@ -46,9 +46,16 @@ def write_search(profile: Profile, results: Path) -> None:
 
 
 def combinations(runs: pd.DataFrame) -> pd.DataFrame:
-    """One row per combination, from one row per combination and seed.
+    """Reduce one row per combination and seed to one row per combination.
 
-    A combination with a seed that never had a finite score cannot be chosen.
+    A combination cannot be chosen if one of its seeds never had a finite score.
+
+    Args:
+        runs: a row per combination and seed; ``seeds`` is the seed, ``diverged`` whether it
+            diverged.
+
+    Returns:
+        Rows of SEARCH_COLUMNS.
     """
     place = ["experiment", "trained_on", "method", "order"]
     runs = runs.assign(score=runs["score"].astype(float))

@@ -1,9 +1,8 @@
-"""The source files that a job's outcome depends on: all that its modules import, found by reading
-them.
+"""The source files that a job's outcome depends on, found by following imports.
 
-Snakemake does not see edits inside a package, so that each rule has a digest of these files among
-its parameters. Nothing is listed by hand: each command of :mod:`lft.commands.jobs` imports
-the modules that do its job.
+Snakemake does not see edits inside a package, so each rule has a digest of these files among its
+parameters. No list is kept by hand: each command in :mod:`lft.commands.jobs` imports the modules
+that do its job.
 """
 
 from __future__ import annotations
@@ -18,10 +17,10 @@ from lft.paths import PACKAGE
 
 
 class Sources:
-    """The files of a package, and who imports whom.
+    """The files of a package and its import graph, which is parsed once.
 
     Args:
-        package: its folder. Who imports whom is found out once.
+        package: folder of the package.
     """
 
     def __init__(self, package: Path = PACKAGE) -> None:
@@ -30,10 +29,11 @@ class Sources:
         self._found: dict[tuple[str, frozenset[Path]], frozenset[Path]] = {}
 
     def digest(self, command: str, others: Iterable[Path] = ()) -> str:
-        """Identifies the content of all files that a command of ``lft`` depends on.
+        """Return a digest of all files that a command of ``lft`` depends on.
 
         Args:
-            others: files of plug-ins, which count together with what they import.
+            command: function in :mod:`lft.commands.jobs`.
+            others: files of plug-ins; they count with everything that they import.
 
         Raises:
             LookupError: there is no such command, or it imports nothing of the package.
@@ -46,7 +46,7 @@ class Sources:
         return content.hexdigest()[:16]
 
     def files(self, command: str, others: Iterable[Path] = ()) -> frozenset[Path]:
-        """The files that a command of ``lft`` depends on, see :meth:`digest`."""
+        """Return the files that a command of ``lft`` depends on, see :meth:`digest`."""
         key = command, frozenset(others)
         if key not in self._found:
             self._found[key] = self._files(*key)
@@ -61,11 +61,14 @@ class Sources:
         return others.union(found, *map(self._beside, folders))
 
     def closure(self, modules: Iterable[str]) -> set[Path]:
-        """The files of some modules and of all that they import, functions' imports included.
+        """Return the files of some modules and of all that they import, even inside functions.
 
-        Settings know how to build what they describe, and are read by jobs that build nothing: what
-        a function of the package ``config`` imports counts where something else of the same package
-        is imported too.
+        Settings know how to build what they describe, but many jobs read them and build nothing. An
+        import inside a function of the package ``config`` therefore counts only if the job also
+        imports something else of the same package.
+
+        Args:
+            modules: absolute names.
         """
         waiting = {(module, True) for module in modules}
         done: dict[str, bool] = {}
@@ -90,13 +93,13 @@ class Sources:
 
     @cached_property
     def _commands(self) -> dict[str, frozenset[str]]:
-        """What each command that does a job imports."""
+        """Imports of each command in lft/commands/jobs.py."""
         tree = ast.parse((self.package / "commands" / "jobs.py").read_bytes())
         functions = (node for node in tree.body if isinstance(node, ast.FunctionDef))
         return {node.name: frozenset(self._named(node, into=True)) for node in functions}
 
     def _imports(self, path: Path) -> tuple[frozenset[str], frozenset[str]]:
-        """What a file imports when it is imported itself, and what it imports at all."""
+        """Return a file's imports at import time, and all its imports."""
         if path not in self._parsed:
             tree = ast.parse(path.read_bytes())
             found = (frozenset(self._named(tree, into=into, path=path)) for into in (False, True))
@@ -104,10 +107,12 @@ class Sources:
         return self._parsed[path]
 
     def _named(self, node: ast.AST, *, into: bool, path: Path | None = None) -> Iterator[str]:
-        """Modules that a piece of code imports, or names as ``module:attribute``.
+        """Yield the modules that a piece of code imports, or names as ``module:attribute``.
 
         Args:
-            into: whether functions are looked into.
+            node: the code.
+            into: whether to look inside functions.
+            path: the file, to resolve relative imports.
         """
         for child in ast.iter_child_nodes(node):
             if isinstance(child, ast.Import):
@@ -125,14 +130,14 @@ class Sources:
                 yield from self._named(child, into=into, path=path)
 
     def _base(self, node: ast.ImportFrom, path: Path | None) -> str:
-        """The package or module after ``from``, as an absolute name."""
+        """Return the package or module after ``from``, as an absolute name."""
         if not node.level or path is None or not path.is_relative_to(self.package):
             return node.module or ""
         parts = path.relative_to(self.package.parent).parts[: -node.level]
         return ".".join((*parts, *filter(None, [node.module])))
 
     def _file(self, module: str) -> Path | None:
-        """The file of one of the package's modules."""
+        """Return the file of a module of the package; None for other modules."""
         top, *parts = module.split(".")
         if top != self.package.name or not all(parts):
             return None
@@ -141,7 +146,7 @@ class Sources:
         return next((file for file in candidates if file.is_file()), None)
 
     def _beside(self, folder: Path) -> set[Path]:
-        """What is no Python in a package of the package: sources of kernels, shipped weights."""
+        """Return the files of a package that are not Python: kernel sources, shipped weights."""
         if folder == self.package:
             return set()
         inner = {init.parent for init in folder.rglob("__init__.py")} - {folder}
@@ -154,11 +159,11 @@ class Sources:
 
 
 def _around(module: str) -> list[str]:
-    """The packages that a module is in."""
+    """Return the packages that contain a module."""
     parts = module.split(".")
     return [".".join(parts[:end]) for end in range(1, len(parts))]
 
 
 def _room(module: str) -> str:
-    """The package or module directly below the whole package that a module is in."""
+    """Return the top-level subpackage or module that contains a module."""
     return ".".join(module.split(".")[:2])

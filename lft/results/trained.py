@@ -1,7 +1,7 @@
-"""Whether a meta-training came to its end: four checks on its meta-validations.
+"""Whether a meta-training was long enough and stable: four checks on its meta-validations.
 
-A method that is not trained says nothing about the claims that it appears in. The checks are pure
-functions of what ``history.csv`` holds; :func:`recorded` finds those that a result folder can tell,
+An untrained method says nothing about the claims that it appears in. The checks are pure functions
+of the content of ``history.csv``. :func:`recorded` runs those that a result folder allows;
 :func:`lft.meta.trained.check` computes what is missing.
 """
 
@@ -21,26 +21,26 @@ if TYPE_CHECKING:
     import pandas as pd
 
 ROUNDS = 20
-"""Meta-validations that a choice among checkpoints needs at least."""
+"""Fewest meta-validations for a choice among checkpoints."""
 
 LONGER = 3
-"""Times the meta-batches of the rerun that shows whether longer training helps."""
+"""How many times as many meta-batches the rerun has that shows whether longer training helps."""
 
 LONGER_FOLDER = Path("longer")
-"""Below a result folder: reruns with :data:`LONGER` times the meta-batches."""
+"""Folder of these reruns, below a result folder."""
 
 EXPLODED = 10.0
-"""Times the loss of the untrained start from which on a training counts as unstable."""
+"""A training is unstable above this multiple of the untrained start's loss."""
 
 
 class Check(NamedTuple):
-    """One check.
+    """The outcome of one check.
 
     Attributes:
         name: ``longer does not help``, ``the end is good``, ``stable`` or ``worth it``.
-        passed: None if what it needs was not recorded, or there are too few meta-validations.
-        value: what was measured.
-        limit: what ``value`` must not exceed.
+        passed: None if its input was not recorded, or there are too few meta-validations.
+        value: the measured value.
+        limit: largest ``value`` that passes.
     """
 
     name: str
@@ -50,12 +50,12 @@ class Check(NamedTuple):
 
 
 class Validations(NamedTuple):
-    """Meta-validations of one meta-training, in order, without the one of the untrained start.
+    """Meta-validations of one meta-training in order, without that of the untrained start.
 
     Attributes:
         steps: meta-batches done before each.
         scores: lower is better.
-        errors: their standard errors over meta-validation tasks.
+        errors: standard errors of the scores over meta-validation tasks.
         outer: uncapped outer losses on the same tasks.
         start: uncapped outer loss of the untrained start.
     """
@@ -68,7 +68,7 @@ class Validations(NamedTuple):
 
     @classmethod
     def of(cls, history: pd.DataFrame) -> Validations:
-        """From the rows of a ``history.csv``."""
+        """Extract the meta-validations from the rows of a ``history.csv``."""
         validated = history.dropna(subset=["validation"])
         trained = validated[validated["meta_step"] > 0]
         begun = validated[validated["meta_step"] == 0]["outer"]
@@ -87,14 +87,28 @@ class Validations(NamedTuple):
 
 
 def smallest_effect(primary: str, score: float) -> float:
-    """The smallest improvement of a meta-validation score that matters: 2 points of accuracy, or a
-    loss lower by a factor of 1.1."""
+    """Return the smallest improvement of a meta-validation score that matters.
+
+    That is 2 points of accuracy, or a loss lower by a factor of 1.1.
+
+    Args:
+        primary: the experiment's primary metric.
+        score: the score to improve.
+    """
     return 0.02 if primary == "accuracy" else score * (1 - 1 / 1.1)
 
 
 def longer_does_not_help(validations: Validations, longer: Validations, smallest: float) -> Check:
-    """A rerun with :data:`LONGER` times the meta-batches, and its schedule stretched, improves the
-    score by less than one standard error, and by less than the smallest effect of interest."""
+    """Check that training :data:`LONGER` times as long, with a stretched schedule, barely helps.
+
+    The rerun may improve the score by at most one standard error, and by at most the smallest
+    effect of interest.
+
+    Args:
+        validations: the training.
+        longer: its rerun.
+        smallest: smallest effect of interest, in units of the score.
+    """
     here, there = validations.best, longer.best
     gain = validations.scores[here] - longer.scores[there]
     limit = _least(validations.errors[here], smallest)
@@ -102,8 +116,11 @@ def longer_does_not_help(validations: Validations, longer: Validations, smallest
 
 
 def the_end_is_good(validations: Validations) -> Check:
-    """The best of :data:`ROUNDS` checkpoints or more lies in the last half, or the last one is
-    worse by no more than one standard error. Fewer checkpoints show nothing."""
+    """Check that the best checkpoint is late, or that the last one is about as good.
+
+    The best of at least :data:`ROUNDS` checkpoints lies in the last half, or the last one is worse
+    by at most one standard error. Fewer checkpoints show nothing.
+    """
     best = validations.best
     loss = validations.scores[-1] - validations.scores[best]
     late = validations.steps[best] > validations.steps[-1] / 2
@@ -114,8 +131,11 @@ def the_end_is_good(validations: Validations) -> Check:
 
 
 def stable(validations: Validations) -> Check:
-    """The uncapped outer loss of the meta-validation tasks stays below :data:`EXPLODED` times that
-    of the untrained start after the first tenth, in 99 % of the meta-validations."""
+    """Check that the outer loss does not explode.
+
+    After the first tenth, the uncapped outer loss of the meta-validation tasks stays below
+    :data:`EXPLODED` times that of the untrained start, in 99 % of the meta-validations.
+    """
     tenth = validations.steps[-1] / 10
     late = [f for k, f in zip(validations.steps, validations.outer, strict=True) if k > tenth]
     if math.isnan(validations.start):
@@ -125,8 +145,15 @@ def stable(validations: Validations) -> Check:
 
 
 def worth_it(validations: Validations, baselines: Sequence[Validations]) -> Check:
-    """The score is not behind that of the best hand-designed optimizer, tuned on the same tasks
-    from the same starts, by more than one standard error of the difference."""
+    """Check that the score is not behind the best hand-designed optimizer's by more than noise.
+
+    Noise is one standard error of the difference. The optimizers are tuned on the same tasks from
+    the same starts.
+
+    Args:
+        validations: the training.
+        baselines: those of the hand-designed optimizers; at least one.
+    """
     here = validations.best
     best = min(baselines, key=lambda other: other.scores[other.best])
     behind = validations.scores[here] - best.scores[best.best]
@@ -135,19 +162,20 @@ def worth_it(validations: Validations, baselines: Sequence[Validations]) -> Chec
 
 
 def _at_most(value: float, limit: float) -> bool | None:
-    """None where the limit was not recorded."""
+    """Compare; None where the limit was not recorded."""
     return None if math.isnan(limit) else value <= limit
 
 
 def _least(*limits: float) -> float:
+    """Return the smallest limit; NaN if one is unknown."""
     return math.nan if any(map(math.isnan, limits)) else min(limits)
 
 
 def untrained(checks: Iterable[Check]) -> bool | None:
-    """Whether a meta-training fails the test for trained; None where too little was recorded.
+    """Return whether a meta-training fails the test for trained; None if too little is known.
 
-    One failed check is enough. :func:`longer_does_not_help` and :func:`worth_it` may be missing, as
-    they need more than the training itself.
+    One failed check is enough. :func:`longer_does_not_help` and :func:`worth_it` may be missing,
+    because they need more than the training itself.
     """
     outcomes = {check.name: check.passed for check in checks}
     if False in outcomes.values():
@@ -158,11 +186,15 @@ def untrained(checks: Iterable[Check]) -> bool | None:
 
 
 def recorded(results: Results, run: Run) -> tuple[Check, ...]:
-    """The checks of one run that its result folder can tell.
+    """Return the checks of one run that its result folder allows.
 
-    A good end and stability follow from the run's own history; whether longer training helps only
-    from a rerun in the folder ``longer``. A run that is missing, diverged, or whose method is not
-    meta-trained has none.
+    The run's own history decides the end and stability. Whether longer training helps needs a rerun
+    in the folder ``longer``. A run has no checks if it is missing or diverged, or if its method is
+    not meta-trained.
+
+    Args:
+        results: the result folder.
+        run: the run to check.
     """
     experiment = results.profile.experiment(run.experiment)
     manifest = results.manifest(run)
@@ -181,8 +213,7 @@ def recorded(results: Results, run: Run) -> tuple[Check, ...]:
 
 
 def _rerun(folder: Path, of: RunManifest) -> Validations | None:
-    """The longer training, if it is there, did not diverge and has as many meta-batches as it
-    should."""
+    """Return the longer training if it exists, did not diverge and was long enough."""
     if of.meta_batches is None or not (folder / "run.json").is_file():
         return None
     manifest = RunManifest.read(folder / "run.json")
@@ -191,7 +222,7 @@ def _rerun(folder: Path, of: RunManifest) -> Validations | None:
 
 
 def _validations(folder: Path) -> Validations | None:
-    """Those in a run's folder; None if it kept none."""
+    """Return the meta-validations in a run's folder; None if it kept none."""
     path = folder / "history.csv"
     found = Validations.of(read_history(path)) if path.is_file() else None
     return found if found and found.scores else None

@@ -1,4 +1,4 @@
-"""Random search for hyper-parameters: what to try, what more trials would bring, and its edges."""
+"""Random search for hyper-parameters: trials, what more of them would gain, and edges of ranges."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ OUTER = 0.2
 def random_trials(
     ranges: Mapping[str, tuple[float, float]], n: int, generator: Generator
 ) -> list[dict[str, float]]:
-    """Combinations drawn uniformly in the logarithm, to two significant digits.
+    """Draw combinations uniformly in the logarithm, rounded to two significant digits.
 
-    Of each range, n equal parts are tried once each, in an order of its own (Latin hypercube,
-    McKay et al., 1979), so that its edges are tried however small n is.
+    Each range is split into n equal parts, and each part is tried once, in random order (Latin
+    hypercube, McKay et al., 1979). The edges are thus tried even if n is small.
 
     Args:
         ranges: dotted key of the experiment -> smallest and largest value.
-        n: trials.
-        generator: draws them.
+        n: number of trials.
+        generator: source of randomness.
     """
     drawn = {}
     for key, (low, high) in ranges.items():
@@ -37,14 +37,14 @@ def random_trials(
 
 
 def expected_best(scores: Sequence[float], n: int) -> float:
-    """Expected lowest score of n trials drawn from those that were run (Dodge et al., 2019, eq. 7).
+    """Return the expected lowest score of n trials drawn from those run.
 
-    E[min] = Σ_i s_(i) [((N − i + 1) / N)ⁿ − ((N − i) / N)ⁿ] with s_(1) ≤ … ≤ s_(N); the curve over
-    n shows whether more trials would have helped.
+    E[min] = Σ_i s_(i) [((N − i + 1) / N)ⁿ − ((N − i) / N)ⁿ] with s_(1) ≤ … ≤ s_(N) (Dodge et al.,
+    2019, eq. 7). The curve over n shows whether more trials would have helped.
 
     Args:
-        scores: of all N trials, lower is better; one that diverged counts as infinity.
-        n: draws, with replacement.
+        scores: scores of all N trials, lower is better; infinity for a diverged trial.
+        n: number of draws, with replacement.
     """
     ordered = np.sort(np.asarray(scores, dtype=float))
     total = len(ordered)
@@ -56,18 +56,18 @@ def expected_best(scores: Sequence[float], n: int) -> float:
 def edges_are_worse(
     values: Sequence[float], scores: ArrayLike, errors: ArrayLike, low: float, high: float
 ) -> dict[str, bool | None]:
-    """Whether the outer fifths of a logarithmic range were tried and are worse than the best.
+    """Check whether the outer fifths of a logarithmic range were tried and are worse than the best.
 
     Args:
-        values: of one hyper-parameter in every trial.
+        values: one hyper-parameter's value in every trial.
         scores: lower is better.
-        errors: their standard errors.
+        errors: standard errors of the scores.
         low: smallest value of the range.
-        high: largest value.
+        high: largest value of the range.
 
     Returns:
         For ``low`` and ``high``: whether the best trial in that fifth is worse than the best of all
-        by more than the larger of the two standard errors; None where nothing was tried.
+        by more than the larger of the two standard errors; None if nothing was tried there.
     """
     shares = np.log(np.asarray(values) / low) / math.log(high / low)
     found, spread = np.asarray(scores, dtype=float), np.asarray(errors, dtype=float)

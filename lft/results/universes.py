@@ -1,7 +1,7 @@
 """Universes: readings of the paper, drawn from its open questions, each an ordinary profile.
 
-A universe answers every fork of its experiment once, for all methods alike; what any author would
-have tuned is drawn a few times for each method, and meta-validation tasks choose.
+A universe answers every fork of its experiment once, for all methods alike. Settings that any
+author would have tuned are drawn a few times for each method, and meta-validation tasks choose.
 """
 
 from __future__ import annotations
@@ -30,14 +30,15 @@ from lft.seeding import generator, seed_from
 from lft.storage.json import read_json
 
 Draw = Mapping[str, float]
-"""What one draw sets: dotted key of the experiment -> value."""
+"""Settings of one draw: dotted key of the experiment -> value."""
 
 UNIVERSE_COLUMNS = (
     "seed", "method", "order", "trained_on", "tested_on", "status", "metric", "step", "mean",
     "tasks",
 )  # fmt: skip
-"""One mean over test tasks in a universe. ``method`` is the part that it takes, as claims name it;
-``status`` is ``ok``, ``diverged`` or ``not applicable``, the last two with one row and no mean."""
+"""One mean over test tasks in a universe. ``method`` is the method that claims name, whichever
+method plays its part. ``status`` is ``ok``, ``diverged`` or ``not applicable``; the last two have
+one row and no mean."""
 
 
 @dataclass(frozen=True)
@@ -45,9 +46,10 @@ class Universe:
     """One reading of the paper for one experiment.
 
     Attributes:
+        experiment: name of the experiment.
         number: counted from 1.
-        levels: fork -> name of the level that it took.
-        changes: what the levels set, as :class:`lft.config.Fork` names keys.
+        levels: fork -> name of its level.
+        changes: settings of the levels, with keys as in :class:`lft.config.Fork`.
         seeds: one or two.
     """
 
@@ -58,23 +60,23 @@ class Universe:
     seeds: tuple[int, ...]
 
     def acting(self, method: str) -> str:
-        """The method that takes the part of the one that claims speak of."""
+        """Return the method that plays the part of a method that claims name."""
         return str(self.changes.get(f"methods.{method}", method))
 
     @property
     def judged_step(self) -> int | None:
-        """The fine-tuning step that claims are judged on; None for the claim's own."""
+        """The fine-tuning step that claims are judged on; None for the claim's own step."""
         step: int | None = self.changes.get("judged.step")
         return step
 
     @property
     def judged_set(self) -> str:
-        """Whether claims are judged on the query or on the support set."""
+        """The set that claims are judged on, ``query`` or ``support``."""
         return str(self.changes.get("judged.set", "query"))
 
 
 def settings(profile: Profile) -> UniverseSettings:
-    """The section ``universes``.
+    """Return the profile's section ``universes``.
 
     Raises:
         UsageError: there is none.
@@ -88,7 +90,7 @@ def settings(profile: Profile) -> UniverseSettings:
 
 
 def inputs(profile: Profile, experiment: str) -> dict[str, Any]:
-    """Every setting that the universes of an experiment depend on, their forks included."""
+    """Collect every setting that the universes of an experiment depend on, forks included."""
     planned = settings(profile)
     names = set(type(profile).model_fields) - {
         "universes",
@@ -109,12 +111,12 @@ def inputs(profile: Profile, experiment: str) -> dict[str, Any]:
 
 
 def universe_path(results: Path, experiment: str, number: int | str) -> Path:
-    """The measurements of a universe; its manifest stands in the .json beside them."""
+    """Return the path of a universe's measurements; its manifest is the .json beside them."""
     return results / "universes" / experiment / f"{number}.csv"
 
 
 def names(profile: Profile, *, pilot: bool = False) -> Iterator[tuple[str, int]]:
-    """Experiment and number of every universe, or of those of the pilot."""
+    """Yield the experiment and number of every universe, or of the pilot's universes only."""
     if profile.universes is not None:
         for experiment, n in profile.universes.experiments.items():
             last = min(n, profile.universes.block) if pilot else n
@@ -124,10 +126,16 @@ def names(profile: Profile, *, pilot: bool = False) -> Iterator[tuple[str, int]]
 def universe(
     profile: Profile, experiment: str, number: int, questions: Sequence[Question] | None = None
 ) -> Universe:
-    """One universe of a profile.
+    """Return one universe of a profile.
+
+    Args:
+        profile: settings with a section ``universes``.
+        experiment: name of the experiment.
+        number: counted from 1.
+        questions: open questions; those of the package by default.
 
     Raises:
-        UsageError: the profile has none of that experiment and number.
+        UsageError: the profile has no universe of that experiment and number.
     """
     planned = settings(profile)
     if experiment not in planned.experiments:
@@ -151,8 +159,12 @@ def universe(
 
 
 def _column(experiment: str, fork: Fork, block: int, size: int) -> list[float]:
-    """One dimension of a Latin hypercube (McKay et al., 1979): a quantile for each universe of a
-    block. Every fork has its own, so that another fork leaves it as it is."""
+    """Draw one dimension of a Latin hypercube (McKay et al., 1979).
+
+    Returns:
+        A quantile for each universe of a block. Every fork has its own random numbers, so that
+        adding a fork does not change the others.
+    """
     import numpy as np
     from scipy.stats import qmc
 
@@ -162,8 +174,10 @@ def _column(experiment: str, fork: Fork, block: int, size: int) -> list[float]:
 
 
 def draws(profile: Profile, universe: Universe, method: str) -> list[dict[str, float]]:
-    """The draws that a method chooses from in a universe, see
-    :func:`lft.results.tuning.random_trials`."""
+    """Draw the settings that a method chooses from in a universe.
+
+    See :func:`lft.results.tuning.random_trials`.
+    """
     from lft.results.tuning import random_trials
 
     tuning = settings(profile).tuning
@@ -172,15 +186,15 @@ def draws(profile: Profile, universe: Universe, method: str) -> list[dict[str, f
 
 
 def variant(method: str, draw: int) -> str:
-    """Name of the variant that is a method with one of its draws, counted from 1."""
+    """Return the name of the variant of a method with one of its draws, counted from 1."""
     return f"{method}-{draw}"
 
 
 def searched(profile: Profile, universe: Universe) -> Profile:
-    """The profile of a universe before its methods have chosen: every draw is a variant.
+    """Return the profile of a universe before its methods have chosen: every draw is a variant.
 
     Raises:
-        NotApplicable: its levels do not go together.
+        NotApplicable: the levels contradict each other.
     """
     return _validated(values(profile, universe), universe)
 
@@ -188,10 +202,12 @@ def searched(profile: Profile, universe: Universe) -> Profile:
 def values(
     profile: Profile, universe: Universe, chosen: Mapping[str, Draw] | None = None
 ) -> dict[str, Any]:
-    """The settings of a universe as they would stand in a profile's file.
+    """Return the settings of a universe in the form of a profile's file.
 
     Args:
-        chosen: each method's draw; without it every draw is a variant.
+        profile: the profile of the multiverse.
+        universe: one of its universes.
+        chosen: each method's draw; without it every draw becomes a variant.
 
     Raises:
         UsageError: a fork sets a key that the profile does not have.
@@ -258,8 +274,7 @@ def _validated(found: dict[str, Any], universe: Universe) -> Profile:
 
 
 def chosen(results: Path, universe: Universe) -> dict[str, dict[str, float]] | None:
-    """What each method chose in a universe that was run; None if it was not, or under other
-    forks."""
+    """Read each method's chosen draw; None if the universe was not run under these forks."""
     path = universe_path(results, universe.experiment, universe.number).with_suffix(".json")
     if not path.is_file():
         return None
@@ -268,10 +283,12 @@ def chosen(results: Path, universe: Universe) -> dict[str, dict[str, float]] | N
 
 
 def as_yaml(profile: Profile, universe: Universe, chosen: Mapping[str, Draw] | None = None) -> str:
-    """A universe as a profile's file, which ``snakemake`` and ``lft`` take.
+    """Format a universe as a profile's file, for ``snakemake`` and ``lft``.
 
     Args:
-        chosen: each method's draw, as the manifest of a universe that was run has it.
+        profile: the profile of the multiverse.
+        universe: one of its universes.
+        chosen: each method's draw, from the manifest of a finished universe.
     """
     head = [f"# Universe {universe.number} of {universe.experiment}, profile {profile.name}:"]
     head += [f"#   {fork}: {level}" for fork, level in universe.levels.items()]
@@ -280,7 +297,7 @@ def as_yaml(profile: Profile, universe: Universe, chosen: Mapping[str, Draw] | N
     if universe.judged_set != "query":
         head.append(f"# Claims are judged on the {universe.judged_set} set.")
     if chosen is None:
-        head.append("# Not run yet: every draw is a variant, of which meta-validation chooses.")
+        head.append("# Not run yet: every draw is a variant, and meta-validation chooses.")
     text = yaml.safe_dump(
         values(profile, universe, chosen), sort_keys=False, allow_unicode=True, width=100
     )

@@ -25,17 +25,18 @@ def create(kind: Kind, name: str, parent: Path) -> Path:
     """Write a plug-in's project: a package, its test, a profile that uses it and pyproject.toml.
 
     Args:
-        name: small letters, digits and hyphens; names the project's folder too.
-        parent: where the folder goes.
+        kind: kind of plug-in.
+        name: small letters, digits and hyphens; also names the project's folder.
+        parent: where to put the folder.
 
     Returns:
         The folder.
 
     Raises:
-        UsageError: the name does not fit, the folder exists or cannot be written.
+        UsageError: the name is not allowed, or the folder exists or cannot be written.
     """
     if not re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", name):
-        raise UsageError(f"{name!r}: a name has small letters, digits and hyphens, as in my-{kind}")
+        raise UsageError(f"{name!r}: use small letters, digits and hyphens, as in my-{kind}")
     _check_free(kind, name)
     target = parent / name
     if target.exists():
@@ -58,14 +59,14 @@ def create(kind: Kind, name: str, parent: Path) -> Path:
 
 
 def _check_free(kind: Kind, name: str) -> None:
-    """Refuse names that a package, a class, a method or a kind cannot have."""
+    """Refuse a name that would clash with a module, a method, a profile or the template."""
     module, word = name.replace("-", "_"), _in_capitals(name)
     if keyword.iskeyword(module) or keyword.iskeyword(word):
-        raise UsageError(f"{name!r} is a word of Python; choose another name")
+        raise UsageError(f"{name!r} is a Python keyword; choose another name")
     if module == "lft":
         raise UsageError(f"{name!r} is this package; choose another name")
     if module in sys.stdlib_module_names or importlib.util.find_spec(module):
-        raise UsageError(f"{name!r} is a module of Python; choose another name")
+        raise UsageError(f"{name!r} is a Python module; choose another name")
     if name in {*METHODS, *FAMILIES, *FINETUNERS}:
         raise UsageError(f"{name!r} is the name of a method, family or fine-tuner; choose another")
     if shipped("workflow", "config", f"{name}.yaml").exists():
@@ -75,7 +76,7 @@ def _check_free(kind: Kind, name: str) -> None:
 
 
 def _imported(kind: Kind) -> set[str]:
-    """Names that the modules of a template import."""
+    """Return the names that the modules of a template import."""
     trees = [ast.parse(path.read_text("utf-8")) for path in (FOLDER / kind).rglob("*.py")]
     nodes = [node for tree in trees for node in ast.walk(tree)]
     imports = [node for node in nodes if isinstance(node, ast.Import | ast.ImportFrom)]

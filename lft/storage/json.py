@@ -30,19 +30,17 @@ def read_json(path: Path | str, **needed: type) -> dict[str, Any]:
     Raises:
         UsageError: the file is missing, does not hold a JSON object, or lacks a required key.
     """
+    again = "delete the file and run the workflow again"
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror}") from None
     except (ValueError, RecursionError) as error:
-        raise UsageError(f"{path} is not valid JSON: {error}") from None
+        raise UsageError(f"{path} is not valid JSON: {error}; {again}") from None
     if not isinstance(content, dict):
-        raise UsageError(f"{path} does not hold a JSON object")
+        raise UsageError(f"{path} does not hold a JSON object; {again}")
     for key, kind in needed.items():
         expected = (float, int) if kind is float else kind
         if key not in content or not isinstance(content[key], expected):
-            raise UsageError(
-                f"{path}: {key!r} is missing or no {kind.__name__}; delete the file and run the "
-                "workflow again"
-            )
+            raise UsageError(f"{path}: {key!r} is missing or no {kind.__name__}; {again}")
     return content

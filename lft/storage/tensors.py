@@ -36,9 +36,14 @@ def save_tensors(path: Path, tensors: dict[str, Tensor], info: dict[str, Any]) -
 
 
 def load_tensors(
-    path: Path, device: torch.device | str = "cpu"
+    path: Path, device: torch.device | str = "cpu", *, again: str = "delete it and run again"
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read a file that :func:`save_tensors` wrote.
+
+    Args:
+        path: the file.
+        device: where the tensors go.
+        again: what to do about a damaged file.
 
     Returns:
         Tensors by name, and the description.
@@ -61,7 +66,7 @@ def load_tensors(
         raise UsageError(f"cannot read {path}: {error.strerror or error}") from None
     except (SafetensorError, KeyError, ValueError) as error:
         reason = "lft did not write it" if isinstance(error, KeyError) else error
-        raise Damaged(f"{path} is damaged ({reason}); delete it and run again") from None
+        raise Damaged(f"{path} is damaged ({reason}); {again}") from None
     return {name: leaf.to(device) for name, leaf in tensors.items()}, info
 
 

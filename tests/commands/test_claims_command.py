@@ -56,7 +56,7 @@ def test_an_unknown_claim_is_one_line(profile: Profile, name: str, message: str)
 
 
 def test_a_claim_that_the_profile_cannot_judge_is_refused(sine: Profile) -> None:
-    with pytest.raises(UsageError, match="profile 'tiny' has not attack: lft"):
+    with pytest.raises(UsageError, match="profile 'tiny' does not have attack: lft"):
         needed(sine, CLAIM)
 
 

@@ -66,7 +66,7 @@ def test_the_life_of_a_meta_training(profile: Profile, job: Job, tmp_path: Path)
     beat(tmp_path, 12, ago=1200)
     found = of(profile, tmp_path)
     assert found.state == "silent"
-    assert "nothing for 20 min, it computes still or was killed" in found.text
+    assert "nothing for 20 min; it is still computing or was killed" in found.text
     (tmp_path / RUN.folder / HEARTBEAT).unlink()
     line = "2026-11-27 10:00:00,123 INFO LFT: 39/40, 3 s left\n"
     write(tmp_path, job, line + "lft: no space\n", ago=1200)
@@ -103,7 +103,7 @@ def test_the_estimate_is_what_like_jobs_took(profile: Profile, tmp_path: Path) -
         status.Standing(others[0], "waiting"),
     ]
     text = status.estimate(profile, tmp_path, found)
-    assert text == "About 2 min left with 1 at a time, and 1 jobs unlike any that is done"
+    assert text == "About 2 min left with 1 at a time, and 1 jobs unlike any finished one"
     found[2] = status.Standing(mine[1], "running", "", 300.0)
     assert status.estimate(profile, tmp_path, found).startswith("About 5 min left with 1 at a time")
 

@@ -14,6 +14,7 @@ from lft.commands.summary import lines
 from lft.config import Profile
 from lft.errors import UsageError
 from lft.report.claims import write_claims
+from lft.results.digests import record
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +47,7 @@ def changed(run: Path, target: Path, edit: Callable[[pd.DataFrame], None]) -> Pa
     frame = pd.read_csv(target / "summary.csv")
     edit(frame)
     frame.to_csv(target / "summary.csv", index=False, na_rep="nan")
+    record(target, ["summary.csv"])
     return target
 
 
@@ -71,6 +73,7 @@ def test_a_cell_beyond_the_spread_over_seeds_is_named(
     other = changed(run, tmp_path / "other", edit)
     path = other / "claims.json"
     path.write_text(path.read_text().replace('"supported"', '"inconclusive"', 1))
+    record(other, ["claims.json"])
     text = "\n".join(lines(profile, other, checkout))
     assert "differs: attack, lft, first order, mnist to mnist, asr: 0.101, kept" in text
     assert "Differs from the kept run beyond the spread over seeds in 1 of" in text

@@ -362,8 +362,22 @@ def test_aliases_that_expand_to_billions_do_not_hang(tmp_path: Path) -> None:
 
 def test_unreadable_files_are_named(tmp_path: Path) -> None:
     (tmp_path / "bytes.yaml").write_bytes(b"name: \xff\xfe")
-    with pytest.raises(UsageError, match="not valid YAML"):
+    with pytest.raises(UsageError, match=r"bytes.yaml is no plain text in UTF-8"):
         load_profile(tmp_path / "bytes.yaml")
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-32-be", "latin-1"])
+def test_a_profile_in_another_encoding_is_refused_and_utf_8_helps(
+    encoding: str, tmp_path: Path
+) -> None:
+    path, text = tmp_path / "mine.yaml", "extends: smoke\nname: mine\ntitle: Größe\n"
+    path.write_text(text, encoding=encoding)
+    with pytest.raises(UsageError, match=r"is no plain text in UTF-8; save it as that") as caught:
+        load_profile(path)
+    assert "\n" not in str(caught.value)
+    for right in ("utf-8", "utf-8-sig"):
+        path.write_text(text, encoding=right)
+        assert load_profile(path).title == "Größe"
 
 
 scalars = (
@@ -422,6 +436,25 @@ def test_a_profile_with_anything_anywhere_loads_or_is_refused_in_one_line(
 @settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_text_is_refused_in_one_line(text: str, tmp_path: Path) -> None:
     assert refusal(text, tmp_path)
+
+
+SMOKE = shipped_profiles()["smoke"].read_bytes()
+
+
+@given(
+    content=st.binary(max_size=40)
+    | st.tuples(st.integers(0, len(SMOKE)), st.binary(max_size=4), st.integers(0, 60)).map(
+        lambda cut: SMOKE[: cut[0]] + cut[1] + SMOKE[cut[0] + cut[2] :]
+    )
+)
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_bytes_load_or_are_refused_in_one_line(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "smoke.yaml"
+    path.write_bytes(content)
+    try:
+        load_profile(path)
+    except UsageError as refused:
+        assert len(str(refused).splitlines()) == 1
 
 
 def test_what_a_training_depends_on() -> None:

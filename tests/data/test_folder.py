@@ -457,3 +457,55 @@ def test_images_of_another_size_than_declared(tmp_path, prepared, digits):
     write_folder(tmp_path / "data", digits)
     with pytest.raises(UsageError, match=r"1x28x28 .* says 3x32x32"):
         prepared(shape=(3, 32, 32))
+
+
+# --- anything at all ------------------------------------------------------------------------------
+
+DIGITS = idx_bytes(np.zeros((3, 4, 6), np.uint8))
+LABELS = idx_bytes(np.arange(3, dtype=np.uint8))
+PLACES = (
+    "train/a/1.png", "train/b/1.png", "test/a/1.png", "test/b/1.png", "train/a", "test",
+    "train.tar", "test.tar", "train.tar.gz", "Test/a/1.png", "train/1.png", "train/.DS_Store",
+    "train/a/b/2.gif",
+    *idx.NAMES, *(f"{name}.gz" for name in idx.NAMES), "MNIST/raw",
+)  # fmt: skip
+CONTENTS = (
+    encoded(RNG.integers(0, 256, (4, 6, 3), np.uint8)), encoded(np.zeros((4, 6), np.uint8)),
+    encoded(np.zeros((4, 6, 3), np.uint8), "JPEG"), DIGITS, LABELS, gzip.compress(DIGITS),
+    gzip.compress(LABELS), b"", b"\x00\x00\x08\x03", b"\x1f\x8b\x08",
+)  # fmt: skip
+
+
+@settings(max_examples=200)
+@given(data=st.data())
+def test_any_folder_is_read_or_refused_in_one_line(data, tmp_path_factory):
+    """Files and folders of the names that are looked for, some damaged, some links."""
+    root = tmp_path_factory.mktemp("fuzz")
+    for place in data.draw(st.lists(st.sampled_from(PLACES), max_size=8, unique=True)):
+        path = root / place
+        taken = any(above.is_file() or above.is_symlink() for above in path.parents)
+        if path.exists() or taken:
+            continue
+        path.parent.mkdir(parents=True, exist_ok=True)
+        kind = data.draw(st.sampled_from(["file", "file", "file", "cut", "folder", "link", "loop"]))
+        content = data.draw(st.sampled_from(CONTENTS))
+        if kind == "folder":
+            path.mkdir()
+        elif kind == "link":
+            path.symlink_to(root / "absent")
+        elif kind == "loop":
+            path.symlink_to(path.name)
+        else:
+            path.write_bytes(content if kind == "file" else content[: len(content) // 2] + b"\xff")
+    shape = data.draw(st.sampled_from([(3, 4, 6), (1, 4, 6), (1, 28, 28)]))
+    source = Source(
+        kind="folder", name="x", label="x", shape=shape, path=root,
+        resize=data.draw(st.sampled_from([None, "crop"])), convert=data.draw(st.booleans()),
+    )  # fmt: skip
+    try:
+        prepare(source, root / "out.safetensors")
+    except UsageError as error:
+        assert "\n" not in str(error)
+        assert not (root / "out.safetensors").exists()
+    else:
+        assert len(load(root / "out.safetensors").train_images)

@@ -123,13 +123,56 @@ def test_a_kept_run_is_exported_too(results: Path, exported: Pretrained, tmp_pat
 
 
 def test_what_cannot_be_exported_is_said(results: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="MAML has no fine-tuner that serves other parameters"):
+    with pytest.raises(UsageError, match="MAML has no fine-tuner for parameters other"):
         from_run(results, MAML, licence="MIT")
     with pytest.raises(UsageError, match=r"cannot read .*seed7/run.json"):
         from_run(results, ATTACK._replace(seed=7), licence="MIT")
     diverged = read_json(results / ATTACK.folder / "run.json") | {"status": "diverged"}
     write_json(tmp_path / ATTACK.folder / "run.json", diverged)
     with pytest.raises(UsageError, match="diverged; export another run"):
+        from_run(tmp_path, ATTACK, licence="MIT")
+
+
+def test_edited_measurements_are_not_exported(
+    results: Path, exported: Pretrained, tmp_path: Path
+) -> None:
+    shutil.copytree(results, tmp_path, dirs_exist_ok=True)
+    path = tmp_path / ATTACK.folder / "measurements.csv"
+    before = path.read_text()
+    path.write_text(before.replace(",0.", ",0.1", 1))
+    with pytest.raises(UsageError, match=r"was changed after it was written.*; restore it, or del"):
+        from_run(tmp_path, ATTACK, licence="MIT")
+    path.write_text(before)
+    assert from_run(tmp_path, ATTACK, licence="MIT").card == exported.card
+
+
+@pytest.mark.parametrize("licence", ["", "  "])
+def test_an_empty_licence_is_refused_wherever_it_is_given_and_one_helps(
+    licence: str, results: Path, exported: Pretrained, tmp_path: Path
+) -> None:
+    path, message = tmp_path / "mine.safetensors", "licence: none is named; name one, e.g. MIT"
+    with pytest.raises(UsageError, match=message):
+        from_run(results, ATTACK, licence=licence)
+    with pytest.raises(UsageError, match=message):
+        exported.save(path, licence=licence)
+    assert not path.exists()
+    card = exported.card.model_dump(mode="json")
+    save_tensors(path, exported.weights, card | {"licence": licence})
+    with pytest.raises(UsageError, match=f"{message}.*; get the file again, or make it again"):
+        lft.load(path)
+    for named in ("MIT", "NOASSERTION"):
+        exported.save(path, licence=named)
+        assert lft.load(path).card.licence == named
+
+
+@pytest.mark.parametrize("key", ["method", "families", "finetuner", "training"])
+def test_a_run_json_that_lacks_settings_is_not_exported(
+    key: str, results: Path, tmp_path: Path
+) -> None:
+    content = read_json(results / ATTACK.folder / "run.json")
+    del content["settings"][key]
+    write_json(tmp_path / ATTACK.folder / "run.json", content)
+    with pytest.raises(UsageError, match=rf"settings.{key} is missing; delete the file and run"):
         from_run(tmp_path, ATTACK, licence="MIT")
 
 
@@ -160,7 +203,7 @@ def test_a_loaded_fine_tuner_is_one_for_the_inner_loop(dtype: torch.dtype) -> No
 def test_an_unknown_name_is_answered_with_the_known_ones() -> None:
     with pytest.raises(UsageError, match=r"did you mean 'lft-mnist\+cifar10'\?"):
         lft.load("lft-mnist+cifar1")
-    with pytest.raises(UsageError, match=r"called 'x', and no file; known are .*lft-mnist"):
+    with pytest.raises(UsageError, match=r"'x' is neither .* nor a file; known are .*lft-mnist"):
         lft.load("x")
 
 
@@ -174,7 +217,7 @@ def test_what_is_no_shipped_name_is_a_file(
     for given_ in ("mine", "./mine", Path("mine"), "~/mine", "~/below/t.safetensors"):
         assert lft.load(given_).card == exported.card
     for absent in ("./yours", "below/mine", "~/t.safetensors"):
-        with pytest.raises(UsageError, match=r"no fine-tuner is called .*, and no file"):
+        with pytest.raises(UsageError, match=r"is neither a fine-tuner nor a file"):
             lft.load(absent)
     for wrong in (None, 3, ["mine"], torch.zeros(2)):
         with pytest.raises(UsageError, match="has a name or a file, not"):
@@ -183,7 +226,7 @@ def test_what_is_no_shipped_name_is_a_file(
 
 def test_files_that_hold_something_else_are_refused(exported: Pretrained, tmp_path: Path) -> None:
     path = tmp_path / "file.safetensors"
-    with pytest.raises(UsageError, match="and no file"):
+    with pytest.raises(UsageError, match="nor a file"):
         lft.load(path)
     path.write_bytes(b"\x80\x04pickled")
     with pytest.raises(UsageError, match="is damaged"):
@@ -192,7 +235,7 @@ def test_files_that_hold_something_else_are_refused(exported: Pretrained, tmp_pa
     with pytest.raises(UsageError, match="lft did not write it"):
         lft.load(path)
     save_tensors(path, {"w": torch.zeros(2)}, {"run": "x"})
-    with pytest.raises(UsageError, match="holds no trained fine-tuner"):
+    with pytest.raises(UsageError, match="is not a trained fine-tuner"):
         lft.load(path)
     other = init_weights(LSTMSettings(hidden=4), generator("other"))
     Pretrained(exported.card, other).save(path)

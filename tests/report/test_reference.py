@@ -48,6 +48,7 @@ def test_the_report_is_rebuilt_byte_for_byte(rebuilt: Path) -> None:
             "*.md",
             "claims.*",
             "*.csv",
+            "SHA256SUMS",
             "tables/*",
             "figures/*.csv",
             "figures/*.svg",

@@ -171,7 +171,7 @@ def test_the_page_leaves_out_claims_on_what_the_profile_does_not_hold(
     claims = read_verdicts(results).claims
     absent = sum(row.status == "not in this profile" for row in claims)
     assert 0 < absent < len(claims)  # sine's are there, the attacks' are not
-    assert f"{absent} of the paper's claims speak of what is not in this profile" in page
+    assert f"{absent} of the paper's claims are about something that is not in this profile" in page
     assert "LFT attacks more images than L2O" not in page
     assert "The recursion of eqs. 8 and 9" not in page  # the profile measures no theory
     assert "LFT on two (support): ASR" in page

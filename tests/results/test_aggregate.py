@@ -192,11 +192,16 @@ def test_a_truncated_part_is_named(sine: Profile, make: Make) -> None:
         aggregate(sine, results)
 
 
-def test_a_damaged_manifest_is_named(sine: Profile, tmp_path: Path) -> None:
+def test_a_run_json_cut_off_is_made_again_as_advised(sine: Profile, tmp_path: Path) -> None:
     write_results(sine, tmp_path, diverged=[run("lft", 0)])
-    (tmp_path / run("lft", 0).folder / "run.json").write_text("{")
-    with pytest.raises(UsageError, match=r"lft-first/seed0/run.json is not valid JSON"):
+    path = tmp_path / run("lft", 0).folder / "run.json"
+    path.write_bytes(path.read_bytes()[:40])
+    message = r"lft-first/seed0/run.json is not valid JSON: .*; delete the file and run the work"
+    with pytest.raises(UsageError, match=message):
         aggregate(sine, tmp_path)
+    path.unlink()
+    write_results(sine, tmp_path, diverged=[run("lft", 0)])  # as the workflow would
+    aggregate(sine, tmp_path)
 
 
 def test_compressed_measurements_are_as_good(sine: Profile, make: Make) -> None:

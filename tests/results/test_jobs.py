@@ -107,7 +107,7 @@ def test_the_profile_is_found_as_the_command_line_finds_it(tmp_path: Path) -> No
     ("config", "files", "message"),
     [
         ({"profle": "smoke"}, [], "unknown key 'profle'; did you mean 'profile'"),
-        ({"profile": "smoke", "seeds": [7]}, [], "'seeds' belongs into a profile"),
+        ({"profile": "smoke", "seeds": [7]}, [], "'seeds' belongs in a profile"),
         ({"profile": 2024}, [], "there is neither a file 2024 nor a profile of that name"),
         ({"profile": None}, [], "a profile is a file or one of"),
         (

@@ -29,6 +29,7 @@ from lft.config import Profile, Run, load_profile
 from lft.errors import UsageError
 from lft.results.cost import jobs, measured
 from lft.results.crate import write_crate
+from lft.results.digests import SUMS, record
 from lft.results.jobs import planned as planned_settings
 from lft.results.schema import EVALUATED, TRAINED
 
@@ -140,7 +141,7 @@ def test_one_job_trains_all_seeds_if_asked_to(copied: Path) -> None:
     done = snakemake(copied, "--", *targets)
     assert done.returncode == 0, done.stdout
     assert [path.name for path in sorted((copied / cell).glob("seed*/*"))] == 2 * sorted(
-        (*EVALUATED, *TRAINED)
+        (*EVALUATED, *TRAINED, SUMS)
     )
     log = (copied / RESULTS / "logs/train/sine/sine/lft-first.log").read_text()
     assert [log.count(f"seed {seed}: 4/4") for seed in (0, 1)] == [1, 1]
@@ -278,9 +279,11 @@ def test_an_unfinished_run_becomes_no_crate(copied: Path, tmp_path: Path) -> Non
     cells = copied / RESULTS / "cells.csv"
     complete = cells.read_text()
     cells.write_text(complete.replace(",ok,", ",missing,", 1))
+    record(cells.parent, [cells.name])
     with pytest.raises(UsageError, match=r"1 of \d+ cells .* are missing, the first is maml"):
         write_crate(profile, copied / RESULTS, output)
     cells.write_text(complete)
+    record(cells.parent, [cells.name])
     with pytest.raises(UsageError, match="not a run of the profile smoke as it is now"):
         write_crate(profile.model_copy(update={"seeds": (0, 1)}), copied / RESULTS, output)
     (copied / RESULTS / "report.html").unlink()

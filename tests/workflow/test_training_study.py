@@ -18,7 +18,7 @@ from checkout import ROOT
 from scipy import stats
 from tiny import profile_values
 
-from lft.config import load_profile
+from lft.config import Run, load_profile
 from lft.errors import UsageError
 
 ROWS = ROOT / "results/training"
@@ -62,6 +62,21 @@ def test_the_page_shows_what_the_rows_say(trainability: ModuleType, study: Any) 
     for name, found in rows.items():
         assert study.trials[name].outcome, f"write down the outcome of {name}"
         assert [row["seed"] for row in found] == list(study.seeds[: len(found)])
+
+
+def test_the_rows_were_made_under_the_settings_of_their_trials(
+    trainability: ModuleType, study: Any
+) -> None:
+    profile = trainability.with_trials(load_profile(study.profile), study)
+    for name, found in trainability.load_rows(ROWS).items():
+        trial = study.trials[name]
+        run = Run(trial.experiment, trial.trained_on, name, "first", study.seeds[0])
+        now = json.loads(json.dumps(profile.training_inputs(run)))
+        if "training" not in now or now["finetuner"].pop("kind") != "lstm":
+            continue  # its settings are in no file of the study
+        for row in found:
+            assert row["settings"]["training"] == now["training"], name
+            assert row["settings"]["finetuner"].items() >= now["finetuner"].items(), name
 
 
 def row(seed: int, end: float, metric: str) -> dict[str, Any]:

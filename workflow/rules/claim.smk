@@ -1,5 +1,5 @@
-# One claim alone: what its verdict rests on, then the verdict. It has no outputs, so that it always
-# does its work.
+# Runs what the verdict on one claim needs, then judges it. The rule has no outputs, so it always
+# runs.
 rule claim:
     input:
         claimed,

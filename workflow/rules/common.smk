@@ -1,4 +1,4 @@
-# What the rules share: how a command is run, what a job depends on, and the files of a profile.
+# Shared by the rules: the command, what a job depends on, and the files of a profile.
 from lft import plugins
 from lft.config import Run
 from lft.paths import (
@@ -13,14 +13,14 @@ from lft.results import jobs, schema, universes
 from lft.results.sources import Sources
 from lft.results.universes import universe_path
 
-# Priority of long jobs: evaluations, which are short, fill the cores at the end.
+# Priority of long jobs; the short evaluations fill the cores at the end.
 EARLY = 1
 WILD = Run("{experiment}", "{trained_on}", "{method}", "{order}", "{seed}")
-# The seeds of one job, and the end of its name: see `seeds_per_job` in lft/config.
+# The seeds of one job; see `seeds_per_job` in lft/config.
 ONE_SEED = PROFILE.seeds_per_job == "one"
 JOB_SEEDS = ["{seed}"] if ONE_SEED else PROFILE.seeds
 SOURCES = Sources()
-# Snakemake takes braces in this path for wildcards.
+# Snakemake would read braces in this path as wildcards.
 ENVIRONMENT = (
     str(CHECKOUT / "workflow/envs/lft.yaml").replace("{", "{{").replace("}", "}}")
 )
@@ -53,7 +53,7 @@ wildcard_constraints:
 
 
 class Spelling:
-    """A part of a command that is no setting: another spelling of it makes no job run again."""
+    """A part of a command that is not a setting: changing it does not rerun a job."""
 
     def __init__(self, *words):
         self.text = shlex.join(map(str, words))
@@ -62,7 +62,7 @@ class Spelling:
         return self.text
 
 
-# The command of the Python that runs Snakemake, or of the environment that Snakemake makes.
+# Runs `lft` in Snakemake's own Python, or in the environment that Snakemake creates.
 LFT = Spelling(
     *(
         ["lft"]
@@ -74,7 +74,7 @@ OPTIONS = Spelling("--profile", PROFILE_FILE, "--results", RESULTS)
 
 
 def code(command, *groups):
-    """Identifies the sources of a command and of the plug-ins that the profile names."""
+    """Return a digest of the sources of a command and of the profile's plug-ins."""
     files = [
         path
         for group in groups
@@ -88,17 +88,17 @@ PLUGINS = ("finetuners", "methods", "tasks")
 
 
 def below(names):
-    """Files of the result folder."""
+    """Return paths in the result folder."""
     return [f"{RESULTS}/{name}" for name in names]
 
 
 def seeds_of(wildcards):
-    """The seeds of a job: that of its wildcards, or all."""
+    """Return the seeds of a job: that of its wildcards, or all."""
     return [int(wildcards.seed)] if hasattr(wildcards, "seed") else PROFILE.seeds
 
 
 def runs_of(wildcards, cells=(WILD,)):
-    """The runs of a job: those of some cells, in which wildcards may stand."""
+    """Return the runs of a job in some cells; the cells may contain wildcards."""
     return [
         Run(*(str(part).format(**dict(wildcards.items())) for part in cell[:4]), seed)
         for cell in cells
@@ -107,7 +107,7 @@ def runs_of(wildcards, cells=(WILD,)):
 
 
 def prepared(experiment, names, seeds):
-    """Image files and victims that task families need."""
+    """Return the image files and victims that task families need."""
     families = [PROFILE.experiments[experiment].families[name] for name in names]
     sources = {family.image_source for family in families} - {None}
     attacked = {family.victim_source for family in families} - {None}
@@ -122,7 +122,7 @@ def prepared(experiment, names, seeds):
 
 
 def claimed(wildcards):
-    """What the claim that was named rests on."""
+    """Return the files that the named claim needs."""
     if NEEDED is None:
         raise WorkflowError(
             "name a claim: --config claim=ID; lft claims lists the claims"
@@ -131,7 +131,7 @@ def claimed(wildcards):
 
 
 def universes_of(**which):
-    """Measurements of universes."""
+    """Return the measurements of universes."""
     return [
         str(universe_path(Path(RESULTS), experiment, number))
         for experiment, number in universes.names(PROFILE, **which)
@@ -146,7 +146,7 @@ TRAININGS = below(
     if job.rule == "train"
     for name in jobs.files(job.runs, schema.TRAINED)
 )
-# Every method that is meta-trained, with the profile's first seed.
+# Checks of every meta-trained method, with the profile's first seed.
 CHECKED = below(
     f"{run.folder.as_posix()}/trained.json"
     for name, experiment in PROFILE.experiments.items()

@@ -1,5 +1,5 @@
-# One rule for all cells or, if a job measures all methods of a mixture, a rule for each mixture, as
-# every mixture has methods of its own: see `methods_per_job` in lft/config.
+# One rule for all cells. If a job measures all methods of a mixture, there is a rule for each mixture,
+# because the mixtures have different methods; see `methods_per_job` in lft/config.
 if PROFILE.methods_per_job == "one":
     MEASURED = {"evaluate": [WILD]}
 else:
@@ -11,7 +11,7 @@ else:
 
 
 def needed(cells):
-    """What the evaluation of some cells reads."""
+    """Return the inputs of the evaluation of some cells."""
 
     def paths(wildcards):
         found = []

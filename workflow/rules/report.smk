@@ -6,24 +6,24 @@ SUMMARY = below(
     f"{name}.csv" for name in ("measurements", "summary", "cells", "theory")
 )
 
-# What profiles that were run beside this one found of choices that the paper leaves open.
+# Effects of open choices, measured by other profiles beside this one.
 KEPT_ALTERNATIVES = [
     str(path)
     for name, path in kept_alternatives(Path(RESULTS)).items()
     if name != PROFILE.name
 ]
 
-# Speed that was measured beside this run.
-# In how many readings of the paper claims hold, where they were computed.
+# In how many readings of the paper claims hold, if a multiverse was run beside this one.
 KEPT_SHARES = [
     str(path)
     for path in [kept_shares(Path(RESULTS))]
     if path.is_file() and PROFILE.universes is None
 ]
+# Speed measured beside this run.
 KEPT_BENCHMARKS = [str(path) for path in kept_benchmarks(Path(RESULTS))]
 
 
-# The other steps of the report differ in what they name.
+# The other steps of the report differ only in the keys that they override.
 rule aggregate:
     input:
         [name for name in EVALUATIONS if name.endswith(".csv")],
@@ -119,8 +119,8 @@ use rule aggregate as page with:
         code=code("page"),
 
 
-# Rebuilds the report from what has been measured, without asking for any run: it has no inputs,
-# so it never trains anything, and it always does its work.
+# Rebuilds the report from existing measurements. The rule has no inputs, so it never trains anything,
+# and no outputs, so it always runs.
 rule report:
     log:
         f"{RESULTS}/logs/report.log",

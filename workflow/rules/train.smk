@@ -2,7 +2,7 @@ CELL = "{experiment}/{trained_on}/{method}-{order}"
 JOB = f"{CELL}/seed{{seed}}" if ONE_SEED else CELL
 
 
-# Other jobs that compute on the profile's device differ in what they name.
+# Other jobs on the profile's device differ only in the keys that they override.
 rule train:
     input:
         lambda w: prepared(w.experiment, w.trained_on.split("+"), seeds_of(w)),
@@ -35,7 +35,7 @@ rule train:
         " > {log:q} 2>&1"
 
 
-# Did a meta-training come to its end? Each is run again, three times as long: not a part of `all`.
+# Was a meta-training long enough? It runs again, three times as long. Not a part of `all`.
 ONE_RUN = f"runs/{CELL}/seed{{seed}}"
 LONG_RUN = f"longer/{ONE_RUN}"
 
@@ -72,7 +72,7 @@ rule check_trained:
     localrule: True
 
 
-# Victims of one seed, or of all: see `victim.per_seed` in lft/config.
+# A victim per seed, or one for all; see `victim.per_seed` in lft/config.
 VICTIM_SEED = None if None in PROFILE.victim_seeds else "{seed}"
 VICTIM = victim_path(Path(RESULTS), "{source}", VICTIM_SEED)
 VICTIM_JOB = "{source}/seed{seed}" if VICTIM_SEED else "{source}"
@@ -104,7 +104,7 @@ use rule train as victim with:
         code=code("victim"),
 
 
-# A search meta-trains every combination and evaluates none: test tasks have no part in it.
+# A search meta-trains every combination and evaluates none, so it never sees test tasks.
 use rule train as search with:
     input:
         [name for name in TRAININGS if name.endswith("run.json")],

@@ -1,4 +1,4 @@
-# Readings of the paper, in a profile with the section `universes`: one job computes one of them, from
+# Readings of the paper, for a profile with the section `universes`. One job computes one reading, from
 # tuning to measurements.
 use rule train as universe with:
     input:
@@ -35,7 +35,7 @@ use rule train as universe with:
         code=code("universe_run", *PLUGINS),
 
 
-# Diverged universes, and those whose levels do not go together, are rows like all others.
+# Universes that diverged or have contradictory levels still have rows.
 use rule aggregate as multiverse with:
     input:
         universes_of(),
@@ -60,7 +60,7 @@ use rule aggregate as multiverse with:
         code=code("universe_report"),
 
 
-# The first block of every experiment, before the rest.
+# The first block of every experiment.
 rule pilot:
     input:
         universes_of(pilot=True),

@@ -6,9 +6,9 @@
     python workflow/studies/trainability.py --study build/best.yaml --results build/search --rows build/search/rows
     python workflow/studies/search.py judge build/search.csv --rows build/search/rows
 
-``draw`` writes the trials of search.yaml with the first seed, ``again`` the best of them with all seeds,
-``judge`` a row for each method: the best settings, the expected best score of fewer trials, and whether
-the edges of each range are worse.
+``draw`` writes the trials of search.yaml with the first seed, and ``again`` the best of them with all
+seeds. ``judge`` writes a row for each method: the best settings, the expected best score of fewer trials,
+and whether the edges of each range are worse.
 """  # noqa: E501
 
 from __future__ import annotations
@@ -35,16 +35,22 @@ Bounds = tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]]
 
 
 class Ranges(Settings):
-    set: dict[str, Any] = Field(default={})  #: what is not searched: dotted key -> value
+    """Ranges and fixed settings of a method's search."""
+
+    set: dict[str, Any] = Field(default={})  #: fixed settings: dotted key -> value
     ranges: dict[str, Bounds]
 
 
 class Experiment(Settings):
+    """The searches of one experiment."""
+
     trained_on: str
     methods: dict[str, Ranges]
 
 
 class Search(Settings):
+    """Content of search.yaml."""
+
     profile: str
     trials: Positive
     best: Positive
@@ -68,7 +74,7 @@ def load_search(path: Path) -> Search:
 
 
 def trials(search: Search) -> dict[str, dict[str, Any]]:
-    """Every trial by name, as trainability.yaml writes them."""
+    """Draw every trial; the entries have the form of trainability.yaml."""
     found = {}
     for experiment, part in search.experiments.items():
         for method, own in part.methods.items():
@@ -88,7 +94,13 @@ def trials(search: Search) -> dict[str, dict[str, Any]]:
 
 
 def study(search: Search, chosen: dict[str, dict[str, Any]], seeds: tuple[int, ...]) -> str:
-    """A study of these trials, as YAML."""
+    """Format a study of these trials as YAML.
+
+    Args:
+        search: common settings.
+        chosen: trials by name.
+        seeds: seeds to run.
+    """
     shared = search.model_dump(include={"profile", "common"}) | {
         "tasks": search.tasks,
         "steps": list(search.steps),
@@ -97,7 +109,7 @@ def study(search: Search, chosen: dict[str, dict[str, Any]], seeds: tuple[int, .
 
 
 def outcome(rows: Path, name: str, seed: int) -> tuple[float, float]:
-    """Best meta-validation score and its standard error; a diverged trial has infinity.
+    """Read the best meta-validation score and its standard error; infinity for a diverged trial.
 
     Raises:
         UsageError: the trial has not been run.
@@ -110,7 +122,7 @@ def outcome(rows: Path, name: str, seed: int) -> tuple[float, float]:
 
 
 def groups(search: Search) -> dict[tuple[str, str], list[str]]:
-    """Names of the trials of each experiment and method."""
+    """Return the names of the trials of each experiment and method."""
     found: dict[tuple[str, str], list[str]] = {}
     for name, trial in trials(search).items():
         found.setdefault((trial["experiment"], trial["method"]), []).append(name)
@@ -118,7 +130,7 @@ def groups(search: Search) -> dict[tuple[str, str], list[str]]:
 
 
 def best(search: Search, rows: Path) -> dict[str, dict[str, Any]]:
-    """The best trials of each experiment and method by their first seed."""
+    """Return the best trials of each experiment and method, by their first seed."""
     every, seed = trials(search), search.seeds[0]
     return {
         name: every[name]
@@ -128,10 +140,11 @@ def best(search: Search, rows: Path) -> dict[str, dict[str, Any]]:
 
 
 COLUMNS = ("experiment", "method", "settings", "score", "seeds", "expected_best", "edges")
+"""Columns of the output of ``judge``."""
 
 
 def judged(search: Search, rows: Path) -> list[tuple[Any, ...]]:
-    """A row of COLUMNS for each experiment and method."""
+    """Return a row of COLUMNS for each experiment and method."""
     every, (first, *_) = trials(search), search.seeds
     result = []
     for (experiment, method), names in groups(search).items():
@@ -153,11 +166,14 @@ def judged(search: Search, rows: Path) -> list[tuple[Any, ...]]:
 
 
 def main() -> None:
+    """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("what", choices=("draw", "again", "judge"))
     parser.add_argument("output", type=Path)
     parser.add_argument("--search", type=Path, default=Path(__file__).with_suffix(".yaml"))
-    parser.add_argument("--rows", type=Path, help="of the trials; needed by again and judge")
+    parser.add_argument(
+        "--rows", type=Path, help="folder with the rows of the trials; needed by again and judge"
+    )
     options = parser.parse_args()
     search = load_search(options.search)
     if options.what == "draw":

@@ -3,10 +3,11 @@
     python workflow/studies/trainability.py --results build/trainability
     python workflow/studies/trainability.py --page docs/explanation/training.md
 
-One trial and seed after the other is meta-trained by the usual loop and then measured on
-meta-validation tasks of its own draw; each leaves a file ``<trial>-seed<n>.json`` in ``--rows``.
-Trials that have one are passed over, and one that was interrupted goes on from its checkpoint.
-Images and victims are prepared in the result folder first, as ``lft data`` and ``lft victim`` do.
+The usual loop meta-trains one trial and seed after the other. Each is then measured on further
+meta-validation tasks, the same for all trials of an experiment and seed, and writes a file
+``<trial>-seed<n>.json`` to ``--rows``. Trials with such a file are skipped, and an interrupted one
+resumes from its checkpoint. Images and victims are prepared in the result folder first, by the code
+of ``lft data`` and ``lft victim``.
 """
 
 from __future__ import annotations
@@ -50,13 +51,13 @@ FOLDER = Path(__file__).parent
 
 
 class Trial(Settings):
-    """One intervention, and what was expected of it before it was run."""
+    """One intervention, and the outcome predicted before it was run."""
 
     experiment: str
     trained_on: str
     method: str
     set: dict[str, Any] = Field(default={})  #: dotted key of the experiment -> value
-    against: tuple[str, ...] = ()  #: the trials that it is compared with
+    against: tuple[str, ...] = ()  #: trials to compare with
     suspect: str
     prediction: str  #: written down before the run
     excludes: str  #: the rival explanation that the predicted outcome excludes
@@ -64,19 +65,21 @@ class Trial(Settings):
 
 
 class Study(Settings):
-    profile: str  #: that the trials change
+    """Content of trainability.yaml."""
+
+    profile: str  #: profile that the trials change
     seeds: Annotated[tuple[int, ...], Field(min_length=1)]
-    tasks: Annotated[int, Field(ge=2)]  #: meta-validation tasks that a trial is measured on
-    steps: tuple[int, ...]  #: fine-tuning steps after which it is measured
+    tasks: Annotated[int, Field(ge=2)]  #: meta-validation tasks that measure a trial
+    steps: tuple[int, ...]  #: fine-tuning steps with a measurement
     common: dict[str, dict[str, Any]]  #: experiment -> settings of all its trials
     trials: dict[str, Trial]
 
 
 def load_study(path: Path) -> Study:
-    """Read the list of trials.
+    """Read the trials.
 
     Raises:
-        UsageError: it is not one; the message names the key.
+        UsageError: the file is not a study; the message names the key.
     """
     try:
         values = read_yaml(path, "study")
@@ -87,7 +90,7 @@ def load_study(path: Path) -> Study:
 
 
 def with_trials(profile: Profile, study: Study) -> Profile:
-    """The profile with a variant for each trial."""
+    """Return the profile with a variant for each trial."""
     experiments = dict(profile.experiments)
     for name, trial in study.trials.items():
         experiment = experiments[trial.experiment]
@@ -114,7 +117,7 @@ def run_trial(
     weights, _ = load_tensors(results / run.folder / "weights.safetensors")
     stages = ["best"] if found["best_meta_batch"] == found["meta_batches"] else ["best", "last"]
     if learner.method.learns == "step_size":
-        stages = ["best"]  # there is nothing else
+        stages = ["best"]  # the grid search has no other
     return {
         "trial": name,
         "seed": seed,
@@ -140,7 +143,19 @@ def run_trial(
 def measure(
     learner: Learner, meta: Params, seed: int, key: str, family: TaskFamily, study: Study
 ) -> dict[str, dict[str, list[float]]]:
-    """Metrics after each of the study's steps: metric -> step -> mean and standard error."""
+    """Measure the metrics after each of the study's steps.
+
+    Args:
+        learner: method and settings.
+        meta: meta-parameters.
+        seed: seed of the trial.
+        key: names the draw of tasks.
+        family: family of the tasks.
+        study: number of tasks and steps.
+
+    Returns:
+        Metric -> step -> mean and standard error over tasks.
+    """
     random = generator("trainability", key, seed)
     tasks = family.sample(study.tasks, random, "validation")
     start = learner.start(meta, family, study.tasks, random)
@@ -172,7 +187,7 @@ def measure(
 
 
 def _history(path: Path) -> dict[str, Any]:
-    """What a row keeps of a meta-training: its outer losses in short, and every validation."""
+    """Summarise a meta-training: its outer losses, and every validation."""
     rows = read_history(path)
     losses = rows["loss"][rows["meta_step"] > 0].dropna().tolist()
     start = float(rows["outer"].iloc[0])
@@ -193,7 +208,7 @@ def _short(value: Any) -> float:
 
 
 def prepare_inputs(profile: Profile, study: Study, results: Path) -> None:
-    """Images and victims that the trials need."""
+    """Prepare the images and victims that the trials need."""
     for trial in study.trials.values():
         experiment = profile.experiment(trial.experiment)
         for name in trial.trained_on.split("+"):
@@ -211,7 +226,7 @@ def prepare_inputs(profile: Profile, study: Study, results: Path) -> None:
 
 
 def load_rows(folder: Path) -> dict[str, list[dict[str, Any]]]:
-    """The rows that there are: trial -> those of its seeds, in order."""
+    """Load the existing rows: trial -> rows of its seeds, in order."""
     rows: dict[str, list[dict[str, Any]]] = {}
     for path in sorted(folder.glob("*-seed*.json")):
         row = read_json(path, trial=str, seed=int, status=str)
@@ -220,10 +235,11 @@ def load_rows(folder: Path) -> dict[str, list[dict[str, Any]]]:
 
 
 PRIMARY = ("accuracy", "asr", "mse")
+"""Primary metrics of the families."""
 
 
 def curve(row: dict[str, Any], stage: str = "best") -> dict[int, float]:
-    """The primary metric on query sets after each measured step, averaged over families."""
+    """Return the primary metric on query sets after each measured step, averaged over families."""
     families = list(row["measured"][stage].values())
     metric = next(name for name in PRIMARY if name in families[0])
     return {
@@ -233,15 +249,21 @@ def curve(row: dict[str, Any], stage: str = "best") -> dict[int, float]:
 
 
 def end(row: dict[str, Any], stage: str = "best") -> float:
-    """The primary metric after the last step; rows whose last φ is the best hold it once."""
+    """Return the primary metric after the last step.
+
+    Args:
+        row: row of a trial.
+        stage: of φ; a row whose last φ is the best holds only ``best``.
+    """
     values = curve(row, stage if stage in row["measured"] else "best")
     return values[max(values)]
 
 
 class Effect(NamedTuple):
-    """A trial's difference from another at the last step, paired by seed: mean and 95 % t interval.
+    """A trial's difference from another at the last step, paired by seed, with a 95 % t interval.
 
-    Of logarithms for losses, so that mean and interval are ratios; in points for rates.
+    For losses the difference is of logarithms, so that mean and interval are ratios; for rates it
+    is in points.
     """
 
     mean: float
@@ -251,7 +273,7 @@ class Effect(NamedTuple):
 
 
 def effect(rows: list[dict[str, Any]], others: list[dict[str, Any]]) -> Effect | None:
-    """None where the two share no seed."""
+    """Compute the effect of one trial against another; None if they share no seed."""
     pairs = [(a, b) for a in rows for b in others if a["seed"] == b["seed"]]
     ends = [[end(row) for row in pair] for pair in pairs]
     if not ends:
@@ -267,7 +289,7 @@ def effect(rows: list[dict[str, Any]], others: list[dict[str, Any]]) -> Effect |
 
 
 def table(study: Study, rows: dict[str, list[dict[str, Any]]]) -> str:
-    """The trials that were run, as Markdown: one table for each experiment."""
+    """Format the finished trials as Markdown, a table for each experiment."""
     lines: list[str] = []
     for experiment in dict.fromkeys(trial.experiment for trial in study.trials.values()):
         names = [
@@ -308,7 +330,7 @@ def table(study: Study, rows: dict[str, list[dict[str, Any]]]) -> str:
 
 
 def _passed(rows: list[dict[str, Any]]) -> list[str]:
-    """How many seeds pass the checks for a good end and for stability, of those that apply."""
+    """Count the seeds that pass the checks for a good end and for stability."""
     columns = ["meta_step", "validation", "error", "outer"]
     histories = [pd.DataFrame(row["training"]["validations"], columns=columns) for row in rows]
     return [
@@ -331,18 +353,21 @@ BEGIN, END = "<!-- table: begin -->", "<!-- table: end -->"
 
 
 def with_table(text: str, made: str) -> str:
-    """A page with what stands between its marks replaced."""
+    """Replace the table between a page's marks."""
     before, rest = text.split(BEGIN)
     return f"{before}{BEGIN}\n\n{made}\n{END}{rest.split(END)[1]}"
 
 
 def main() -> None:
+    """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--study", type=Path, default=FOLDER / "trainability.yaml")
     parser.add_argument("--results", type=Path, help="scratch folder, needed to run trials")
     parser.add_argument("--page", type=Path, help="run nothing; rewrite the table in this page")
     parser.add_argument("--rows", type=Path, default=(CHECKOUT or Path()) / "results/training")
-    parser.add_argument("trials", nargs="*", help="all, in the file's order, if none is named")
+    parser.add_argument(
+        "trials", nargs="*", help="trials to run; all, in the file's order, by default"
+    )
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     study = load_study(options.study)

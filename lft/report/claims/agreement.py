@@ -1,4 +1,4 @@
-"""Do our numbers agree with the paper's, and do the paper's agree with each other?"""
+"""Compare our numbers with the paper's, and the paper's with each other."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from lft.report.effects import ARRIVAL, CellName, Measured, Scale
 from lft.report.statistics import Floats, Interval, holm, prediction_interval, prediction_p
 
 EXPERIMENTS = {"1": "attack", "2": "classification"}
-"""Of the paper's tables."""
+"""Experiment of each of the paper's tables."""
 WIDEST = 4
-"""Smallest effects of interest; a wider prediction interval cannot tell two numbers apart."""
+"""Widest prediction interval, in smallest effects of interest, that can tell two numbers apart."""
 FIRST: Order = "first"
 
 Agreement = Literal["agrees", "differs", "cannot tell"]
@@ -25,8 +25,11 @@ Agreement = Literal["agrees", "differs", "cannot tell"]
 class Compared(NamedTuple):
     """One printed number beside the 95 % prediction interval for one more seed of ours.
 
-    ``p`` is that of the interval, Holm-adjusted over the printed numbers of the profile; the
-    verdict is not adjusted.
+    Attributes:
+        value: the printed number.
+        mean: our mean; ``low`` and ``high`` are the ends of the prediction interval.
+        p: p of the prediction, Holm-adjusted over the printed numbers of the profile.
+        verdict: from the interval, not adjusted.
     """
 
     table: str
@@ -46,10 +49,13 @@ class Compared(NamedTuple):
 
 
 class Mixed(NamedTuple):
-    """A printed number for both sources that is not the average of those for each.
+    """A printed number for both sources that is not the average of the two single-source numbers.
 
-    ``share_low`` and ``share_high`` bound the share of MNIST among the test tasks that would make
-    it their average, given how the numbers are rounded; NaN where no share does.
+    Attributes:
+        average: the equal average.
+        share_low: smallest share of MNIST among the test tasks that explains the printed number,
+            allowing for rounding; NaN if none does.
+        share_high: largest such share.
     """
 
     trained_on: str
@@ -64,7 +70,7 @@ class Mixed(NamedTuple):
 
 
 def agreement(profile: Profile, results: Path) -> list[Compared]:
-    """Every printed number of an experiment in the profile, compared with ours."""
+    """Compare every printed number of the profile's experiments with ours."""
     claims = load_claims()
     measured = Measured(profile, results, sorted(claims.metrics))
     rows = []
@@ -93,7 +99,7 @@ def agreement(profile: Profile, results: Path) -> list[Compared]:
 
 
 def unexplained() -> list[Mixed]:
-    """Printed numbers for both sources that no equal mixture of the two columns gives."""
+    """Return the printed numbers for both sources that no equal mixture explains."""
     return list(_mixtures())
 
 
@@ -119,7 +125,7 @@ def _mixtures() -> Iterator[Mixed]:
 
 
 def _rounded(row: dict[str, str]) -> tuple[float, float]:
-    """What a printed number may have been before rounding."""
+    """Return the range of numbers that round to a printed one."""
     digits = row["printed"].split(" ")[0]
     decimals = len(digits.partition(".")[2]) + (2 if row["printed"].endswith("%") else 0)
     half = 0.5 * 10.0**-decimals
@@ -129,7 +135,7 @@ def _rounded(row: dict[str, str]) -> tuple[float, float]:
 def _shares(
     mnist: tuple[float, float], cifar10: tuple[float, float], both: tuple[float, float]
 ) -> tuple[float, float]:
-    """Smallest and largest weight w in [0, 1] with w MNIST + (1 − w) CIFAR-10 = both."""
+    """Find the smallest and largest weight w in [0, 1] with w MNIST + (1 − w) CIFAR-10 = both."""
     weights = np.linspace(0, 1, 1001)
     low, high = (weights * m + (1 - weights) * c for m, c in zip(mnist, cifar10, strict=True))
     possible = weights[(low <= both[1]) & (both[0] <= high)]
@@ -139,7 +145,7 @@ def _shares(
 def _seed_means(
     measured: Measured, experiment: str, cell: CellName, metric: str, scale: Scale
 ) -> Floats:
-    """(seeds,) what the paper's tables print, of each seed; NaN for a missing one."""
+    """Return the number that the paper's tables print, for each seed, (seeds,); NaN if missing."""
     if set(measured.status[experiment, *cell].values()) <= {"missing", "not applicable"}:
         return np.full(len(measured.seeds), np.nan)
     if metric == ARRIVAL:
@@ -150,7 +156,7 @@ def _seed_means(
 
 
 def _predicted(values: Floats, scale: Scale) -> Interval:
-    """The prediction interval on the metric's scale, in the metric's unit."""
+    """Compute the prediction interval on the metric's scale, in the metric's unit."""
     if scale.scale == "points":
         return prediction_interval(values, bounds=(0.0, 1.0))
     logs = prediction_interval(np.log(values))
@@ -159,7 +165,10 @@ def _predicted(values: Floats, scale: Scale) -> Interval:
 
 
 def _p(values: Floats, printed: float, scale: Scale) -> float:
-    """That one more seed is as far from the mean as a printed number; NaN if a seed is missing."""
+    """Return the p that one more seed is as far from the mean as a printed number.
+
+    It is NaN if a seed is missing.
+    """
     if scale.scale == "points":
         return prediction_p(values, printed)
     return prediction_p(np.log(values), float(np.log(printed)))

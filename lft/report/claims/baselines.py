@@ -1,4 +1,4 @@
-"""Learned methods beside the hand-designed rules that the paper does not have: SGD and Adam."""
+"""Compare learned methods with SGD and Adam, hand-designed rules that the paper lacks."""
 
 from __future__ import annotations
 
@@ -19,24 +19,33 @@ WORDS = {
     "inconclusive": "undecided",
     "vacuous": "neither has learned",
 }
-"""What a verdict says about a learned method beside a hand-designed one."""
+"""Words for a verdict on a learned method beside a hand-designed rule."""
 
 
 def against_baselines(profile: Profile, results: Path) -> list[Verdict]:
-    """Every learned method against every hand-designed rule in the same cell, after as many steps
-    as the paper's tables; judged as the claims are, Holm-adjusted among themselves."""
+    """Judge every learned method against every hand-designed rule in the same cell.
+
+    The step is that of the paper's tables. Verdicts follow the rules for claims, Holm-adjusted over
+    these comparisons.
+    """
     return _judged(profile, results, tuple(_comparisons(profile)))
 
 
 def worth_it(profile: Profile, results: Path, beside: Sequence[Verdict]) -> dict[str, Verdict]:
-    """Every learned method against every hand-designed rule on its own objective: on tasks of the
-    mixture that it was trained on, and the data that its outer loop saw.
+    """Judge every learned method against every hand-designed rule on its own objective.
 
-    For methods that see query sets in meta-training that is :func:`against_baselines`; the others
-    are judged by the primary metric on the support set, Holm-adjusted among themselves.
+    These are tasks of the method's training mixture, and the data that its outer loop saw. For
+    methods that see query sets in meta-training, the verdicts are those of
+    :func:`against_baselines`. The others are judged by the primary metric on the support set,
+    Holm-adjusted over these comparisons.
 
     Args:
-        beside: the outcome of :func:`against_baselines`.
+        profile: settings.
+        results: the profile's result folder.
+        beside: result of :func:`against_baselines`.
+
+    Returns:
+        Verdicts by ``experiment:trained_on:tested_on:method:order:rule``.
     """
     own = {row.claim: row for row in beside if _is_own(row.claim)}
     blind = tuple(
@@ -49,8 +58,11 @@ def worth_it(profile: Profile, results: Path, beside: Sequence[Verdict]) -> dict
 
 
 def behind(profile: Profile, results: Path) -> dict[tuple[str, ...], str]:
-    """What is said of the cells in which a learned method has been shown to be worse than a rule,
-    by experiment, mixtures, method and order."""
+    """Find the cells in which a learned method has been shown to be worse than a rule.
+
+    Returns:
+        Experiment, mixtures, method and order -> a sentence.
+    """
     rules: dict[tuple[str, ...], list[str]] = {}
     for row in against_baselines(profile, results):
         *cell, rule = row.claim.split(":")

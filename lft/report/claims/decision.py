@@ -1,4 +1,4 @@
-"""From the effects of the seeds to a verdict: pure functions that know no folder."""
+"""From the effects of the seeds to a verdict, by pure functions."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ from lft.report.statistics import (
 
 @dataclass(frozen=True)
 class Evidence:
-    """What the seeds say about one claim.
+    """The seeds' evidence on one claim.
 
     Attributes:
         ours: both numbers, as text.
-        kind: as in claims.yaml.
+        kind: kind of the claim in claims.yaml.
         effects: (seeds,) leads of a over b on the metric's scale, positive on the claim's side.
         margin: smallest effect of interest on that scale.
-        p: of the claim's own test, two-sided and not yet adjusted.
-        equivalence: p of the two one-sided tests; NaN where the claim itself is one of equality.
-        vacuous: the floor rule's outcome.
-        n_planned: seeds that the profile has.
-        note: what else should be known.
+        p: p of the claim's own test, two-sided and not yet adjusted.
+        equivalence: p of the two one-sided tests; NaN if the claim itself is one of equality.
+        vacuous: whether the floor rule applies.
+        n_planned: number of seeds in the profile.
+        note: further remarks.
     """
 
     ours: str
@@ -49,13 +49,19 @@ class Evidence:
 
     @property
     def incomplete(self) -> str:
-        """Why there can be no verdict yet; empty if there can."""
+        """Why there is no verdict yet; empty if there is one."""
         n = len(self.effects)
         return "" if 1 < n == self.n_planned else f"n = {n}/{self.n_planned} seeds"
 
 
 class Ruling(NamedTuple):
-    """A verdict with the adjusted p-values of the claim's own test and of equivalence."""
+    """A verdict with the adjusted p-values.
+
+    Attributes:
+        word: the verdict.
+        p: of the claim's own test.
+        equivalence: of the two one-sided tests.
+    """
 
     word: Word
     p: float
@@ -63,11 +69,11 @@ class Ruling(NamedTuple):
 
 
 def decide_all(found: Sequence[Evidence | None], tests: Sequence[bool]) -> list[Ruling | None]:
-    """Verdicts of a family of claims.
+    """Decide a family of claims.
 
     Args:
-        found: None where there is nothing to judge.
-        tests: which of them count in the adjustments.
+        found: evidence on each claim; None if there is nothing to judge.
+        tests: whether each claim counts in the adjustments.
     """
     counted = np.array(tests, dtype=bool)
     usable = [e if e is not None and not e.incomplete else None for e in found]
@@ -81,8 +87,10 @@ def decide_all(found: Sequence[Evidence | None], tests: Sequence[bool]) -> list[
 
 
 def decide(evidence: Evidence, p: float, equivalence: float) -> Word:
-    """The verdict on one claim, from adjusted p-values; see
-    :func:`lft.report.claims.judge.judge` for the order."""
+    """Decide one claim from adjusted p-values.
+
+    See :func:`lft.report.claims.judge.judge` for the order of the rules.
+    """
     if evidence.incomplete:
         return "inconclusive"
     if evidence.vacuous:
@@ -102,11 +110,15 @@ def decide(evidence: Evidence, p: float, equivalence: float) -> Word:
 
 
 def claim_p(kind: str, effects: Floats, margin: float) -> float:
-    """Two-sided p of a claim's own test.
+    """Return the two-sided p of a claim's own test.
 
-    A claim of non-inferiority is tested against −margin in place of 0; one of equivalence by two
-    one-sided tests where the mean lies within ± margin, and by the test that it lies beyond where
-    it does not.
+    Non-inferiority is tested against −margin instead of 0. Equivalence is tested by two one-sided
+    tests if the mean lies within ± margin, and otherwise by a test that it lies beyond.
+
+    Args:
+        kind: kind of the claim.
+        effects: (seeds,).
+        margin: smallest effect of interest.
     """
     if kind == "not-worse":
         return two_sided_p(effects, -margin)
@@ -117,26 +129,29 @@ def claim_p(kind: str, effects: Floats, margin: float) -> float:
 
 
 def no_difference_p(kind: str, effects: Floats, margin: float) -> float:
-    """p of "no difference"; claims of equality ask for it themselves."""
+    """Return the p of "no difference"; NaN for claims of equality, whose own test asks for it."""
     return np.nan if kind in ("equivalent", "not-worse") else equivalence_p(effects, margin)
 
 
 def wider(
     leads: Floats, margin: float, random: np.random.Generator
 ) -> tuple[int, Floats, float, float]:
-    """Whether the largest lead before the last step exceeds that after it.
+    """Test whether the largest lead before the last step exceeds the last lead.
 
-    Supported only if there is a lead before the last step, since being behind by less is none: the
-    rotation tests of the largest excess and of the largest lead must both find something, so that
-    neither is paid for by the choice of a step. Contradicted only if the leads at all earlier
-    steps are smaller than the last; no difference only if none of them differs.
+    A claim is supported only if there is a lead before the last step, since being behind by less is
+    no lead. The rotation tests of the largest excess and of the largest lead must both be
+    significant, so that choosing a step costs nothing. It is contradicted only if the leads at all
+    earlier steps are smaller than the last, and there is no difference only if none of them
+    differs.
 
     Args:
         leads: (seeds, steps), the last step in the last column.
+        margin: smallest effect of interest.
+        random: source of the rotations.
 
     Returns:
         The column of the clearest excess (largest t), the excesses over the last lead there
-        (seeds,), the two-sided p and that of no difference.
+        (seeds,), the two-sided p and the p of no difference.
     """
     excess = leads[:, :-1] - leads[:, -1:]
     column, above = largest_mean_p(excess, random)

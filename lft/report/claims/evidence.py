@@ -1,4 +1,4 @@
-"""What a result folder says about a claim, before anybody judges."""
+"""Collect the evidence on a claim from a result folder."""
 
 from __future__ import annotations
 
@@ -21,7 +21,13 @@ AnyClaim = CellClaim | TheoryClaim
 
 
 class Court:
-    """Everything that the verdicts on one result folder need, read once."""
+    """Everything that the verdicts on one result folder need, read once.
+
+    Args:
+        profile: settings.
+        results: the profile's result folder.
+        claims: claims to judge.
+    """
 
     def __init__(self, profile: Profile, results: Path, claims: Claims) -> None:
         self.profile, self.results, self.claims = profile, results, claims
@@ -32,7 +38,7 @@ class Court:
     # ------------------------------------------------------------ what there is
 
     def status(self, claim: AnyClaim) -> tuple[Status, str]:
-        """Whether a claim can be judged, and why not."""
+        """Return whether a claim can be judged, and if not, why."""
         if self.profile.fitted is not None:
             return "not in this profile", f"settings were fitted to {self.profile.fitted}"
         if isinstance(claim, TheoryClaim):
@@ -62,11 +68,11 @@ class Court:
         return "judged", ""
 
     def failed(self, claim: AnyClaim) -> bool:
-        """Whether a run behind the claim diverged or was not trained."""
+        """Return whether a run behind the claim diverged or was not trained."""
         return isinstance(claim, CellClaim) and bool(self._failures(claim).any())
 
     def _failures(self, claim: CellClaim) -> np.ndarray:
-        """(seeds,) of either cell."""
+        """Return for each seed whether a run of either cell failed, (seeds,)."""
         failed = np.zeros(len(self.profile.seeds), dtype=bool)
         for cell in (claim.a, claim.b):
             failed |= np.array(self.measured.diverged(claim.experiment, cell))
@@ -77,7 +83,12 @@ class Court:
     # ------------------------------------------------------------ evidence
 
     def evidence(self, claim: AnyClaim, *, sound: bool = False) -> Evidence | None:
-        """What the seeds say; ``sound`` leaves out those in which a run failed."""
+        """Collect the evidence of the seeds; None if there is nothing to judge.
+
+        Args:
+            claim: the claim.
+            sound: whether to leave out seeds in which a run failed.
+        """
         if isinstance(claim, TheoryClaim):
             return self._of_theory(claim)
         keep = np.ones(len(self.profile.seeds), dtype=bool)
@@ -101,14 +112,14 @@ class Court:
         )  # fmt: skip
 
     def _steps(self, claim: CellClaim) -> list[int]:
-        """The steps that a claim looks at, the last one last."""
+        """Return the steps that a claim looks at, the last one last."""
         last = self.measured.last_step(claim.experiment, claim.step)
         if claim.kind != "wider":
             return [last]
         return [step for step in self.measured.steps(claim.experiment) if 0 < step <= last]
 
     def _leads(self, claim: CellClaim, scale: Scale) -> tuple[Floats, str, tuple[str, ...]]:
-        """Leads (seeds, steps) up to the claim's step, both means as text, and notes."""
+        """Return the leads (seeds, steps) up to the claim's step, both means as text, and notes."""
         measured = self.measured
         metric = metric_of(claim.metric)
         if claim.metric == ARRIVAL:
@@ -130,7 +141,7 @@ class Court:
         return scale.lead(a, b), ours, tuple(notes)
 
     def _unequal_success(self, claim: CellClaim, step: int) -> Iterable[str]:
-        """That perturbations are compared of attacks that do not succeed equally often."""
+        """Note that the perturbations of two attacks are compared at unequal success."""
         scale = self.claims.metrics["asr"]
         pair = self.measured.pair(claim.experiment, claim.a, claim.b, "asr", scale, step)
         a, b = (scale.centre(values.mean(1)) for values in pair)
@@ -148,8 +159,7 @@ class Court:
         return f"{arrived.mean():.0f}" + late * (len(arrived) < len(known))
 
     def _arrival_notes(self, claim: CellClaim) -> Iterable[str]:
-        """Whether no mean curve gets there, the share of tasks that do, and the restricted mean of
-        their first step."""
+        """Note if no mean curve arrives, and the share and restricted mean of tasks that do."""
         horizon = self.profile.experiments[claim.experiment].testing.steps
         cells = (claim.a, claim.b)
         if all((self.measured.arrivals(claim.experiment, cell) > horizon).all() for cell in cells):
@@ -164,13 +174,14 @@ class Court:
             )
 
     def _vacuous(self, claim: CellClaim, scale: Scale) -> bool:
+        """Apply the floor rule: both cells at the floor or, for equality and distortion, either."""
         floors = self.floors(claim)
         if claim.kind in ("equivalent", "not-worse") or scale.floor == "asr":
             return any(floor is True for floor in floors)
         return all(floor is True for floor in floors)
 
     def floors(self, claim: CellClaim) -> tuple[bool | None, bool | None]:
-        """Whether either cell is at its floor."""
+        """Return whether each cell is at its floor."""
         scale, asr = self.claims.metrics[claim.metric], self.claims.metrics["asr"]
         step = self.measured.last_step(claim.experiment, claim.step)
         a, b = (
@@ -180,6 +191,7 @@ class Court:
         return a, b
 
     def finding(self, claim: TheoryClaim) -> Finding | None:
+        """Return the finding of a statement's test; None if the theory was not measured."""
         if claim.test not in self._findings:
             self._findings[claim.test] = theory_tests.TESTS[claim.test](self.theory)
         return self._findings[claim.test]
@@ -200,7 +212,7 @@ class Court:
         )  # fmt: skip
 
     def tasks(self, claim: CellClaim, scale: Scale) -> tuple[Floats, Floats]:
-        """(seeds, tasks) of both cells at the claim's step."""
+        """Return the metric of both cells at the claim's step, each (seeds, tasks)."""
         measured = self.measured
         if claim.metric == ARRIVAL:
             a, b = (measured.task_arrivals(claim.experiment, cell) for cell in (claim.a, claim.b))

@@ -1,4 +1,4 @@
-"""Verdicts: every claim of the paper tested over seeds."""
+"""Verdicts: test every claim of the paper over seeds."""
 
 from __future__ import annotations
 
@@ -20,26 +20,30 @@ from lft.report.statistics import ALPHA, mean_interval
 def judge(
     profile: Profile, results: Path, claims: Claims | None = None, *, diagnostics: bool = True
 ) -> list[Verdict]:
-    """Test claims, by default the paper's, on a result folder and give the verdicts.
+    """Test claims on a result folder and give the verdicts.
 
-    The unit is the seed: of each, the mean over test tasks of one cell minus that of another (or
-    the logarithm of their ratio) is one number, and the claim is about the mean of these numbers.
+    The unit is the seed. Each seed gives one number: the mean over test tasks of one cell minus
+    that of another, or the logarithm of their ratio. The claim is about the mean of these numbers.
     In this order a claim is
 
-    - ``vacuous`` if both methods, of a claim of equality or of distortion either, are not shown to
-      be better than having learned nothing (one-sided t test at 5 %), for distortion by the ASR;
+    - ``vacuous`` if both methods (either, for a claim of equality or distortion) are not shown to
+      be better than having learned nothing, by a one-sided t test at 5 %; for distortion by the
+      ASR;
     - ``negligible`` if p < 0.05, but the 90 % interval lies within ± the smallest effect of
       interest;
     - ``supported`` or ``contradicted`` if p < 0.05, by the side;
     - ``no difference`` if two one-sided tests place it within ± the smallest effect of interest;
     - ``inconclusive`` otherwise.
 
-    p is that of a two-sided t test over seeds, Holm-adjusted over all empirical claims that the
-    profile plans; the equivalence tests are adjusted among themselves. Every verdict is computed
-    again without the seeds in which a run diverged or was not trained.
+    p is from a two-sided t test over seeds, Holm-adjusted over all empirical claims that the
+    profile plans. The equivalence tests are adjusted separately. Every verdict is also computed
+    without the seeds in which a run diverged or was not trained.
 
     Args:
-        diagnostics: whether the rows have bootstrap intervals, too.
+        profile: settings.
+        results: the profile's result folder.
+        claims: claims to judge; the paper's by default.
+        diagnostics: whether to compute bootstrap intervals.
     """
     chosen = claims or load_claims()
     court = Court(profile, results, chosen)
@@ -68,12 +72,12 @@ def judge(
 def effects_over_steps(
     profile: Profile, results: Path, claims: Claims | None = None
 ) -> pd.DataFrame:
-    """Every claim's effect with its 95 % interval after every step that is measured.
+    """Return every claim's effect with its 95 % interval after every measured step.
 
     Returns:
         Columns ``claim``, ``hypothesis``, ``unit``, ``step``, ``effect``, ``low``, ``high`` and
-        ``seeds``; effects as differences a − b or ratios a / b. Claims about a first step have
-        none, and claims about a lead show the lead itself.
+        ``seeds``; effects are differences a − b or ratios a / b. Claims about a first step have no
+        rows, and claims about a lead show the lead itself.
     """
     chosen = claims or load_claims()
     court = Court(profile, results, chosen)

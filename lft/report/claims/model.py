@@ -1,4 +1,4 @@
-"""The paper's claims as data: claims.yaml, and the printed numbers of paper.csv."""
+"""The paper's claims in claims.yaml, and its printed numbers in paper.csv."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from lft.report.effects import ARRIVAL, CellName, Scale
 from lft.results.registered import CLAIMS, REFERENCE
 
 STEP = 100
-"""Fine-tuning steps after which the paper's tables are made."""
+"""Fine-tuning steps of the paper's tables."""
 
 
 class Claim(Settings):
@@ -42,8 +42,10 @@ class CellClaim(Claim):
 
 
 class TheoryClaim(Claim):
-    """A statement about the rows of theory.csv; ``check`` is one that is proven, so that it tests
-    the code and not the paper."""
+    """A statement about the rows of theory.csv.
+
+    The kind ``check`` is a proven statement; it tests the code and not the paper.
+    """
 
     kind: Literal["theory", "check"]
     test: str
@@ -80,7 +82,7 @@ class Claims(Settings):
 
 
 def load_claims(path: Path = CLAIMS) -> Claims:
-    """Read the curated claims.
+    """Read the registered claims.
 
     Raises:
         UsageError: the file is not valid; the message names the claim and the key.
@@ -116,11 +118,15 @@ def load_claims(path: Path = CLAIMS) -> Claims:
 def printed(
     paper: Mapping[tuple[str, ...], dict[str, str]], claim: CellClaim, cell: CellName
 ) -> dict[str, str] | None:
-    """The row of a cell of a claim in the paper's tables; None where they have none, as after other
-    steps than theirs and for zeroth-order input.
+    """Find the row of a claim's cell in the paper's tables.
 
     Args:
-        paper: as :func:`load_paper` reads it.
+        paper: result of :func:`load_paper`.
+        claim: the claim.
+        cell: one of its cells.
+
+    Returns:
+        None where the tables have no number, as after other steps or for zeroth-order input.
     """
     in_table = cell[3] == "first" and (claim.metric == ARRIVAL or claim.step == STEP)
     return paper.get((*cell[:3], claim.metric)) if in_table else None
@@ -131,7 +137,7 @@ def _methods(claim: CellClaim | TheoryClaim) -> tuple[str, ...]:
 
 
 def load_paper(path: Path = REFERENCE / "paper.csv") -> dict[tuple[str, ...], dict[str, str]]:
-    """Printed numbers by (trained on, tested on, method, metric)."""
+    """Read the printed numbers, by (trained on, tested on, method, metric)."""
     with path.open(newline="", encoding="utf-8") as file:
         return {
             (row["trained_on"], row["tested_on"], row["method"], row["metric"]): row

@@ -1,4 +1,4 @@
-"""What one claim rests on: which runs and theory measurements its verdict needs."""
+"""The runs and theory measurements that the verdict on one claim needs."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class Needed(NamedTuple):
     """What a verdict is computed from.
 
     Attributes:
-        runs: that must be trained and measured, of all seeds.
-        theory: experiments whose theory must be measured, of all seeds.
+        runs: runs that must be trained and measured, of all seeds.
+        theory: experiments whose theory must be measured, for all seeds.
         folder_files: the files of both, below a result folder.
     """
 
@@ -30,10 +30,10 @@ class Needed(NamedTuple):
 
 
 def find_claim(name: str) -> CellClaim | TheoryClaim:
-    """A registered claim by its id.
+    """Return a registered claim by its id.
 
     Raises:
-        UsageError: there is none; the nearest id is named.
+        UsageError: there is none; the message suggests the nearest id.
     """
     known = {claim.id: claim for claim in load_claims().claims}
     if name in known:
@@ -44,13 +44,17 @@ def find_claim(name: str) -> CellClaim | TheoryClaim:
 
 
 def needed(profile: Profile, name: str) -> Needed:
-    """What the verdict on a claim needs of a profile.
+    """Return what the verdict on a claim needs of a profile.
 
-    A claim about cells needs the runs of both; a statement of the theory the measurements of all
-    experiments that the profile measures it on, since its test looks at all of them.
+    A claim about cells needs the runs of both cells. A statement of the theory needs the
+    measurements of all theory experiments of the profile, because its test uses all of them.
+
+    Args:
+        profile: settings.
+        name: id of the claim.
 
     Raises:
-        UsageError: there is no such claim, or the profile has not what it is about.
+        UsageError: there is no such claim, or the profile lacks its subject.
     """
     claim = find_claim(name)
     if isinstance(claim, TheoryClaim):
@@ -76,7 +80,7 @@ def _runs(profile: Profile, claim: CellClaim) -> Iterator[Run]:
         words = f"{claim.experiment}: {method} ({trained_on} to {tested_on}, {order} order)"
         refusal = planned.get(
             (claim.experiment, trained_on, tested_on, method, order),
-            f"profile {profile.name!r} has not {words}",
+            f"profile {profile.name!r} does not have {words}",
         )
         if refusal:
             raise UsageError(f"claim {claim.id!r} cannot be judged: {refusal}")

@@ -1,4 +1,4 @@
-"""A judged claim as a row of claims.json."""
+"""Format a judged claim as a row of claims.json."""
 
 from __future__ import annotations
 
@@ -30,16 +30,17 @@ from lft.seeding import seed_from
 from lft.storage.json import read_json
 
 LARGEST_LOG = 20.0
-"""Of a ratio that is written down."""
+"""Cap on the logarithm of a reported ratio, against overflow."""
 
 
 @dataclass(frozen=True)
 class Rows:
-    """Writes down what a court found.
+    """Formats what a court found.
 
     Attributes:
+        court: the evidence.
         paper: the printed numbers.
-        diagnostics: whether the rows have bootstrap intervals, too.
+        diagnostics: whether to compute bootstrap intervals.
     """
 
     court: Court
@@ -55,7 +56,16 @@ class Rows:
         without: Word | None,
         alpha: float,
     ) -> Verdict:
-        """The row of a claim; ``alpha`` is the level of Holm's first step."""
+        """Return the row of a claim.
+
+        Args:
+            claim: the claim.
+            status: whether it can be judged, and if not, why.
+            evidence: None if there is nothing to judge.
+            ruling: its verdict.
+            without: verdict without seeds in which a run failed.
+            alpha: level of Holm's first step.
+        """
         values: dict[str, Any] = {
             "claim": claim.id, "text": claim.claim, "place": claim.place,
             "hypothesis": claim.hypothesis, "figure": claim.figure, "kind": claim.kind,
@@ -90,7 +100,7 @@ class Rows:
         return self.court.claims.metrics[claim.metric]
 
     def _amount(self, claim: AnyClaim, effect: float) -> float:
-        """An effect's size as it is shown: a difference, or a ratio above 1."""
+        """Convert an effect's size to a difference, or to a ratio above 1."""
         if (
             isinstance(claim, CellClaim)
             and self.court.claims.metrics[claim.metric].scale == "ratio"
@@ -99,7 +109,7 @@ class Rows:
         return effect
 
     def _shown_effect(self, claim: AnyClaim, evidence: Evidence) -> dict[str, Any]:
-        """Effect and interval in the units of the table."""
+        """Return effect and interval in the units of the table."""
         if isinstance(claim, TheoryClaim):
             effect, low, high, _, kind, _ = mean_interval(evidence.effects)
             return {
@@ -123,7 +133,7 @@ class Rows:
         return {"unit": finding.unit, "ours": finding.ours, "check": holds, "reason": finding.note}
 
     def _cell_values(self, claim: CellClaim) -> dict[str, Any]:
-        """Floors, failures and diagnostics of a claim about two cells."""
+        """Return floors, failures and diagnostics of a claim about two cells."""
         measured = self.court.measured
         scale = self._scale(claim)
         values: dict[str, Any] = {}
@@ -158,7 +168,7 @@ class Rows:
         return " vs ".join("–" if row is None else row["printed"] for row in rows)
 
     def _against_table(self, claim: AnyClaim) -> str:
-        """That the numbers which a sentence cites run the other way; empty where they do not."""
+        """Note that the paper's table contradicts its sentence; empty if it does not."""
         if isinstance(claim, TheoryClaim) or claim.kind != "better":
             return ""
         a, b = (printed(self.paper, claim, cell) for cell in (claim.a, claim.b))
@@ -184,6 +194,7 @@ class Rows:
 
 
 def unit_of(scale: Scale) -> str:
+    """Return the unit of effects on a scale."""
     return "points" if scale.scale == "points" else "ratio"
 
 

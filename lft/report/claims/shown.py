@@ -1,4 +1,4 @@
-"""How a verdict reads: effects, intervals and what an undecided claim would need, as text."""
+"""Verdicts as text: effects, intervals, and what an undecided claim would need."""
 
 from __future__ import annotations
 
@@ -17,11 +17,14 @@ SYMBOLS = {
     "inconclusive": "?",
     "vacuous": "∅",
 }
-"""Verdicts in the order in which a page counts them."""
+"""Verdicts in the order of the page's counts."""
 
 
 def effect_text(row: Verdict) -> str:
-    """Effect with its interval, e.g. ``+59.0 [45.6, 72.4] points`` or ``× 1.84 [0.56, 6.11]``."""
+    """Format an effect with its interval.
+
+    For example ``+59.0 [45.6, 72.4] points`` or ``× 1.84 [0.56, 6.11]``.
+    """
     if row.effect is None:
         return "–"
     text = amount(row.effect, row.unit)
@@ -34,7 +37,7 @@ def effect_text(row: Verdict) -> str:
 
 
 def amount(effect: float, unit: str) -> str:
-    """An effect without its interval: points with a sign, a ratio with ×."""
+    """Format an effect without its interval: points with a sign, a ratio with ×."""
     if unit == "ratio":
         return f"× {_number(effect, unit)}"
     sign = "+" if unit == "points" and effect > 0 else ""
@@ -42,10 +45,10 @@ def amount(effect: float, unit: str) -> str:
 
 
 def needed_text(row: Verdict) -> str:
-    """What an inconclusive claim would need, and what its seeds could have shown."""
+    """Say how many seeds an inconclusive claim needs, and what its seeds could have shown."""
     if row.verdict != "inconclusive" or row.margin is None or row.n_seeds < 2:
         return ""
-    if row.kind == "wider":  # its step is chosen by the effects, so that their spread says little
+    if row.kind == "wider":  # the effects choose its step, so their spread says little
         return ""
     seeds = "more than 100,000" if row.seeds_needed is None else f"{row.seeds_needed:,}"
     if row.detectable is None:
@@ -55,27 +58,29 @@ def needed_text(row: Verdict) -> str:
 
 
 def skewed_text(row: Verdict) -> str:
-    """A warning where the seeds do not look normal."""
+    """Warn if the seeds do not look normal."""
     if row.skew_p is None or row.skew_p >= ALPHA:
         return ""
-    return f"the seeds are skewed (p = {row.skew_p:.2g}), for which t intervals are not made"
+    return f"the seeds are skewed (p = {row.skew_p:.2g}), which t intervals do not allow for"
 
 
 def skewness_note(rows: Sequence[Verdict]) -> str:
-    """In how many claims the seeds are skewed, and in how many that is expected if none is; empty
-    for too few seeds to tell."""
+    """Say in how many claims the seeds are skewed, and how many to expect if none are.
+
+    It is empty if there are too few seeds to tell.
+    """
     tested = [row.skew_p for row in rows if row.skew_p is not None]
     if not tested:
         return ""
     skewed = sum(p < ALPHA for p in tested)
     return (
         f"The seeds are skewed (D'Agostino's test at 5 %) in {skewed} of {len(tested)} claims, "
-        f"where about {ALPHA * len(tested):.0f} are to be expected of normal ones"
+        f"where about {ALPHA * len(tested):.0f} are expected of normal ones"
     )
 
 
 def failures_text(row: Verdict, side: str) -> str:
-    """Diverged and untrained seeds of one cell."""
+    """Format the numbers of diverged and untrained seeds of one cell."""
     diverged, untrained = (getattr(row, f"{side}_{what}") for what in ("diverged", "untrained"))
     if diverged is None:
         return "–"

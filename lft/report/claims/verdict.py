@@ -1,4 +1,4 @@
-"""A verdict as it is written to claims.json and claims.csv, and the schema of these files."""
+"""A verdict as written to claims.json and claims.csv, and the schema of these files."""
 
 from __future__ import annotations
 
@@ -16,8 +16,11 @@ Change = Literal["", "added", "changed", "unregistered"]
 
 
 class Verdict(Settings):
-    """One claim with its verdict. Effects are differences a − b in the metric's unit (shares as
-    fractions), or ratios a / b; what is not known is null."""
+    """One claim with its verdict.
+
+    Effects are differences a − b in the metric's unit (shares as fractions), or ratios a / b.
+    Unknown values are null.
+    """
 
     claim: str
     text: str
@@ -25,26 +28,26 @@ class Verdict(Settings):
     hypothesis: str
     figure: str
     kind: str
-    metric: str  #: or the test of a statement of the theory
-    unit: str  #: points, ratio, or what the effect of a statement of the theory is
+    metric: str  #: for a statement of the theory, its test
+    unit: str  #: points, ratio, or the unit of a statement of the theory
     status: Status
     verdict: Word | None = None
-    check: Literal["holds", "fails"] | None = None  #: of a proven statement, in place of a verdict
-    reason: str  #: what is missing, and what else should be known
+    check: Literal["holds", "fails"] | None = None  #: for a proven statement instead of a verdict
+    reason: str  #: what is missing, and further remarks
     paper: str
     ours: str
     effect: float | None = None
     low: float | None = None  #: 95 % t interval over seeds
     high: float | None = None
     interval: str = ""
-    cut: bool = False  #: the interval was cut at the end of what the effect can be
+    cut: bool = False  #: whether the interval was cut at the end of the possible range
     margin: float | None = None  #: smallest effect of interest
     n_seeds: int
-    n_for: int | None = None  #: seeds on the claim's side
+    n_for: int | None = None  #: number of seeds on the claim's side
     p: float | None = None  #: Holm-adjusted over all empirical claims of the profile
-    p_equivalence: float | None = None  #: of "no difference", Holm-adjusted among themselves
+    p_equivalence: float | None = None  #: of "no difference", Holm-adjusted separately
     g: float | None = None  #: Hedges' g over seeds, positive on the claim's side
-    skew_p: float | None = None  #: that the seeds' effects are skewed, not adjusted
+    skew_p: float | None = None  #: of a test for skewed effects of the seeds, not adjusted
     improvement: float | None = None  #: P(a better than b) over test tasks
     bootstrap_low: float | None = None  #: hierarchical bootstrap, a diagnostic
     bootstrap_high: float | None = None
@@ -52,19 +55,21 @@ class Verdict(Settings):
     detectable: float | None = None  #: smallest effect that these seeds find with 80 % power
     a_at_floor: bool | None = None
     b_at_floor: bool | None = None
-    a_diverged: int | None = None  #: seeds
+    a_diverged: int | None = None  #: number of seeds
     b_diverged: int | None = None
     a_untrained: int | None = None
     b_untrained: int | None = None
-    behind: str = ""  #: hand-designed rules that either method has been shown to be worse than
+    behind: str = ""  #: hand-designed rules shown to be better than either method
     without_failures: Word | None = None  #: the verdict without seeds in which a run failed
-    change: Change = ""  #: against the version that the runs were registered under
-    seconds: float  #: of the meta-trainings or theory measurements that it rests on
+    change: Change = ""  #: since the version that the runs were registered under
+    seconds: float  #: of the meta-trainings or theory measurements behind it
 
     @classmethod
     def from_numbers(cls, **values: Any) -> Verdict:
-        """A verdict whose numbers have seven significant digits, as the last of sixteen depend on
-        the processor; those that are not finite become null."""
+        """Create a verdict with numbers rounded to seven significant digits.
+
+        The last of sixteen digits depend on the processor. Numbers that are not finite become null.
+        """
         return cls.model_validate({name: _known(value) for name, value in values.items()})
 
 
@@ -75,8 +80,8 @@ class Verdicts(Settings):
     version: int  #: of claims.yaml, as judged
     date: str
     digest: str
-    registered: tuple[str, ...]  #: versions that the runs were made under; empty if none says
-    removed: tuple[str, ...]  #: claims of those versions that are not judged any more
+    registered: tuple[str, ...]  #: versions that the runs were made under; empty if unknown
+    removed: tuple[str, ...]  #: claims of those versions that are no longer judged
     family: tuple[str, ...]  #: claims that count in Holm's adjustment
     claims: tuple[Verdict, ...]
 

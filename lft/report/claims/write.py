@@ -1,4 +1,4 @@
-"""claims.json, claims.csv and what differs from the claims that were registered before the runs."""
+"""Write claims.json and claims.csv, with the differences from the registered claims."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from lft.report.claims.baselines import behind
 from lft.report.claims.judge import judge
 from lft.report.claims.model import CellClaim, TheoryClaim, load_claims
 from lft.report.claims.verdict import Verdict, Verdicts
+from lft.results.digests import record
 from lft.results.folder import Results
 from lft.results.registered import CLAIMS, Version, changes, version_of, versions
 from lft.storage.atomic import write_text
@@ -22,10 +23,12 @@ from lft.storage.json import read_json
 
 
 def write_claims(profile: Profile, results: Path, claims: Path = CLAIMS) -> None:
-    """Write claims.json, and the same rows as claims.csv.
+    """Write claims.json, the same rows as claims.csv, and their digests.
 
     Args:
-        claims: the file that the registered versions are compared with.
+        profile: settings.
+        results: the profile's result folder.
+        claims: file to judge and to compare with the registered versions.
     """
     found = verdicts(profile, results, claims)
     write_text(results / "claims.json", found.model_dump_json(indent=1) + "\n")
@@ -33,16 +36,17 @@ def write_claims(profile: Profile, results: Path, claims: Path = CLAIMS) -> None
         [row.model_dump() for row in found.claims], columns=list(Verdict.model_fields)
     )
     write_frame(results / "claims.csv", rows)
+    record(results, ["claims.json", "claims.csv"])
 
 
 def read_verdicts(results: Path) -> Verdicts:
     """Read claims.json.
 
     Raises:
-        UsageError: it is missing, or not what :func:`write_claims` writes.
+        UsageError: it is missing or damaged.
     """
     path = results / "claims.json"
-    read_json(path)  # says if it is missing, or no JSON
+    read_json(path)  # reports a missing file, or one that is not JSON
     try:
         return Verdicts.model_validate_json(path.read_bytes())
     except ValidationError as error:
@@ -52,7 +56,7 @@ def read_verdicts(results: Path) -> Verdicts:
 
 
 def verdicts(profile: Profile, results: Path, claims: Path = CLAIMS) -> Verdicts:
-    """Judge the registered claims and say how they differ from what the runs were made under."""
+    """Judge the registered claims, and mark those that changed since the runs were made."""
     now = version_of(claims)
     before = list(_registered(profile, results))
     differing: dict[str, str] = {}
@@ -85,7 +89,7 @@ def verdicts(profile: Profile, results: Path, claims: Path = CLAIMS) -> Verdicts
 
 
 def _behind(claim: CellClaim | TheoryClaim, slower: Mapping[tuple[str, ...], str]) -> str:
-    """The sentence of a row about its methods and the hand-designed rules."""
+    """Join the sentences about a claim's methods that are behind a hand-designed rule."""
     if not isinstance(claim, CellClaim):
         return ""
     found = (slower.get((claim.experiment, *cell)) for cell in (claim.a, claim.b))
@@ -93,7 +97,7 @@ def _behind(claim: CellClaim | TheoryClaim, slower: Mapping[tuple[str, ...], str
 
 
 def _registered(profile: Profile, results: Path) -> Iterator[Version | None]:
-    """The versions that the runs' manifests name; None for runs that name none that is known."""
+    """Yield the versions in the runs' manifests; None for an unknown version or none."""
     known = versions()
     digests = {manifest.claims for manifest in Results(profile, results).manifests()}
     for digest in sorted(digests, key=str):

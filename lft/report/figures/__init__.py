@@ -1,4 +1,7 @@
-"""The paper's figures and those of the theory. Plots take what was measured and return figures."""
+"""The figures of the paper and the theory.
+
+Each builder maps :class:`Measured` to drawings.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +40,7 @@ mpl.use("Agg")
 RC: dict[str, Any] = {
     "svg.hashsalt": "lft",
     "svg.fonttype": "none",
-    "text.parse_math": False,  # labels come from settings
+    "text.parse_math": False,  # labels come from settings and are plain text
     "font.family": ["DejaVu Sans"],
     "font.size": 8,
     "axes.titlesize": 8,
@@ -54,25 +57,29 @@ RC: dict[str, Any] = {
     "ytick.color": INK,
     "grid.color": RULE,
 }
+"""Settings of matplotlib."""
 UNDATED = {
     "svg": {"Date": None, "Creator": None},
     "pdf": {"CreationDate": None},
     "png": {"Software": None},
 }
+"""Metadata that make the files of one format reproducible."""
 
 
 def draw_figures(profile: Profile, results: Path) -> None:
-    """Write every figure that the measurements allow into ``figures/``, see
-    :func:`write_drawings`."""
+    """Write every figure that the measurements allow into ``figures/``.
+
+    See :func:`write_drawings` for the files.
+    """
     write_drawings(_built(profile, results), results / "figures")
 
 
 def write_drawings(drawings: Iterable[tuple[str, Drawing]], target: Path) -> None:
-    """Write figures as SVG, PDF, PNG and CSV into a folder of their own, and ``captions.csv`` with
-    their captions and alternative texts.
+    """Write figures as SVG, PDF, PNG and CSV, with their captions in ``captions.csv``.
 
     Args:
         drawings: each with the name of the function that drew it.
+        target: folder to write; replaced if it exists.
     """
     with (
         mpl.style.context([dict(sns.axes_style("whitegrid")), RC]),
@@ -81,7 +88,7 @@ def write_drawings(drawings: Iterable[tuple[str, Drawing]], target: Path) -> Non
         rows = []
         for builder, drawing in drawings:
             if drawing.figure.get_layout_engine() is None:
-                # Once for all formats: savefig would draw a figure with an engine twice for each.
+                # Lay out once for all formats; with an engine, savefig draws each format twice.
                 ConstrainedLayoutEngine().execute(drawing.figure)
             for suffix, metadata in UNDATED.items():
                 drawing.figure.savefig(folder / f"{drawing.id}.{suffix}", metadata=metadata)
@@ -91,13 +98,13 @@ def write_drawings(drawings: Iterable[tuple[str, Drawing]], target: Path) -> Non
 
 
 def build_figures(profile: Profile, results: Path) -> Iterator[Drawing]:
-    """All figures that the measurements allow, in the order of the page."""
+    """Yield all figures that the measurements allow, in the order of the page."""
     for _, drawing in _built(profile, results):
         yield drawing
 
 
 def _built(profile: Profile, results: Path) -> Iterator[tuple[str, Drawing]]:
-    """The same, each with the name of the function that drew it."""
+    """Yield all figures, each with the name of the function that drew it."""
     measured = Measured(profile, results)
     plugged = [*plugins.installed("figures"), *profile.plugins.figures]
     for build in (*BUILDERS, *map(plugins.load_object, plugged)):
@@ -119,3 +126,4 @@ BUILDERS: tuple[Callable[[Measured], Iterator[Drawing]], ...] = (
     vanishing,
     histories,
 )
+"""Functions that draw figures, in the order of the page."""

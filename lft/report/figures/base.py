@@ -1,4 +1,4 @@
-"""What all figures share: what was measured, axes, legends, footnotes."""
+"""Shared by all figures: measurements, axes, legends, footnotes."""
 
 from __future__ import annotations
 
@@ -20,16 +20,18 @@ from lft.results.schema import SUMMARY_COLUMNS, THEORY_COLUMNS
 from lft.storage.csv import read_rows
 
 PAPER_STEP = 100
-"""Table 1 is taken after this many fine-tuning steps."""
+"""Fine-tuning steps of the paper's Table 1."""
 
 
 @dataclass(frozen=True)
 class Drawing:
-    """A figure with the numbers that it draws and a sentence that says what it shows.
+    """A figure with its numbers and a description.
 
     Attributes:
-        section: where the page shows it: figures, theory or training.
+        id: name of its files.
+        section: section of the page: figures, theory or training.
         alt: alternative text, from the data.
+        data: the numbers drawn.
     """
 
     id: str
@@ -42,33 +44,40 @@ class Drawing:
 
 @dataclass(frozen=True)
 class Measured:
-    """What a result folder holds for the figures, read when first asked for."""
+    """The tables of a result folder, read on first use."""
 
     profile: Profile
     results: Path
 
     @cached_property
     def style(self) -> Style:
+        """Labels, colours and line styles."""
         return Style(self.profile)
 
     @cached_property
     def summary(self) -> pd.DataFrame:
+        """Rows of summary.csv."""
         return read_rows(self.results / "summary.csv", SUMMARY_COLUMNS)
 
     @cached_property
     def curves(self) -> pd.DataFrame:
+        """Means over seeds, see :func:`curves`."""
         return curves(self.summary)
 
     @cached_property
     def theory(self) -> pd.DataFrame:
+        """Rows of theory.csv."""
         return read_rows(self.results / "theory.csv", THEORY_COLUMNS)
 
 
 def curves(summary: pd.DataFrame) -> pd.DataFrame:
-    """Mean over seeds, and standard deviation over tasks and seeds, of every cell and step.
+    """Average every cell and step over seeds, with the standard deviation over tasks and seeds.
 
     The variance over tasks and seeds is the mean variance within a seed plus the variance of the
     seeds' means.
+
+    Args:
+        summary: rows of summary.csv.
     """
     keys = ["experiment", "trained_on", "tested_on", "method", "order", "metric", "step"]
     frame = summary.assign(variance=summary["std"] ** 2)
@@ -84,20 +93,28 @@ def curves(summary: pd.DataFrame) -> pd.DataFrame:
 
 
 def rows_with(data: pd.DataFrame, values: dict[str, Any]) -> pd.DataFrame:
-    """Rows that have all these values."""
+    """Return the rows that have all these values."""
     return data[np.logical_and.reduce([data[name] == value for name, value in values.items()])]
 
 
 def subplots(
     rows: int, columns: int, width: float = 2.4, height: float = 1.9, *, share: bool = True
 ) -> tuple[Figure, NDArray[Any]]:
-    """A figure and its axes (rows, columns), each of so many inches."""
+    """Create a figure with axes (rows, columns).
+
+    Args:
+        rows: number of rows.
+        columns: number of columns.
+        width: of each, in inches.
+        height: of each, in inches.
+        share: whether all share their scales.
+    """
     figure = Figure(figsize=(width * columns, height * rows + 0.6))
     return figure, figure.subplots(rows, columns, squeeze=False, sharex=share, sharey=share)
 
 
 def add_legend(figure: Figure, axes: NDArray[Any]) -> None:
-    """One legend below all axes, an entry for every label."""
+    """Add one legend below all axes, with an entry for every label."""
     handles: dict[str, Any] = {}
     for axis in axes.flat:
         for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
@@ -111,7 +128,7 @@ def add_legend(figure: Figure, axes: NDArray[Any]) -> None:
 
 
 def noted(caption: str, style: Style, *experiments: str) -> str:
-    """A caption with the footnote on stand-in data, where the experiments use such."""
+    """Add the footnote on stand-in data to a caption, if the experiments use such data."""
     mixtures = [
         style.mixture(name, family)
         for name in experiments
@@ -121,7 +138,7 @@ def noted(caption: str, style: Style, *experiments: str) -> str:
 
 
 def plain_number(value: float, _position: float) -> str:
-    """A tick's label without powers of ten, where six digits do."""
+    """Format a tick's label without powers of ten, up to six digits."""
     return f"{value:g}"
 
 

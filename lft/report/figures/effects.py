@@ -1,5 +1,7 @@
-"""Every claim against the number of fine-tuning steps, which the paper does not give for Table 2
-and Figure 4."""
+"""The effect of every claim against the number of fine-tuning steps.
+
+The paper does not give this number for Table 2 and Figure 4.
+"""
 
 from __future__ import annotations
 
@@ -15,11 +17,11 @@ from lft.report.style import INK
 
 COLUMNS = 4
 WIDTH = 30
-"""Of a panel's title, in letters."""
+"""Letters per line of a panel's title."""
 
 
 def effects(measured: Measured) -> Iterator[Drawing]:
-    """A figure per experiment, a panel per claim: the effect with its interval over seeds."""
+    """Draw a figure per experiment, a panel per claim: the effect with its interval over seeds."""
     claims = load_claims()
     data = effects_over_steps(measured.profile, measured.results, claims)
     for name, experiment in measured.profile.experiments.items():
@@ -74,7 +76,7 @@ def _panel(axis: Axes, claim: CellClaim, rows: pd.DataFrame, claims: Claims) -> 
 
 
 def _in_words(chosen: list[CellClaim], rows: pd.DataFrame) -> str:
-    """Where each effect stands early, after the paper's steps and at the end."""
+    """Describe each effect at an early step, after the paper's steps and at the end."""
     parts = []
     for claim in chosen:
         line = rows[rows["claim"] == claim.id].set_index("step")["effect"]

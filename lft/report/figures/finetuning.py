@@ -28,6 +28,7 @@ from lft.report.figures.base import (
 from lft.report.style import ORDERS, Style
 
 PAPER_EXPERIMENTS = ("attack", "classification", "sine")
+"""Experiments with figures in the paper."""
 
 
 class Panel(NamedTuple):
@@ -39,17 +40,17 @@ class Panel(NamedTuple):
 
 
 def success_rate(measured: Measured) -> Iterator[Drawing]:
-    """Figure 2: rows are training mixtures, columns test mixtures."""
+    """Draw Figure 2; rows are training mixtures, columns test mixtures."""
     yield from _attack_grid(measured, "figure-2", "asr", "Figure 2. Attack success rate")
 
 
 def distortion(measured: Measured) -> Iterator[Drawing]:
-    """Figure A1: the same grid for the distortion."""
+    """Draw Figure A1: the same grid for the distortion."""
     yield from _attack_grid(measured, "figure-a1", "distortion", "Figure A1. Distortion, mean |δ|")
 
 
 def accuracy(measured: Measured) -> Iterator[Drawing]:
-    """Figure 3: trained on the largest mixture, a panel per single source."""
+    """Draw Figure 3: trained on the largest mixture, with a panel per single source."""
     experiment = measured.profile.experiments.get("classification")
     if experiment:
         trained_on = max(experiment.train_on, key=lambda mixture: mixture.count("+"))
@@ -63,7 +64,7 @@ def accuracy(measured: Measured) -> Iterator[Drawing]:
 
 
 def regression(measured: Measured) -> Iterator[Drawing]:
-    """Figure 4: first order left, zeroth order right; logarithmic."""
+    """Draw Figure 4: first order left, zeroth order right; logarithmic."""
     experiment = measured.profile.experiments.get("sine")
     if experiment:
         mixtures = experiment.train_on[0], experiment.test_on[0]
@@ -73,7 +74,7 @@ def regression(measured: Measured) -> Iterator[Drawing]:
 
 
 def others(measured: Measured) -> Iterator[Drawing]:
-    """Experiments that are not the paper's: what they are judged by, rows are training mixtures."""
+    """Draw the judged metrics of experiments that the paper lacks; rows are training mixtures."""
     for name, experiment in measured.profile.experiments.items():
         if name not in PAPER_EXPERIMENTS:
             panels = [
@@ -87,8 +88,10 @@ def others(measured: Measured) -> Iterator[Drawing]:
 
 
 def horizons(measured: Measured) -> Iterator[Drawing]:
-    """Experiments with variants that are trained on other numbers of steps: their fine-tuning
-    curves, in the first mixtures."""
+    """Draw the curves of variants that are meta-trained on other numbers of steps.
+
+    They are in the first mixtures of each experiment.
+    """
     for name, experiment in measured.profile.experiments.items():
         trained = _trained_steps(experiment)
         metrics = experiment.judged_by
@@ -144,8 +147,19 @@ def _attack_grid(measured: Measured, id: str, metric: str, title: str) -> Iterat
 def grid(
     measured: Measured, id: str, name: str, metric: str, title: str, panels: list[list[Panel]]
 ) -> Iterator[Drawing]:
-    """A panel of fine-tuning curves per cell: a line per method, ± 1 standard deviation shaded,
-    and open markers for the paper's printed values. Nothing where nothing was measured."""
+    """Draw a panel of fine-tuning curves per cell; nothing if nothing was measured.
+
+    A panel has a line per method, ± 1 standard deviation shaded, and open markers for the paper's
+    printed values.
+
+    Args:
+        measured: the result folder.
+        id: name of the files.
+        name: name of the experiment.
+        metric: metric to draw.
+        title: start of the caption.
+        panels: cells by row and column.
+    """
     style, experiment = measured.style, measured.profile.experiments[name]
     data = _select(measured.curves, name, metric, panels)
     if data.empty:
@@ -184,7 +198,7 @@ def grid(
 
 
 def _select(frame: pd.DataFrame, name: str, metric: str, panels: list[list[Panel]]) -> pd.DataFrame:
-    """Rows of an experiment and metric that the panels show, in the panels' order."""
+    """Return the rows of an experiment and metric that the panels show, in the panels' order."""
     rows = rows_with(frame, {"experiment": name, "metric": metric})
     shown = [_cell(rows, panel) for line in panels for panel in line]
     return pd.concat(shown).reset_index(drop=True)
@@ -214,8 +228,10 @@ def _lines(axis: Axes, cell: pd.DataFrame, style: Style, experiment: str) -> Non
 def _paper_values(
     axis: Axes, panel: Panel, style: Style, experiment: str, metric: str, last: int
 ) -> bool:
-    """Mark the paper's printed values: at their step where it is known and was reached, else
-    beside the right edge. Values that the paper misprints are left out."""
+    """Mark the paper's printed values, except misprints, and return whether there are any.
+
+    They are at their step if it is known and was reached, otherwise beside the right edge.
+    """
     paper, marked = load_paper(), False
     for method in style.profile.experiment(experiment).methods:
         printed = paper.get((panel.trained_on, panel.tested_on, method, metric))
@@ -237,8 +253,10 @@ def _paper_values(
 
 
 def _logarithmic(axes: NDArray[Any], data: pd.DataFrame) -> None:
-    """A logarithmic y-axis up to three times the mean before the first step; a line that leaves it
-    diverges."""
+    """Make the y-axes logarithmic, up to three times the mean before the first step.
+
+    A line that leaves the axes diverges.
+    """
     means = data["mean"][data["mean"] > 0]
     for axis in axes.flat:
         axis.set_yscale("log")
@@ -247,7 +265,7 @@ def _logarithmic(axes: NDArray[Any], data: pd.DataFrame) -> None:
 
 
 def _last_values(data: pd.DataFrame, style: Style, experiment: str) -> str:
-    """At the last step: each method's mean in every cell, as a sentence."""
+    """Describe each method's mean in every cell at the last step."""
     last = data[data["step"] == data["step"].max()]
     parts = []
     for keys, rows in last.groupby(list(Panel._fields), observed=True, sort=False):
@@ -264,7 +282,7 @@ def _last_values(data: pd.DataFrame, style: Style, experiment: str) -> str:
 
 
 def _trained_steps(experiment: Experiment) -> dict[str, int]:
-    """Fine-tuning steps of meta-training, of variants that change them and of their methods."""
+    """Return the meta-training steps of variants that change them, and of their methods."""
     changed = [n for n, variant in experiment.variants.items() if "training.steps" in variant.set]
     names = dict.fromkeys([*(experiment.variants[n].method for n in changed), *changed])
     steps = {name: experiment.for_method(name).training.steps for name in names}
@@ -272,7 +290,7 @@ def _trained_steps(experiment: Experiment) -> dict[str, int]:
 
 
 def _shades(values: list[int]) -> dict[int, Any]:
-    """A colour for each value, from dark to bright."""
+    """Return a colour for each value, from dark to bright."""
     return dict(
         zip(values, mpl.colormaps["viridis"](np.linspace(0.1, 0.8, len(values))), strict=True)
     )

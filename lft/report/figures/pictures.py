@@ -16,12 +16,14 @@ from lft.report.style import Style
 from lft.results.folder import evaluation_file
 
 MOST_PICTURES = 6
-"""Query images of a task that are shown."""
+"""Largest number of query images per task."""
 
 
 def perturbations(measured: Measured) -> Iterator[Drawing]:
-    """A test task's perturbation by every method, one figure per training mixture: δ, and the
-    query images without and with δ, each with the victim's prediction."""
+    """Draw a test task's perturbation by every method, one figure per training mixture.
+
+    It shows δ, and the query images without and with δ, each with the victim's prediction.
+    """
     for name, experiment in measured.profile.experiments.items():
         shown = (*experiment.test_on[0].split("+"), *experiment.test_on[-1].split("+"))
         families = {family: experiment.families[family] for family in shown}
@@ -70,8 +72,10 @@ def _perturbations(
 def _examples(
     measured: Measured, name: str, trained_on: str, shown: list[str]
 ) -> dict[str, dict[str, dict[str, NDArray[Any]]]]:
-    """Pictures of the first test task: method -> family -> tensor name -> tensor. Variants may have
-    other tasks and are left out."""
+    """Load the pictures of the first test task: method -> family -> tensor name -> tensor.
+
+    Variants are left out, because they may have other tasks.
+    """
     examples: dict[str, dict[str, dict[str, NDArray[Any]]]] = {}
     for run in measured.profile.runs(name):
         path = evaluation_file(measured.results, run, "examples.safetensors")
@@ -94,7 +98,7 @@ def _pictures(
     family: str,
     style: Style,
 ) -> pd.DataFrame:
-    """Draw one family: a row of clean images, then a row per method, δ in the first column."""
+    """Draw one family: a row of clean images, then a row per method with δ in the first column."""
     first = next(method for method, families in examples.items() if family in families)
     rows: list[tuple[Any, ...]] = []
     for line, (method, families) in enumerate(examples.items(), start=1):
@@ -127,7 +131,7 @@ def _pictures(
 
 
 def _tile(axis: Axes, row: int, column: int, pixels: NDArray[np.floating], text: str) -> None:
-    """An image (C, H, W) in [0, 1] in a cell of a picture table, a text below."""
+    """Draw an image (C, H, W) in [0, 1] in a cell of a grid of pictures, with a text below."""
     channels = np.broadcast_to(pixels, (3, *pixels.shape[1:])).transpose(1, 2, 0).clip(0, 1)
     axis.imshow(
         channels, extent=(column + 0.1, column + 0.9, row + 0.9, row + 0.1), interpolation="none"

@@ -1,4 +1,4 @@
-"""What is reached against the size of the support set."""
+"""Metrics against the size of the support set."""
 
 from __future__ import annotations
 
@@ -26,8 +26,10 @@ from lft.report.style import Style
 
 
 def support_sizes(measured: Measured) -> Iterator[Drawing]:
-    """Experiments whose test families differ in the support set's size alone: what is reached after
-    the paper's steps and after all, against that size."""
+    """Draw metrics against the support set's size, after the paper's steps and after all.
+
+    This needs an experiment whose test families differ only in that size.
+    """
     for name, experiment in measured.profile.experiments.items():
         sizes = _support_sizes(experiment)
         testing = experiment.testing
@@ -72,7 +74,7 @@ def support_sizes(measured: Measured) -> Iterator[Drawing]:
 
 
 def _support_sizes(experiment: Experiment) -> dict[str, int]:
-    """Support sizes of the test families, if there are three and nothing else differs."""
+    """Return the test families' support sizes, if at least three differ and nothing else does."""
     families = {name: experiment.families[name] for name in experiment.test_on if "+" not in name}
     rest = [f.model_dump(exclude={"support", "label"}) for f in families.values()]
     sizes = {name: getattr(family, "support", 0) for name, family in families.items()}
@@ -87,7 +89,7 @@ def _by_size(
     sizes: dict[str, int],
     steps: list[int],
 ) -> pd.DataFrame:
-    """Mean and interval over seeds by support size, of the metrics and steps that are shown."""
+    """Compute mean and interval over seeds by support size, for the metrics and steps shown."""
     rows = rows_with(summary, {"experiment": name, "order": experiment.orders[0]})
     rows = rows[rows["step"].isin(steps) & rows["metric"].isin(experiment.judged_by)]
     rows = rows[rows["tested_on"].isin(list(sizes))].astype({"tested_on": str})
@@ -102,7 +104,7 @@ def _by_size(
 
 
 def _points(axis: Axes, data: pd.DataFrame, style: Style, name: str) -> None:
-    """A line per method through means with bars for their intervals."""
+    """Draw a line per method through its means, with bars for their intervals."""
     for method in style.profile.experiment(name).methods:
         line = data[data["method"] == method]
         look = style.method(name, method)
@@ -114,7 +116,7 @@ def _points(axis: Axes, data: pd.DataFrame, style: Style, name: str) -> None:
 
 
 def _at_sizes(data: pd.DataFrame, style: Style, name: str, metric: str) -> str:
-    """The metric with the smallest and the largest support set, as a sentence."""
+    """Describe the metric with the smallest and the largest support set."""
     rows = rows_with(data, {"metric": metric, "step": data["step"].max()})
     ends = rows[rows["support"].isin([rows["support"].min(), rows["support"].max()])]
     parts = [

@@ -30,14 +30,18 @@ SERIES = {
     FITTED: Look("gap of LFT and L2O", INK, ()),
     FROZEN: Look("gap of independent sets", "#56B4E9", (5, 2)),
 }
-"""In the second, nothing is fitted on the set that stands in for D_tr."""
+"""Looks of the gap and of its counterpart, where D_new, on which nothing is fitted, replaces
+D_tr."""
 BOUND = Look("bound of Theorem 1", "#E69F00", (1, 1))
 VARIED = {"both": "both sizes", "support": "|D_tr|", "query": "|D_val|"}
 
 
 def gaps(measured: Measured) -> Iterator[Drawing]:
-    """Theorem 1, a row per experiment: gap over bound of every task; how the gap falls with |D|;
-    the exponents; how it grows with K."""
+    """Draw Theorem 1, a row per experiment.
+
+    The panels show gap over bound of every task, the fall of the gap with |D|, the exponents, and
+    the growth of the gap with K.
+    """
     points = gap_points(measured.theory)
     if points.empty:
         return
@@ -74,7 +78,7 @@ def gaps(measured: Measured) -> Iterator[Drawing]:
 
 
 def _ratios(axis: Axes, table: pd.DataFrame) -> None:
-    """Boxes of gap / bound by stage; above the line at 1 the bound does not hold."""
+    """Draw boxes of gap / bound by stage; the bound fails above the line at 1."""
     known = table[finite(table, "gap", "bound") & (table["gap"] > 0) & (table["bound"] > 0)]
     by_stage = {
         label: (group["gap"] / group["bound"]).to_numpy()
@@ -93,7 +97,7 @@ def _ratios(axis: Axes, table: pd.DataFrame) -> None:
 
 
 def _sizes(axis: Axes, points: pd.DataFrame) -> None:
-    """gap / (G σ) against |D| for both sizes alike, and the bound there."""
+    """Draw gap / (G σ) against |D| with both sizes equal, and the bound."""
     for series, look in SERIES.items():
         quantity = "gap" if series == FITTED else "variance_part"
         chosen = swept(points[points["method"] == series], "both").sort_values("support")
@@ -111,7 +115,7 @@ def _sizes(axis: Axes, points: pd.DataFrame) -> None:
 
 
 def _exponents(axis: Axes, rows: list[RateRow]) -> None:
-    """Exponents with their intervals, and the bound's."""
+    """Draw exponents with their intervals, and the bound's."""
     for row in rows:
         look, place = SERIES[row.series], SWEEPS.index(row.sweep)
         place_of_series = place + (0.15 if row.series == FROZEN else -0.15)
@@ -124,7 +128,7 @@ def _exponents(axis: Axes, rows: list[RateRow]) -> None:
 
 
 def _steps(axis: Axes, points: pd.DataFrame) -> None:
-    """The gap against K, at the sizes at which K varies."""
+    """Draw the gap against K, at the sizes where K varies."""
     if points.empty:
         return
     _, line = max(groups(points, "support", "query"), key=lambda group: group[1]["steps"].nunique())
@@ -135,8 +139,10 @@ def _steps(axis: Axes, points: pd.DataFrame) -> None:
 
 
 def vanishing(measured: Measured) -> Iterator[Drawing]:
-    """Norms of each task's meta-gradient against K, relative to the smallest K: a row for initial
-    and one for trained meta-parameters."""
+    """Draw norms of each task's meta-gradient against K, relative to the smallest K.
+
+    There is a row for initial and one for trained meta-parameters.
+    """
     data = _spread(norms(measured.theory))
     if data.empty:
         return
@@ -185,8 +191,10 @@ def vanishing(measured: Measured) -> Iterator[Drawing]:
 
 
 def _spread(relative: pd.DataFrame) -> pd.DataFrame:
-    """Median and range over tasks of norms relative to the smallest K; what is not a positive
-    number is counted in ``left_out``."""
+    """Compute the median and range over tasks of norms relative to the smallest K.
+
+    ``left_out`` counts values that are not positive numbers.
+    """
     rows = []
     for where, group in groups(relative, "experiment", "stage", "method", "steps"):
         known = group.loc[finite(group, "relative") & (group["relative"] > 0), "relative"]
@@ -202,7 +210,7 @@ def _spread(relative: pd.DataFrame) -> pd.DataFrame:
 
 
 def _sentences(table: pd.DataFrame, slopes: list[RateRow]) -> str:
-    """Where the bound does not hold, how far above the gap it is, and the exponents."""
+    """Describe the violations of the bound, its looseness, and the exponents."""
     sentences = []
     for (experiment,), group in groups(table[finite(table, "gap", "bound")], "experiment"):
         above = int((group["gap"] > group["bound"]).sum())

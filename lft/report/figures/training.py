@@ -12,7 +12,7 @@ from lft.results.history import read_history
 
 
 def histories(measured: Measured) -> Iterator[Drawing]:
-    """Meta-validation score during meta-training, a line per method and seed."""
+    """Draw the meta-validation score during meta-training, a line per method and seed."""
     data = _validations(measured)
     if data.empty:
         return
@@ -61,7 +61,7 @@ def histories(measured: Measured) -> Iterator[Drawing]:
 
 
 def _validations(measured: Measured) -> pd.DataFrame:
-    """Meta-validation scores of all meta-trained runs, ``share`` counting from 0 to 1."""
+    """Return all runs' meta-validation scores; ``share`` is the progress from 0 to 1."""
     frames = []
     for name in measured.profile.experiments:
         for run in measured.profile.runs(name):

@@ -1,6 +1,6 @@
 """The multiverse: in how many readings of the paper each claim holds, and what decides it.
 
-:func:`shares` is what other reports ask.
+Other reports use :func:`shares`.
 """
 
 from lft.report.multiverse.shares import Share, in_short, shares

@@ -1,4 +1,4 @@
-"""From outcomes to what the report says: shares, what decides them, and the paper's own reading."""
+"""From outcomes to the report: shares, the forks that decide them, and the paper's own reading."""
 
 from __future__ import annotations
 
@@ -43,18 +43,21 @@ from lft.results.universes import names
 from lft.seeding import seed_from
 
 NEAREST = 10
+"""Number of universes that count as near to the paper's numbers."""
 SHARED = 0.8
-"""Of the nearest universes that have a level which counts as shared."""
+"""Share of the nearest universes that must have a level for it to count as shared."""
 READS = {"supported": "for", "contradicted": "against", "negligible": "within",
          "no difference": "within"}  # fmt: skip
 """Verdicts of one run, as outcomes."""
 
 
 class Reading:
-    """All universes of a profile that have been run, and what follows from them.
+    """All finished universes of a profile, and what follows from them.
 
     Args:
+        profile: settings with a section ``universes``.
         results: the profile's result folder; the reference run lies beside it.
+        claims: claims to judge; the paper's by default.
     """
 
     def __init__(self, profile: Profile, results: Path, claims: Claims | None = None) -> None:
@@ -68,32 +71,35 @@ class Reading:
 
     @property
     def planned(self) -> int:
-        """How many universes the profile has."""
+        """Number of universes in the profile."""
         return sum(1 for _ in names(self.profile))
 
     @cached_property
     def experiments(self) -> list[str]:
-        """Those of which universes have been run."""
+        """Experiments with finished universes."""
         return list(dict.fromkeys(one.universe.experiment for one in self.found))
 
     def of_experiment(self, experiment: str) -> list[Measured]:
+        """Return the finished universes of an experiment."""
         return [one for one in self.found if one.universe.experiment == experiment]
 
     def explored(self, experiment: str) -> list[CellClaim]:
+        """Return the claims that the universes of an experiment can judge."""
         return list(explored(self.profile, self.claims, experiment))
 
     def of_claim(self, claim: str) -> list[Outcome]:
-        """A claim's outcomes, one a universe."""
+        """Return a claim's outcomes, one per universe."""
         return self._of_claim.get(claim, [])
 
     def judged(self, claim: str) -> list[Outcome]:
+        """Return a claim's outcomes that are neither vacuous, diverged nor not applicable."""
         return [one for one in self.of_claim(claim) if one.word in JUDGED]
 
     # ------------------------------------------------------------ shares
 
     @cached_property
     def shares(self) -> list[Share]:
-        """A row for every claim that is explored."""
+        """A row for every explored claim."""
         return [self._share(claim) for name in self.experiments for claim in self.explored(name)]
 
     def _share(self, claim: CellClaim) -> Share:
@@ -117,14 +123,14 @@ class Reading:
         )  # fmt: skip
 
     def components(self, claim: str) -> Components:
-        """Variance between seeds, and between universes, of a claim's effect."""
+        """Return the variances of a claim's effect, between seeds and between universes."""
         pairs = [one.effects if len(one.effects) == 2 else (np.nan, np.nan)
                  for one in self.judged(claim)]  # fmt: skip
         return components(np.array(pairs, dtype=float).reshape(-1, 2))
 
     @cached_property
     def reference(self) -> dict[str, Verdict]:
-        """Verdicts of the reference run; empty if it is not there."""
+        """Verdicts of the reference run; empty if there is none."""
         folder = self.results.parent / "reference"
         try:
             return {row.claim: row for row in read_verdicts(folder).claims}
@@ -134,10 +140,11 @@ class Reading:
     # ------------------------------------------------------------ what decides
 
     def forks(self, experiment: str) -> list[Fork]:
+        """Return the forks of an experiment."""
         return forks(load_questions(), experiment)
 
     def levels(self, experiment: str, numbers: Sequence[int]) -> dict[str, list[str]]:
-        """Level of every fork in some universes; of ranges, the half."""
+        """Return the level of every fork in some universes; for a range, its half."""
         of_number = {
             one.universe.number: one.universe.levels for one in self.of_experiment(experiment)
         }
@@ -148,12 +155,13 @@ class Reading:
         }
 
     def main_effects(self, claim: CellClaim) -> dict[tuple[str, str], Estimate]:
-        """How a fork's level changes the share of universes in which the claim holds."""
+        """Estimate how each fork's level changes the share of universes in which a claim holds."""
         judged = self.judged(claim.id)
         taken = self.levels(claim.experiment, [one.universe for one in judged])
         return main_effects([one.word == "for" for one in judged], taken)
 
     def forest(self, claim: CellClaim) -> Forest:
+        """Fit a random forest from the forks to a claim's effect."""
         judged = self.judged(claim.id)
         numbers = [one.universe for one in judged]
         taken = self.levels(claim.experiment, numbers)
@@ -171,6 +179,7 @@ class Reading:
         return found
 
     def interactions(self, claim: CellClaim) -> list[Interaction]:
+        """Find pairs of levels whose joint effect on a claim is not the sum of both."""
         judged = self.judged(claim.id)
         taken = self.levels(claim.experiment, [one.universe for one in judged])
         return interactions(self._effects(judged), taken)
@@ -180,7 +189,7 @@ class Reading:
         return np.array([one.effect for one in judged], dtype=float)
 
     def diverged(self, experiment: str) -> dict[str, list[bool]]:
-        """Method -> whether one of its runs diverged, in each universe."""
+        """Map each method to whether one of its runs diverged, in each universe."""
         found = self.of_experiment(experiment)
         return {
             method: [
@@ -191,15 +200,17 @@ class Reading:
         }
 
     def makes_diverge(self, experiment: str, method: str) -> dict[tuple[str, str], Estimate]:
-        """How a fork's level changes the share of universes in which a method diverges."""
+        """Estimate how each fork's level changes the share of universes where a method diverges."""
         numbers = [one.universe.number for one in self.of_experiment(experiment)]
         return main_effects(self.diverged(experiment)[method], self.levels(experiment, numbers))
 
     # ------------------------------------------------------------ the paper's reading
 
     def distances(self, experiment: str) -> dict[int, float]:
-        """Universe -> distance from the paper's printed numbers, nearest first; empty where no
-        table has numbers that the universes compute."""
+        """Map each universe to its distance from the paper's printed numbers, nearest first.
+
+        It is empty if no table has numbers that the universes compute.
+        """
         printed = list(self._printed(experiment))
         if not printed:
             return {}
@@ -231,8 +242,11 @@ class Reading:
         return float(np.mean(values))
 
     def shared(self, experiment: str) -> list[tuple[str, str, int, float]]:
-        """What the nearest universes share: fork, level, how many of them have it, and the level's
-        weight."""
+        """Return what the nearest universes share.
+
+        Returns:
+            Fork, level, number of the nearest universes with that level, and the level's weight.
+        """
         nearest = list(self.distances(experiment))[:NEAREST]
         by_name = {fork.name: fork for fork in self.forks(experiment)}
         rows = []
@@ -246,7 +260,7 @@ class Reading:
     # ------------------------------------------------------------ where others lie
 
     def marks(self, claim: CellClaim) -> dict[str, float]:
-        """Where the reference run and the paper's printed numbers lie on a claim's curve."""
+        """Locate the reference run and the paper's printed numbers on a claim's curve."""
         scale, found = self.claims.metrics[claim.metric], {}
         verdict = self.reference.get(claim.id)
         if verdict is not None and verdict.effect is not None and claim.kind != "wider":
@@ -258,7 +272,7 @@ class Reading:
         return found
 
     def table(self) -> pd.DataFrame:
-        """Every outcome."""
+        """Return every outcome."""
         rows = [(o.experiment, o.universe, o.claim, o.word, o.effect, len(o.effects))
                 for o in self.outcomes]  # fmt: skip
         return pd.DataFrame(
@@ -267,5 +281,5 @@ class Reading:
 
 
 def on_scale(scale: Scale, effect: float) -> float:
-    """An effect as tables show it, a difference or a ratio, as a lead: Scale.raw's inverse."""
+    """Convert a difference or ratio to a lead; the inverse of :meth:`Scale.raw`."""
     return scale.sign * (effect if scale.scale == "points" else float(np.log(effect)))

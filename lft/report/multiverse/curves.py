@@ -1,4 +1,4 @@
-"""Specification curves (Simonsohn et al., 2020): universes sorted by effect, their forks below."""
+"""Specification curves (Simonsohn et al., 2020): universes sorted by effect, above their forks."""
 
 from __future__ import annotations
 
@@ -22,13 +22,14 @@ COLORS = {"for": "#0a6b3d", "within": "#8a929e", "against": "#a32020"}
 MARKERS = {"for": "^", "within": "o", "against": "v"}
 LINES = {"reference": "--", "paper": "-."}
 ROW = 0.13
-"""Inches of a level's row."""
+"""Inches per level."""
 CURVE = 2.2
+"""Height of the curve, in inches."""
 WIDTH = 8.0
 
 
 def curves(reading: Reading) -> Iterator[Drawing]:
-    """A drawing for every claim that some universe decides."""
+    """Draw every claim that at least one universe decides."""
     of_claim = {row.claim: row for row in reading.shares}
     for experiment in reading.experiments:
         for claim in reading.explored(experiment):
@@ -62,7 +63,7 @@ def _drawing(reading: Reading, claim: CellClaim, judged: list[Outcome], share: S
 
 
 def in_words(claim: CellClaim, share: Share) -> str:
-    """The share of readings in one sentence."""
+    """Describe the share of readings in one sentence."""
     if not share.judged:
         return f"{claim.claim}: no reading decides it."
     return (

@@ -1,4 +1,4 @@
-"""Which forks decide, together: a random forest from forks to effects (Breiman, 2001)."""
+"""A random forest from forks to effects (Breiman, 2001): which forks decide together."""
 
 from __future__ import annotations
 
@@ -11,16 +11,17 @@ from scipy import stats
 from lft.report.multiverse.statistics import LEVEL, Floats
 
 FOLDS = 5
+"""Folds of the cross-validation."""
 
 
 class Forest(NamedTuple):
-    """What a random forest makes of the forks.
+    """Result of a random forest.
 
     Attributes:
         explained: share of the held-out universes' variance; at most 0 if their mean does better.
-        p: one-sided, that it predicts them no better than the mean of the others does.
-        importance: fork -> increase of the held-out squared error when it is permuted, relative to
-            that of the mean; empty unless the forest predicts.
+        p: one-sided p that it predicts them no better than the mean of the others does.
+        importance: fork -> increase of the held-out squared error when the fork is permuted,
+            relative to the error of the mean; empty unless the forest predicts.
     """
 
     explained: float
@@ -31,15 +32,17 @@ class Forest(NamedTuple):
 def forest(
     effects: Floats, features: Mapping[str, Floats], random: np.random.Generator, trees: int = 100
 ) -> Forest:
-    """Permutation importance of forks, where a forest predicts held-out universes at all.
+    """Compute the permutation importance of forks, if a forest predicts held-out universes at all.
 
-    It counts as predicting where a t test over universes says that its squared errors are smaller
-    than those of the mean (p < 0.05); for forks that decide nothing that happens in less than 5 %.
+    The forest counts as predicting if its squared errors are smaller than those of the mean in a t
+    test over universes (p < 0.05). If no fork decides anything, that happens in less than 5 %.
 
     Args:
-        effects: (n,) of each universe.
+        effects: (n,) effect in each universe.
         features: column -> (n,) numbers; the part of a name before ``=`` is the fork, whose columns
             are permuted together.
+        random: source of randomness.
+        trees: number of trees.
     """
     from sklearn.ensemble import RandomForestRegressor
 
@@ -79,7 +82,7 @@ def forest(
 def features(
     levels: Mapping[str, Sequence[str]], ranges: Mapping[str, Floats]
 ) -> dict[str, Floats]:
-    """Forks as numbers: a column for each level, and ranges as they are (or their logarithms)."""
+    """Encode forks as numbers: a column for each level; ranges as given."""
     found = {fork: np.asarray(values, dtype=float) for fork, values in ranges.items()}
     for fork, taken in levels.items():
         if fork not in ranges:

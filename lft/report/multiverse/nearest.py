@@ -1,4 +1,4 @@
-"""The reading that is nearest to the paper's printed numbers, as a profile of its own."""
+"""Write the reading that is nearest to the paper's printed numbers as a profile."""
 
 from __future__ import annotations
 
@@ -13,21 +13,27 @@ from lft.results import universes
 from lft.storage.atomic import write_text
 
 SEEDS = 3
+"""Seeds of the profile."""
 HEAD = """\
 # Universe {number} of {experiment}: of {n} readings the nearest to the paper's printed numbers.
-# Fitted to these numbers, so that agreement with them says nothing, and claims get no verdict.
+# Fitted to these numbers: agreement with them says nothing, and claims get no verdict.
 """
 
 
 def write_nearest(profile: Profile, results: Path, experiment: str, path: Path) -> int:
-    """Write the nearest universe of an experiment, with three seeds and the settings that its
-    methods chose.
+    """Write the nearest universe of an experiment, with the settings that its methods chose.
+
+    Args:
+        profile: settings with a section ``universes``.
+        results: the profile's result folder.
+        experiment: name of the experiment.
+        path: file to write.
 
     Returns:
-        Its number.
+        Number of the universe.
 
     Raises:
-        UsageError: none has been run, or the paper prints no number that they compute.
+        UsageError: no universe has been run, or none computes a number that the paper prints.
     """
     reading = Reading(profile, results)
     far = reading.distances(experiment) if experiment in reading.experiments else {}

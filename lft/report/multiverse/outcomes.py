@@ -1,4 +1,4 @@
-"""What every universe says of every claim."""
+"""The outcome of every claim in every universe."""
 
 from __future__ import annotations
 
@@ -20,16 +20,17 @@ from lft.storage.json import read_json
 
 Word = Literal["for", "against", "within", "vacuous", "diverged", "not applicable"]
 JUDGED: tuple[Word, ...] = ("for", "against", "within")
+"""Outcomes that decide a claim."""
 
 
 class Outcome(NamedTuple):
-    """What one universe says of one claim.
+    """Outcome of one claim in one universe.
 
     Attributes:
-        effects: of each seed, on the metric's scale, positive on the claim's side; NaN where there
-            is none.
-        word: ``within`` the smallest effect of interest; ``vacuous`` where a method that the claim
-            speaks of does not beat its untrained start by as much; ``diverged`` where one did.
+        effects: of each seed, on the metric's scale, positive on the claim's side; empty if there
+            are none.
+        word: ``within`` the smallest effect of interest; ``vacuous`` if a method of the claim does
+            not beat its untrained start by as much; ``diverged`` if a method diverged.
     """
 
     experiment: str
@@ -46,11 +47,12 @@ class Outcome(NamedTuple):
 
 @dataclass(frozen=True)
 class Measured:
-    """The measurements of a universe that was run.
+    """The measurements of a finished universe.
 
     Attributes:
         means: (seed, method, order, trained on, tested on, metric) -> step -> mean over test tasks.
-        status: the same without the metric -> its status.
+        status: (seed, method, order, trained on, tested on) -> status.
+        reasons: from the universe's manifest.
     """
 
     universe: Universe
@@ -60,10 +62,10 @@ class Measured:
 
 
 def measured(profile: Profile, results: Path) -> list[Measured]:
-    """Every universe that has been run.
+    """Read every finished universe.
 
     Raises:
-        UsageError: none has, or a file is damaged or was made under other forks.
+        UsageError: there is none, or a file is damaged or was made under other forks.
     """
     found = []
     for experiment, number in names(profile):
@@ -97,7 +99,7 @@ def _read(path: Path, planned: Universe) -> Measured:
 
 
 def outcomes(profile: Profile, found: Sequence[Measured], claims: Claims) -> list[Outcome]:
-    """Every universe's outcome for every claim whose cells it computes."""
+    """Return every universe's outcome for every claim whose cells it computes."""
     return [
         outcome
         for one in found
@@ -107,7 +109,7 @@ def outcomes(profile: Profile, found: Sequence[Measured], claims: Claims) -> lis
 
 
 def explored(profile: Profile, claims: Claims, experiment: str) -> Iterator[CellClaim]:
-    """The claims whose cells the universes of an experiment compute."""
+    """Yield the claims whose cells the universes of an experiment compute."""
     planned = profile.experiment(experiment)
     for claim in claims.claims:
         if isinstance(claim, CellClaim) and claim.experiment == experiment:
@@ -123,14 +125,20 @@ def explored(profile: Profile, claims: Claims, experiment: str) -> Iterator[Cell
 
 
 class Judge:
-    """Judges claims in one universe."""
+    """Judges claims in one universe.
+
+    Args:
+        profile: the profile of the multiverse.
+        found: the universe.
+        claims: for the scales of the metrics.
+    """
 
     def __init__(self, profile: Profile, found: Measured, claims: Claims) -> None:
         self.found, self.claims = found, claims
         self.planned: Experiment = profile.experiment(found.universe.experiment)
 
     def outcome(self, claim: CellClaim) -> Outcome | None:
-        """None where the universe has nothing of the claim's cells."""
+        """Judge a claim."""
         universe = self.found.universe
         named = (universe.experiment, universe.number, claim.id)
         words = {self._status(seed, cell) for seed in universe.seeds for cell in (claim.a, claim.b)}
@@ -158,7 +166,7 @@ class Judge:
     # ------------------------------------------------------------ effects
 
     def _effect(self, claim: CellClaim, scale: Scale, seed: int) -> float:
-        """The lead of a over b; of ``wider``, the largest before the last step minus the last."""
+        """Return the lead of a over b; for ``wider``, the largest earlier lead minus the last."""
         last = self._last(claim)
         if claim.kind != "wider":
             return self._lead(claim, scale, seed, last)
@@ -175,13 +183,13 @@ class Judge:
         return self.planned.testing.written(wanted)
 
     def value(self, cell: CellName, metric: str, seed: int, step: int) -> float:
-        """A mean over test tasks after a step; NaN where there is none."""
+        """Return a mean over test tasks after a step; NaN if there is none."""
         if metric == ARRIVAL:
             return self._arrival(cell, seed)
         return self._curve(cell, metric, seed).get(step, np.nan)
 
     def _arrival(self, cell: CellName, seed: int) -> float:
-        """First step at which the mean ASR reaches 100 %, one step more than were made if never."""
+        """Return the first step with a mean ASR of 100 %; one more than the last if it never is."""
         curve = self._curve(cell, "asr", seed)
         return min(
             (step for step, mean in curve.items() if mean >= FULL),
@@ -198,9 +206,11 @@ class Judge:
     # ------------------------------------------------------------ floors
 
     def gain(self, cell: CellName, claim: CellClaim, seed: int) -> float:
-        """How far a cell is ahead of having learned nothing, see
-        :attr:`lft.report.effects.Scale.floor`; of distortion and of first steps, in ASR. Infinite
-        where that is not known."""
+        """Return how far a cell is ahead of having learned nothing; infinite if unknown.
+
+        See :attr:`lft.report.effects.Scale.floor`. For distortion and first steps the gain is in
+        ASR.
+        """
         scale, metric = self.claims.metrics[claim.metric], claim.metric
         if scale.floor in ("asr", "never"):
             metric = "asr"
@@ -217,7 +227,7 @@ class Judge:
         return self.claims.metrics["asr"] if scale.floor in ("asr", "never") else scale
 
     def _never(self, claim: CellClaim) -> bool:
-        """Whether a claim about first steps speaks of two cells that never arrive."""
+        """Return whether a claim is about first steps that neither cell reaches."""
         first = (
             self._arrival(cell, seed)
             for cell in (claim.a, claim.b)
@@ -226,7 +236,7 @@ class Judge:
         return claim.metric == ARRIVAL and min(first) > self.planned.testing.steps
 
     def _start(self, cell: CellName, metric: str, seed: int) -> float:
-        """The random start's mean on the tasks that a cell is tested on."""
+        """Return the random start's mean on the tasks that a cell is tested on; NaN if unknown."""
         _, tested_on, _, order = cell
         for trained_on in self.planned.train_on:
             for method in self.planned.methods:

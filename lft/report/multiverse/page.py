@@ -1,4 +1,4 @@
-"""The multiverse's page: one file that opens anywhere."""
+"""The multiverse's page: one self-contained HTML file."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ def write_page(reading: Reading, decides: Rows) -> None:
     """Write multiverse.html.
 
     Args:
+        reading: the finished universes.
         decides: rows of decides.csv.
     """
     claims = {claim.id: claim for name in reading.experiments for claim in reading.explored(name)}
@@ -74,7 +75,7 @@ def _percent(value: float) -> str:
 
 
 def _data(reading: Reading, claims: list[CellClaim]) -> dict[str, Any]:
-    """What the page's script draws."""
+    """Collect the data that the page's script draws."""
     forks = {name: reading.forks(name) for name in reading.experiments}
     shown = [claim for claim in claims if reading.judged(claim.id)]
     return {
@@ -121,14 +122,14 @@ def _universes(reading: Reading, name: str, claims: list[CellClaim]) -> Iterator
 
 
 def _shown(reading: Reading, claim: CellClaim, effect: float) -> str:
-    """An effect as tables show it: a difference in points, or a ratio."""
+    """Format an effect: a difference in points, or a ratio."""
     scale = reading.claims.metrics[claim.metric]
     raw = scale.raw(effect)
     return f"{100 * raw:+.1f} points" if scale.scale == "points" else f"× {raw:.3g}"
 
 
 def _digits(value: float) -> float:
-    """Four significant digits, which is more than the page can show."""
+    """Round to four significant digits, more than the page can show."""
     return float(f"{value:.4g}")
 
 

@@ -1,4 +1,4 @@
-"""Shares of readings, and what other reports ask of them."""
+"""In how many readings each claim holds, for the multiverse's and other reports."""
 
 from __future__ import annotations
 
@@ -14,14 +14,17 @@ class Share(NamedTuple):
     """In how many readings a claim holds.
 
     Attributes:
-        universes: that were run.
-        judged: of them, neither vacuous nor diverged; ``for_it``, ``against`` and ``within`` the
-            smallest effect of interest are weighted shares of these.
-        low, high: 95 % bootstrap interval of ``for_it`` over universes.
-        vacuous, diverged: numbers of universes.
-        of_seed: share of the variance of one run that is the seed's and not the reading's.
-        reference: verdict of the reference run; ``–`` where there is none.
-        agrees: whether that and the majority of readings agree, ``yes``, ``no`` or ``–``.
+        universes: number of finished universes.
+        judged: number of these that are neither vacuous nor diverged.
+        for_it: share of the judged universes that support the claim; ``against`` and ``within``
+            (the smallest effect of interest) are the other shares.
+        low: lower end of the 95 % bootstrap interval of ``for_it`` over universes; ``high`` is the
+            upper end.
+        vacuous: number of vacuous universes.
+        diverged: number of diverged universes.
+        of_seed: share of the variance of one run that comes from the seed and not from the reading.
+        reference: verdict of the reference run; ``–`` if there is none.
+        agrees: whether that agrees with the majority of readings: ``yes``, ``no`` or ``–``.
     """
 
     claim: str
@@ -41,17 +44,17 @@ class Share(NamedTuple):
 
 
 def shares(results: Path) -> dict[str, Share]:
-    """In how many readings each claim holds, of the multiverse that was run beside a result folder.
+    """Read in how many readings each claim holds, from the multiverse beside a result folder.
 
     Args:
         results: any result folder, e.g. results/reference.
 
     Returns:
-        By the claim's id; a claim that is not in it is not explored. Empty where there is no
+        Shares by the claim's id; without claims that are not explored. Empty if there is no
         multiverse.
 
     Raises:
-        UsageError: its shares.csv is damaged.
+        UsageError: shares.csv is damaged.
     """
     path = kept_shares(results.resolve())
     if not path.is_file():
@@ -68,7 +71,7 @@ def shares(results: Path) -> dict[str, Share]:
 
 
 def in_short(share: Share | None) -> str:
-    """A share in a cell of a table; None is a claim that is not explored."""
+    """Format a share for a cell of a table; None means that the claim is not explored."""
     if share is None:
         return "not explored"
     if not share.judged:

@@ -1,7 +1,7 @@
-"""Statistics of a multiverse: pure functions on arrays over universes.
+"""Statistics of a multiverse: pure functions of arrays over universes.
 
-Nothing here knows of folders, methods or claims. A multiverse is no sample from a population of
-readings; its shares are means over stated weights. The unit is the universe.
+These functions do not depend on folders, methods or claims. A multiverse is not a sample from a
+population of readings; its shares are means over stated weights. The unit is the universe.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from scipy import stats
 Floats = NDArray[np.float64]
 LEVEL = 0.95
 FEWEST = 3
-"""Universes that each of the four cells of an interaction needs."""
+"""Fewest universes in each of the four cells of an interaction."""
 
 
 class Estimate(NamedTuple):
-    """A value with its 95 % interval; NaN where there is none."""
+    """A value with its 95 % interval; NaN if unknown."""
 
     value: float
     low: float
@@ -29,6 +29,7 @@ class Estimate(NamedTuple):
 
     @property
     def excludes_zero(self) -> bool:
+        """Whether the interval excludes 0."""
         return self.low > 0 or self.high < 0
 
 
@@ -38,10 +39,16 @@ UNKNOWN = Estimate(np.nan, np.nan, np.nan)
 def share(
     for_it: Sequence[bool], weights: Floats, random: np.random.Generator, resamples: int = 2000
 ) -> Estimate:
-    """Weighted share of universes, with a percentile bootstrap interval over universes.
+    """Compute a weighted share of universes, with a percentile bootstrap interval.
 
-    Where all agree, resampling says nothing; the far end is then the share that would let all n
-    agree with a probability of 2.5 %, n being Kish's effective number of universes.
+    If all universes agree, resampling shows nothing. The far end is then the share with which all n
+    would agree with a probability of 2.5 %, where n is Kish's effective number of universes.
+
+    Args:
+        for_it: whether each universe is for the claim.
+        weights: (universes,).
+        random: source of randomness.
+        resamples: number of bootstrap samples.
     """
     values = np.asarray(for_it, dtype=float)
     if not len(values):
@@ -58,7 +65,10 @@ def share(
 
 
 def difference_of_shares(first: Sequence[bool], second: Sequence[bool]) -> Estimate:
-    """Difference of two independent shares, with Newcombe's score interval (1998, method 10)."""
+    """Return the difference of two independent shares, with Newcombe's score interval.
+
+    This is method 10 of Newcombe (1998).
+    """
     if not (len(first) and len(second)):
         return UNKNOWN
     (p, low_p, high_p), (q, low_q, high_q) = (_wilson(np.asarray(x)) for x in (first, second))
@@ -68,7 +78,7 @@ def difference_of_shares(first: Sequence[bool], second: Sequence[bool]) -> Estim
 
 
 def _wilson(values: NDArray[Any]) -> Estimate:
-    """A share with Wilson's score interval."""
+    """Return a share with Wilson's score interval."""
     n, p = len(values), float(values.mean())
     z = float(stats.norm.ppf((1 + LEVEL) / 2))
     centre = (p + z**2 / (2 * n)) / (1 + z**2 / n)
@@ -79,12 +89,12 @@ def _wilson(values: NDArray[Any]) -> Estimate:
 def main_effects(
     for_it: Sequence[bool], levels: Mapping[str, Sequence[str]]
 ) -> dict[tuple[str, str], Estimate]:
-    """For each level of each fork, the share of universes that have it minus that of the others.
+    """Return, for each level of each fork, the share of universes with it minus that of the others.
 
-    Of the intervals of forks that decide nothing, some 5 % exclude 0.
+    About 5 % of the intervals of forks that decide nothing exclude 0.
 
     Args:
-        for_it: of each universe.
+        for_it: whether each universe is for the claim.
         levels: fork -> its level in each universe.
     """
     values, found = np.asarray(for_it, dtype=bool), {}
@@ -97,9 +107,12 @@ def main_effects(
 
 
 class Components(NamedTuple):
-    """Variances of an effect: between seeds of one universe, and between universes.
+    """Variances of an effect.
 
-    ``n`` universes had two seeds.
+    Attributes:
+        seed: between seeds of one universe.
+        reading: between universes.
+        n: number of universes with two seeds.
     """
 
     seed: float
@@ -108,16 +121,16 @@ class Components(NamedTuple):
 
     @property
     def share_of_seed(self) -> float:
-        """How much of the variance of a single run is luck."""
+        """Share of a single run's variance that is luck."""
         total = self.seed + self.reading
         return self.seed / total if total > 0 else np.nan
 
 
 def components(effects: Floats) -> Components:
-    """Variance components of a one-way layout, two seeds nested in universes.
+    """Estimate variance components of a one-way layout, with two seeds nested in universes.
 
-    The seeds' is half the mean squared difference; the universes' is the variance of their means
-    minus half of that, at least 0.
+    The seeds' component is half the mean squared difference. The universes' is the variance of
+    their means minus half of that, or 0 if negative.
 
     Args:
         effects: (universes, 2), NaN where there is no second seed.
@@ -133,8 +146,12 @@ def components(effects: Floats) -> Components:
 class Interaction(NamedTuple):
     """Two levels whose joint effect is not the sum of both.
 
-    ``effect`` is (mean with both − mean with the second alone) − (mean with the first alone − mean
-    with neither), in held-out universes, and ``p`` its p there.
+    Attributes:
+        first: fork and level.
+        second: fork and level.
+        effect: (mean with both − mean with the second alone) − (mean with the first alone − mean
+            with neither), in held-out universes.
+        p: its p there.
     """
 
     first: tuple[str, str]
@@ -144,15 +161,15 @@ class Interaction(NamedTuple):
 
 
 def interactions(effects: Floats, levels: Mapping[str, Sequence[str]]) -> list[Interaction]:
-    """Interactions of two forks that are found in one half of the universes and again in the other.
+    """Find interactions of two forks in one half of the universes that replicate in the other half.
 
-    In the first half, every other universe, a pair counts as found where its p, times the number of
-    pairs, is below 5 %; in the second it must have the same sign and p < 0.05. Under no interaction
-    at all that happens in some 0.1 % of multiverses.
+    The first half is every other universe. A pair is found there if its p times the number of pairs
+    is below 5 %, and it replicates if it has the same sign and p < 0.05 in the second half. Without
+    any interaction, that happens in about 0.1 % of multiverses.
 
     Args:
-        effects: (n,) of each universe.
-        levels: fork -> its level in each universe; of ranges, their halves.
+        effects: (n,) effect in each universe.
+        levels: fork -> its level in each universe; for a range, its half.
     """
     half = np.arange(len(effects)) % 2 == 0
     pairs = [
@@ -174,7 +191,7 @@ def interactions(effects: Floats, levels: Mapping[str, Sequence[str]]) -> list[I
 
 
 def _contrasted(taken: Sequence[str]) -> list[str]:
-    """Levels to set against all others; of two levels one says it all."""
+    """Return the levels to compare with all others; of two levels, only one."""
     found = list(dict.fromkeys(taken))
     return found[:1] if len(found) == 2 else found if len(found) > 2 else []
 
@@ -185,7 +202,7 @@ def _contrast(
     pair: tuple[tuple[str, str], tuple[str, str]],
     chosen: NDArray[np.bool_],
 ) -> tuple[float, float]:
-    """The interaction's contrast among some universes, and its two-sided Welch p."""
+    """Return the interaction's contrast among some universes, and its two-sided Welch p."""
     (fork, a), (other, b) = pair
     first, second = np.asarray(levels[fork]) == a, np.asarray(levels[other]) == b
     signs = (
@@ -210,10 +227,10 @@ def _contrast(
 
 
 def distances(values: Floats, printed: Floats) -> Floats:
-    """Distance of each universe from printed numbers, in units of the numbers' spread.
+    """Compute the distance of each universe from printed numbers, in units of the numbers' spread.
 
-    The root of the mean, over the numbers that a universe has, of ((value − printed) / standard
-    deviation over universes)²; NaN for a universe that lacks half of them.
+    It is the root mean square, over the numbers that a universe has, of (value − printed) /
+    standard deviation over universes. It is NaN for a universe that lacks half of them or more.
 
     Args:
         values: (universes, numbers), NaN where there is none.

@@ -1,4 +1,4 @@
-"""Files of the multiverse's report."""
+"""Write the files of the multiverse's report."""
 
 from __future__ import annotations
 
@@ -17,13 +17,17 @@ from lft.storage.csv import write_frame, write_rows
 
 DECIDES = ("experiment", "what", "subject", "fork", "level", "value", "low", "high")
 """Columns of decides.csv. ``what`` is ``share``: change of the share of readings in which the claim
-``subject`` holds, where they have the level; ``diverged``: the same of the readings in which a
-method diverges; ``importance``: of a fork in a forest that predicts held-out readings;
+``subject`` holds, in readings with the level; ``diverged``: the same for readings in which the
+method ``subject`` diverges; ``importance``: of a fork in a forest that predicts held-out readings;
 ``interaction``: of two levels, replicated in held-out readings."""
 
 
 def write_multiverse(profile: Profile, results: Path) -> None:
     """Write shares.csv, decides.csv, outcomes.csv, distances.csv, curves/ and multiverse.html.
+
+    Args:
+        profile: settings with a section ``universes``.
+        results: the profile's result folder.
 
     Raises:
         UsageError: no universe has been run, or a file is damaged or was made under other forks.
@@ -45,7 +49,7 @@ def write_multiverse(profile: Profile, results: Path) -> None:
 
 
 def decides(reading: Reading) -> Iterator[tuple[Any, ...]]:
-    """Rows of decides.csv."""
+    """Yield the rows of decides.csv."""
     for name in reading.experiments:
         for claim in reading.explored(name):
             for (fork, level), found in reading.main_effects(claim).items():

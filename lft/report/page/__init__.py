@@ -1,6 +1,6 @@
 """The report page: one self-contained HTML file, rendered from files that a run wrote.
 
-A module for each part of the page; this one puts them together.
+Each part of the page has a module; this one puts them together.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ from lft.report.page.verdicts import (
 from lft.report.style import Style
 from lft.report.tables import build_tables, summary_tables
 from lft.report.templates import render
+from lft.results.digests import SHOWN, record
 from lft.results.schema import CELL_COLUMNS, SUMMARY_COLUMNS, THEORY_COLUMNS
 from lft.storage.atomic import write_text
 from lft.storage.csv import read_rows
@@ -51,6 +52,7 @@ PAPER_FIGURES = {
     "figure-gap": "the gradient gap",
     "figure-vanishing": "the meta-gradients' norms",
 }
+"""Figures that the page names if they were not drawn."""
 
 CONTENTS = (
     ("overview", "Verdicts"),
@@ -67,12 +69,18 @@ CONTENTS = (
     ("differences", "Differences"),
     ("provenance", "Provenance"),
 )
+"""Sections of the page, with their links."""
 
 
 def write_page(profile: Profile, results: Path) -> None:
-    """Write report.html, and for a README its verdicts as verdicts.md and the outcome of every
-    method as numbers.md, from claims.json, measurements.csv, summary.csv, cells.csv, theory.csv and
-    figures/.
+    """Write report.html and, for a README, verdicts.md and numbers.md.
+
+    The last two have the verdicts and the outcome of every method. All are made from claims.json,
+    measurements.csv, summary.csv, cells.csv, theory.csv and figures/.
+
+    Args:
+        profile: settings.
+        results: the profile's result folder.
 
     Raises:
         UsageError: one of these files is missing or damaged.
@@ -81,10 +89,11 @@ def write_page(profile: Profile, results: Path) -> None:
     write_text(results / "report.html", render("report.html.j2", **shown))
     for name in ("verdicts.md", "numbers.md"):
         write_text(results / name, render(f"{name}.j2", **shown))
+    record(results, SHOWN)
 
 
 def context(profile: Profile, results: Path) -> dict[str, Any]:
-    """Everything that the template shows, as plain values."""
+    """Collect all values that the templates show."""
     style = Style(profile)
     verdicts = read_verdicts(results)
     readings = shares(results)
@@ -144,7 +153,7 @@ def context(profile: Profile, results: Path) -> dict[str, Any]:
 
 
 def _decks(planned: list[Judged], deck: Deck) -> Iterator[tuple[str, list[Card]]]:
-    """Each hypothesis with the cards of its claims."""
+    """Yield each hypothesis with the cards of its claims."""
     for id, text in load_claims().hypotheses.items():
         cards = [deck.card(found) for found in planned if found.row.hypothesis == id]
         if cards:

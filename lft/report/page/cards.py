@@ -1,4 +1,4 @@
-"""A card for every claim: all that its verdict rests on, and how to repeat it."""
+"""A card for every claim: the evidence behind its verdict, and how to repeat it."""
 
 from __future__ import annotations
 
@@ -27,29 +27,35 @@ from lft.report.theory_tests import readings
 from lft.results.folder import Results
 
 EFFECT_COLUMNS = {"claim": str, "step": float, "effect": float, "low": float, "high": float}
-"""What is needed of figures/figure-effects-<experiment>.csv."""
+"""Columns of figures/figure-effects-<experiment>.csv that a card needs."""
 QUOTED = re.compile(r'"([^"]+)"')
+"""A quotation in a claim's place."""
 MOST_TICKS = 7
-"""As many labels as a curve has room for."""
+"""Largest number of labels that fit beside a curve."""
 
 
 class Rows(NamedTuple):
-    """The rows of a table that a claim rests on: a file, and an expression for DataFrame.query."""
+    """Rows of a table that a claim rests on.
+
+    Attributes:
+        file: below the result folder.
+        filter: expression for DataFrame.query; empty for all rows.
+    """
 
     file: str
     filter: str
 
 
 class Card(NamedTuple):
-    """What the page shows of one claim.
+    """Content of one claim's card.
 
     Attributes:
         shown: the claim as a row of the table of verdicts.
         place: in the paper; ``quotes`` are its sentences.
-        paper: its numbers; empty if it prints none.
-        about: what was compared, in words.
+        paper: the paper's numbers; empty if it prints none.
+        about: description of the comparison.
         failed: methods with their failed seeds.
-        cost: CPU time of what it needs.
+        cost: CPU time of the trainings or measurements behind it.
         command: repeats this claim alone.
     """
 
@@ -68,9 +74,11 @@ class Card(NamedTuple):
 
 
 class Deck:
-    """The cards of one result folder, and what they are made from.
+    """Makes the cards of one result folder.
 
     Args:
+        profile: settings.
+        results: the profile's result folder.
         anchors: ids of the page that a card may link to.
     """
 
@@ -89,11 +97,11 @@ class Deck:
 
     @cached_property
     def theory(self) -> pd.DataFrame:
-        """theory.csv."""
+        """Rows of theory.csv."""
         return self.folder.theory
 
     def card(self, judged: Judged) -> Card:
-        """The card of one claim."""
+        """Make the card of one claim."""
         row = claim_row(judged, self.anchors)
         quotes = QUOTED.findall(judged.row.place)
         place = QUOTED.sub("", judged.row.place).strip(" ,;")
@@ -116,7 +124,7 @@ class Deck:
     # ------------------------------------------------------------ words
 
     def _names(self, claim: CellClaim) -> list[str]:
-        """What tells the two cells apart."""
+        """Name the two cells by their differences."""
         names = []
         for cell in (claim.a, claim.b):
             parts = [self.profile.experiment(claim.experiment).label(cell[2])]
@@ -135,7 +143,7 @@ class Deck:
         return claim.b if cell == claim.a else claim.a
 
     def _about(self, claim: CellClaim) -> str:
-        """What both cells share."""
+        """Describe what both cells share."""
         mixtures = [
             f"{word} {self.style.mixture(claim.experiment, claim.a[index])}"
             for index, word in ((0, "trained on"), (1, "tested on"))
@@ -152,7 +160,7 @@ class Deck:
     # ------------------------------------------------------------ pictures
 
     def _seeds(self, claim: CellClaim) -> Strip | None:
-        """A lane for each method: its seeds, and the paper's number."""
+        """Draw a lane for each cell: its seeds, and the paper's number."""
         metric, experiment = metric_of(claim.metric), self.profile.experiment(claim.experiment)
         lanes = []
         cells = zip((claim.a, claim.b), self._names(claim), self._values(claim), strict=True)
@@ -171,7 +179,7 @@ class Deck:
         return strip(lanes, shown, logarithmic=metric.log, bounds=bounds)
 
     def _values(self, claim: CellClaim) -> tuple[np.ndarray, np.ndarray]:
-        """(seeds,) means over test tasks of either cell."""
+        """Return the means over test tasks of either cell, each (seeds,)."""
         measured, experiment = self.measured, claim.experiment
         if claim.metric == ARRIVAL:
             return measured.arrivals(experiment, claim.a), measured.arrivals(experiment, claim.b)
@@ -181,7 +189,7 @@ class Deck:
         return a.mean(1), b.mean(1)
 
     def _theory(self, claim: TheoryClaim) -> Strip | None:
-        """A lane for each experiment: how far every seed is on the claim's side."""
+        """Draw a lane for each experiment: how far every seed is on the claim's side."""
         rows = readings(claim.test, self.theory)
         lanes = [
             Lane(row.experiment, theme()[INK], np.array(list(row.effects.values()))) for row in rows
@@ -193,7 +201,7 @@ class Deck:
         return strip(lanes, _number, lines=lines) if lanes else None
 
     def _curve(self, claim: CellClaim) -> Curve | None:
-        """The effect against the fine-tuning steps, from the figure's numbers."""
+        """Draw the effect against the fine-tuning steps, from the figure's numbers."""
         data = self._effects_of(claim.experiment)
         rows = None if data is None else data[data["claim"] == claim.id]
         if rows is None or rows.empty:
@@ -221,7 +229,7 @@ class Deck:
     # ------------------------------------------------------------ what it rests on
 
     def _cost(self, judged: Judged) -> str:
-        """CPU time of the meta-trainings, or the time of the theory's measurements."""
+        """Return the CPU time of the meta-trainings, or the time of the theory's measurements."""
         if judged.row.status not in ("judged", "not measured"):
             return "–"
         runs = needed(self.profile, judged.claim.id).runs
@@ -238,7 +246,7 @@ class Deck:
         return f"{sum(known) / 60:.1f} CPU-minutes in {count}"
 
     def _rows(self, claim: CellClaim | TheoryClaim) -> Iterator[Rows]:
-        """Files, and the rows of them that the claim is about."""
+        """Yield files, with the rows that the claim is about."""
         if isinstance(claim, TheoryClaim):
             yield Rows("theory.csv", "")
             return
@@ -246,7 +254,7 @@ class Deck:
             yield Rows(file, row_filter(claim, self._steps(claim)))
 
     def _steps(self, claim: CellClaim) -> str:
-        """Of the steps, those that the claim looks at."""
+        """Return the condition on the steps that the claim looks at."""
         if claim.metric == ARRIVAL:
             return ""
         last = self._step(claim)
@@ -254,10 +262,11 @@ class Deck:
 
 
 def row_filter(claim: CellClaim, steps: str) -> str:
-    """The rows of a claim as an expression for pandas' DataFrame.query.
+    """Return the rows of a claim as an expression for pandas' DataFrame.query.
 
     Args:
-        steps: those that it looks at; all if empty.
+        claim: the claim.
+        steps: condition on the steps; empty for all.
     """
     names = ("trained_on", "tested_on", "method", "order")
     metric = "asr" if claim.metric == ARRIVAL else claim.metric
@@ -286,7 +295,7 @@ def _number(value: float) -> str:
 
 
 def _printed(paper: str) -> str:
-    """The paper's two numbers, empty if there is none."""
+    """Return the paper's two numbers; empty if there are none."""
     return paper if re.search(r"\d", paper) else ""
 
 
@@ -295,7 +304,7 @@ def _equal(column: str, value: str) -> str:
 
 
 def _lead(effects: np.ndarray, scale: Scale) -> np.ndarray:
-    """What is shown, back on the scale that is tested."""
+    """Convert shown effects back to the tested scale."""
     if scale.scale == "points":
         return np.asarray(scale.sign * effects)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -303,7 +312,7 @@ def _lead(effects: np.ndarray, scale: Scale) -> np.ndarray:
 
 
 def _ratio_ticks(least: float, most: float) -> list[float]:
-    """Logarithms of the powers of a round ratio within two ends, at most seven."""
+    """Return logarithms of powers of a round ratio between two ends, at most :data:`MOST_TICKS`."""
     for ratio in (1.1, 1.5, 2, 5, 10, 100, 1000):
         size = float(np.log(ratio))
         ticks = [size * n for n in range(int(np.ceil(least / size)), int(most // size) + 1)]

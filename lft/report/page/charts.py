@@ -1,5 +1,8 @@
-"""The two small pictures of a claim's card: seeds beside the paper's number, and the effect against
-the fine-tuning steps. Numbers come in, places on a picture come out; the template draws."""
+"""The two small pictures of a claim's card.
+
+One shows the seeds beside the paper's number, the other the effect against fine-tuning steps. The
+functions convert numbers to coordinates; the template draws.
+"""
 
 from __future__ import annotations
 
@@ -11,15 +14,16 @@ import numpy as np
 from lft.report.statistics import Floats
 
 LEFT, RIGHT = 12.0, 340.0
-"""Of the axis of the seeds' picture."""
+"""Ends of the axis of the seeds' picture."""
 CURVE_LEFT, TOP, BOTTOM = 44.0, 8.0, 108.0
-"""Of the curve's frame."""
+"""Edges of the curve's frame; its right edge is RIGHT."""
 LANE = 36.0
 """Height of a lane with its name."""
 MOST = 60
 """Longer curves are thinned to about this many points."""
 ROOM = 0.75
-"""Most of an interval that a curve's frame gives room to, in heights of the curve itself."""
+"""Largest height that a curve's frame adds for the interval on either side, in heights of the
+curve."""
 
 
 class Lane(NamedTuple):
@@ -27,7 +31,7 @@ class Lane(NamedTuple):
 
     Attributes:
         color: as CSS.
-        values: one of each seed.
+        values: one per seed.
         paper: the printed number; NaN if there is none.
     """
 
@@ -38,7 +42,7 @@ class Lane(NamedTuple):
 
 
 class Drawn(NamedTuple):
-    """A lane with places in place of numbers."""
+    """A lane with coordinates instead of numbers."""
 
     name: str
     color: str
@@ -49,8 +53,15 @@ class Drawn(NamedTuple):
 
 
 class Strip(NamedTuple):
-    """The seeds' picture: ticks are labels with their places, ``lines`` where effects begin;
-    ``said`` is for those who cannot see it."""
+    """The seeds' picture.
+
+    Attributes:
+        lanes: one per method or experiment.
+        ticks: labels with their coordinates.
+        lines: coordinates of vertical lines, 0 first.
+        height: of all lanes.
+        said: text for screen readers.
+    """
 
     lanes: list[Drawn]
     ticks: list[tuple[str, float]]
@@ -60,8 +71,17 @@ class Strip(NamedTuple):
 
 
 class Curve(NamedTuple):
-    """The effect against the steps: the band's and the line's paths, and places of the rest;
-    ``said`` is for those who cannot see it, ``first`` where the steps begin."""
+    """The picture of the effect against the steps.
+
+    Attributes:
+        line: SVG path of the effect; ``band`` is that of its interval.
+        ticks_x: labels with their coordinates, as ``ticks_y``.
+        nothing: coordinate of no effect.
+        margins: coordinates of ± the smallest effect of interest.
+        step: coordinate of the claim's step.
+        first: coordinate of step 0.
+        said: text for screen readers.
+    """
 
     line: str
     band: str
@@ -82,12 +102,14 @@ def strip(
     bounds: tuple[float, float] = (-np.inf, np.inf),
     lines: Sequence[float] = (),
 ) -> Strip | None:
-    """Lanes with a dot for each seed; None if there is no number to draw.
+    """Draw lanes with a dot for each seed; None if there is no number to draw.
 
     Args:
-        shown: a number as a tick's label.
-        bounds: what a number can be.
-        lines: numbers that get a line of their own.
+        lanes: numbers.
+        shown: formats a number as a tick's label.
+        logarithmic: whether the axis is.
+        bounds: smallest and largest possible number.
+        lines: numbers that get a vertical line.
     """
     numbers = np.concatenate([*(np.append(lane.values, lane.paper) for lane in lanes), lines])
     numbers = numbers[np.isfinite(numbers) & ((numbers > 0) | (not logarithmic))]
@@ -120,12 +142,17 @@ def curve(
     steps: Floats, leads: Floats, low: Floats, high: Floats, margin: float, at: float,
     shown: Callable[[float], str], ticks: Callable[[float, float], Sequence[float]],
 ) -> Curve | None:  # fmt: skip
-    """Leads with their interval against the steps, the claim's side above; None if none is known.
+    """Draw leads with their interval against the steps; None for fewer than two known leads.
 
     Args:
+        steps: (n,).
+        leads: (n,), the claim's side above.
+        low: (n,) lower ends of the interval.
+        high: (n,) upper ends.
         margin: smallest effect of interest.
         at: the claim's step.
-        shown: a lead as a tick's label; ``ticks`` chooses the leads that get one.
+        shown: formats a lead as a tick's label.
+        ticks: chooses the leads with a label.
     """
     known = np.isfinite(leads)
     if known.sum() < 2:
@@ -166,14 +193,14 @@ def _seeds_in_words(lane: Lane, shown: Callable[[float], str]) -> str:
 
 
 def _curve_in_words(steps: Floats, leads: Floats, at: float, shown: Callable[[float], str]) -> str:
-    """Where the effect stands early, after the claim's steps and at the end."""
+    """Describe the effect at an early step, at the claim's step and at the end."""
     near = int(np.abs(steps - at).argmin())
     chosen = dict.fromkeys((min(1, len(steps) - 1), near, len(steps) - 1))
     return ", ".join(f"{shown(float(leads[i]))} after {steps[i]:g} steps" for i in chosen)
 
 
 def _frame(leads: Floats, low: Floats, high: Floats, margin: float) -> tuple[float, float]:
-    """What the curve's frame holds: the curve and the margins, and some of the interval."""
+    """Return the frame's ends: they include the curve, the margins and part of the interval."""
     least = min(float(leads.min()), -1.5 * margin)
     most = max(float(leads.max()), 1.5 * margin)
     room = ROOM * (most - least)
@@ -182,14 +209,14 @@ def _frame(leads: Floats, low: Floats, high: Floats, margin: float) -> tuple[flo
 
 
 def even_ticks(least: float, most: float) -> list[float]:
-    """Two to six round numbers within two ends."""
+    """Return two to six round numbers between two ends."""
     step = _step((most - least) / 3)
     first, last = int(np.ceil(least / step)), int(np.floor(most / step))
     return [step * number for number in range(first, last + 1)]
 
 
 def _round_numbers(numbers: Floats, bounds: tuple[float, float]) -> list[float]:
-    """Evenly spaced round numbers around others, at least two, within what they can be."""
+    """Return evenly spaced round numbers around others, at least two, within bounds."""
     low, high = float(numbers.min()), float(numbers.max())
     if low == high:
         low, high = low - 0.5 * (abs(low) or 1), high + 0.5 * (abs(high) or 1)
@@ -200,7 +227,7 @@ def _round_numbers(numbers: Floats, bounds: tuple[float, float]) -> list[float]:
 
 
 def _decades(numbers: Floats) -> list[float]:
-    """1, 2 and 5 times powers of ten around numbers; powers of ten alone if there are many."""
+    """Return 1, 2 and 5 times powers of ten around numbers; fewer of them if there are many."""
     first, last = (int(np.floor(np.log10(end))) for end in (numbers.min(), numbers.max()))
     for parts in ((1, 2, 5), (1, 3), (1,)):
         every = [part * 10.0**power for power in range(first, last + 2) for part in parts]
@@ -213,7 +240,7 @@ def _decades(numbers: Floats) -> list[float]:
 
 
 def _step(size: float) -> float:
-    """The largest of 1, 2 and 5 times a power of ten that is not above a size."""
+    """Return the largest of 1, 2 and 5 times a power of ten up to a size."""
     power = 10.0 ** np.floor(np.log10(size))
     return float(max(part * power for part in (1, 2, 5) if part * power <= size * (1 + 1e-9)))
 

@@ -1,4 +1,4 @@
-"""What the paper leaves open, and where we do other than the paper."""
+"""Open questions of the paper, and our differences from it."""
 
 from __future__ import annotations
 
@@ -13,11 +13,16 @@ from lft.report.alternatives import effects, found_alternatives
 from lft.report.claims import REFERENCE
 
 PAPER = {"tasks": 1000, "attack": 100, "classification": 500, "sine": 500}
-"""Training tasks, and test tasks of each experiment."""
+"""The paper's training tasks, and test tasks of each experiment."""
 
 
 def open_questions(profile: Profile, results: Path) -> Iterator[dict[str, Any]]:
-    """Each question with our choice and what other choices, run here or beside, do."""
+    """Yield each question with our choice and the effects of other choices.
+
+    Args:
+        profile: settings.
+        results: the profile's result folder; alternatives may have been run beside it.
+    """
     entries = yaml.safe_load((REFERENCE / "open-questions.yaml").read_text(encoding="utf-8"))
     found = found_alternatives(profile, results)
     for entry in entries:
@@ -43,7 +48,7 @@ def open_questions(profile: Profile, results: Path) -> Iterator[dict[str, Any]]:
 
 
 def _figures_named(prefix: str | None, profile: Profile, results: Path) -> list[tuple[str, str]]:
-    """Figures of the page that answer a question, by id and experiment."""
+    """Return figures of the page that answer a question, by id and experiment."""
     return [
         (id, experiment.title)
         for name, experiment in profile.experiments.items()
@@ -52,20 +57,20 @@ def _figures_named(prefix: str | None, profile: Profile, results: Path) -> list[
 
 
 def _report_of(name: str, profile: Profile, results: Path) -> str | None:
-    """Link to the report of a run beside this one, if it is there."""
+    """Return a link to the report of a run beside this one; None if it is not there."""
     there = name != profile.name and (results.parent / name / "report.html").is_file()
     return f"../{name}/report.html" if there else None
 
 
 def _exceptions(experiment: Experiment, choice: str) -> Iterator[str]:
-    """The methods for which a choice is another."""
+    """Yield the methods that deviate from a choice."""
     for method, changes in experiment.overrides.items():
         if choice in changes:
             yield f" ({experiment.label(method)}: {changes[choice]})"
 
 
 def _agreed(choices: dict[str, str]) -> str:
-    """One value where all experiments agree, else a value per experiment."""
+    """Return the value that all experiments share, or a value per experiment."""
     if len(set(choices.values())) == 1:
         return next(iter(choices.values()))
     return "; ".join(f"{name}: {value}" for name, value in choices.items()) or "–"
@@ -83,7 +88,7 @@ def _lookup(experiment: Experiment, dotted: str) -> str | None:
 
 
 def differences(profile: Profile) -> list[str]:
-    """Sentences: of the profile's data and sizes, then those that hold for every profile."""
+    """Return sentences about the profile's data and sizes, then those for every profile."""
     found = [
         f"{source.label} stands in for {source.stands_in_for}."
         for source in profile.sources.values()

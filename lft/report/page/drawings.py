@@ -16,7 +16,7 @@ from lft.storage.csv import read_rows
 
 
 def figures(results: Path) -> Iterator[dict[str, Any]]:
-    """Every figure that was drawn, with its caption.
+    """Yield every drawn figure with its caption.
 
     Raises:
         UsageError: one is missing.
@@ -33,8 +33,15 @@ def figures(results: Path) -> Iterator[dict[str, Any]]:
 
 
 def inline(svg: str, prefix: str, label: str) -> Markup:
-    """A figure's SVG as a part of the page: ids that are used made unique, colours those of the
-    page's theme, and the text ``label`` for those who cannot see it."""
+    """Convert a figure's SVG to a part of the page.
+
+    Ids become unique, unused ones go, and colours follow the page's theme.
+
+    Args:
+        svg: content of the file.
+        prefix: makes the ids unique.
+        label: text for screen readers.
+    """
     body = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
     used = set(re.findall(r"#([\w-]+)", body))
     body = re.sub(r' id="([^"]*)"', lambda found: found[0] if found[1] in used else "", body)
@@ -47,6 +54,6 @@ def inline(svg: str, prefix: str, label: str) -> Markup:
 
 
 def _width(svg: str) -> str:
-    """As it was drawn, in points."""
+    """Return the width in points, as drawn."""
     found = re.search(r'<svg[^>]* width="([\d.]+)pt"', svg)
     return found[1] if found else "400"

@@ -1,7 +1,7 @@
-"""The picture that the page begins with: a forest plot of all claims.
+"""The picture at the top of the page: a forest plot of all claims.
 
-Effects are drawn in units of the smallest effect of interest, positive on the claim's side, so that
-points, ratios and exponents share one axis; it is linear around 0 and logarithmic far from it.
+Effects are in units of the smallest effect of interest, positive on the claim's side, so that
+points, ratios and exponents share one axis. It is linear around 0 and logarithmic far from it.
 """
 
 from __future__ import annotations
@@ -24,21 +24,23 @@ MARKS = {
     "inconclusive": "M-5 0A5 5 0 1 1 5 0 5 5 0 1 1-5 0Z",
     "vacuous": "M-4-4 4 4M-4 4 4-4",
 }
-"""The shape of each verdict, as an SVG path around the point."""
+"""Shape of each verdict, as an SVG path around the point."""
 ENDS = (3.0, 10.0, 30.0, 100.0, 300.0, 1000.0)
-"""Where the axis may end."""
+"""Possible ends of the axis."""
 EDGE = 3.0
-"""Per cent of the width that stay free on either side."""
+"""Margin on either side, in per cent of the width."""
 
 
 class Point(NamedTuple):
     """One claim.
 
     Attributes:
-        at, low, high: the effect and its interval, in per cent of the width; None if there is none.
-        beyond_low, beyond_high: whether the interval goes on beyond the axis.
-        said: the effect for those who cannot see it.
-        share: of the readings of the paper in which the claim holds; None if none was computed.
+        at: the effect, in per cent of the width; None if there is none.
+        low: lower end of its interval, in the same unit; ``high`` is the upper end.
+        beyond_low: whether the interval continues beyond the axis; ``beyond_high`` at the other
+            end.
+        said: the effect for screen readers.
+        share: share of the readings of the paper in which the claim holds; None if unknown.
     """
 
     judged: Judged
@@ -70,8 +72,8 @@ class Forest(NamedTuple):
     """The whole picture.
 
     Attributes:
-        ticks: label and place of each, in per cent of the width.
-        band: where effects smaller than the smallest one of interest lie.
+        ticks: labels with their places, in per cent of the width.
+        band: ends of the band of effects below the smallest one of interest.
         shares: whether any point has a share of readings.
     """
 
@@ -90,10 +92,11 @@ class Span(NamedTuple):
 
 
 def forest(rows: list[Judged], shares: Mapping[str, float] | None = None) -> Forest:
-    """The forest plot of claims, in the order of the paper's claims.
+    """Lay out the forest plot, in the order of the paper's claims.
 
     Args:
-        shares: of the readings of the paper in which a claim holds, by claim.
+        rows: claims with their verdicts.
+        shares: claim -> share of the readings of the paper in which it holds.
     """
     shares, claims = shares or {}, load_claims()
     spans = {row.claim.id: span(row, claims.metrics) for row in rows}
@@ -110,7 +113,7 @@ def forest(rows: list[Judged], shares: Mapping[str, float] | None = None) -> For
 
 
 def span(row: Judged, metrics: Mapping[str, Scale]) -> Span | None:
-    """A claim's effect in units of the smallest effect of interest; None if it has none."""
+    """Return a claim's effect in units of the smallest effect of interest; None if it has none."""
     verdict = row.row
     if verdict.effect is None or not verdict.margin:
         return None
@@ -150,13 +153,13 @@ def _point(row: Judged, found: Span | None, end: float, share: float | None) -> 
 
 
 def _end(values: Iterable[float]) -> float:
-    """The smallest end of the axis that leaves no effect out; intervals may go beyond."""
+    """Return the smallest end of the axis that includes all effects, if not their intervals."""
     largest = max(map(abs, values), default=0.0)
     return next((end for end in ENDS if largest <= end), ENDS[-1])
 
 
 def _place(value: float, end: float) -> float:
-    """Per cent of the width, rounded as the page needs it."""
+    """Return the place in per cent of the width, rounded."""
     clipped = float(np.clip(value, -end, end))
     return round(50 + (50 - EDGE) * float(np.arcsinh(clipped) / np.arcsinh(end)), 2)
 
@@ -170,5 +173,5 @@ def _mirrored(sizes: list[float]) -> list[float]:
 
 
 def legend() -> list[tuple[str, str, str]]:
-    """Verdict, symbol and shape of each."""
+    """Return each verdict with its symbol and shape."""
     return [(word, SYMBOLS[word], MARKS[word]) for word in SYMBOLS]

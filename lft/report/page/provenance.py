@@ -1,4 +1,4 @@
-"""Who made the numbers: runs, times, machines, victims, and what is missing."""
+"""Provenance of the numbers: runs, times, machines, victims, and what is missing."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from lft.storage.json import read_json
 
 
 def manifests(profile: Profile, results: Path) -> Iterator[dict[str, Any]]:
-    """Of all meta-trainings that there are."""
+    """Yield the manifests of all existing meta-trainings."""
     for found in Results(profile, results).manifests():
         yield found.model_dump(mode="json") | {"run": found.run._asdict()}
 
 
 def times(profile: Profile, manifests: list[dict[str, Any]]) -> Iterator[tuple[str, int, str]]:
-    """Experiment, meta-trainings and their minutes in sum."""
+    """Yield each experiment with the number of its meta-trainings and their total minutes."""
     for name in profile.experiments:
         seconds = [m["seconds"] for m in manifests if m["run"]["experiment"] == name]
         yield name, len(seconds), f"{sum(seconds) / 60:.1f}"
 
 
 def run_row(profile: Profile, manifest: dict[str, Any]) -> dict[str, str]:
-    """One meta-training, for the list of all."""
+    """Return one meta-training as a row of the list."""
     run = Run(**manifest["run"])
     return {
         "path": f"{run.folder.as_posix()}/run.json",
@@ -48,7 +48,7 @@ def run_row(profile: Profile, manifest: dict[str, Any]) -> dict[str, str]:
 
 
 def provenance(manifests: list[dict[str, Any]]) -> list[tuple[str, str]]:
-    """Facts of the runs, each value once."""
+    """Return facts about the runs, each distinct value once."""
 
     def once(values: Iterator[Any]) -> str:
         return ", ".join(dict.fromkeys(str(value) for value in values)) or "–"
@@ -60,14 +60,14 @@ def provenance(manifests: list[dict[str, Any]]) -> list[tuple[str, str]]:
         ("cores", once(m["machine"]["cores"] for m in manifests)),
         ("system", once(m["machine"]["system"] for m in manifests)),
         ("device", once(m["device"] for m in manifests)),
-        ("Kernels", once(m["kernel"] for m in manifests)),
+        ("kernels", once(m["kernel"] for m in manifests)),
         ("Python", once(m["python"] for m in manifests)),
         ("packages", once(f"{k} {v}" for m in manifests for k, v in m["versions"].items())),
     ]
 
 
 def victims(profile: Profile, results: Path) -> Iterator[tuple[str, str, str]]:
-    """Source and accuracy of its victims on training and test images, mean over seeds."""
+    """Yield each source with its victims' mean accuracy on training and test images."""
     folder = Results(profile, results)
     for name, source in profile.sources.items():
         found = [
@@ -83,11 +83,11 @@ def victims(profile: Profile, results: Path) -> Iterator[tuple[str, str, str]]:
 
 
 def problems(cells: pd.DataFrame) -> list[dict[str, str]]:
-    """Cells that diverged or are missing."""
+    """Return the cells that diverged or are missing."""
     bad = cells[~cells["status"].isin(["ok", "not applicable"])]
     return records(bad.astype(str))
 
 
 def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    """Rows of a table."""
+    """Return the rows of a table as dictionaries."""
     return [{str(name): value for name, value in row.items()} for row in frame.to_dict("records")]

@@ -1,4 +1,4 @@
-"""Which part of the paper, and which experiment, a claim belongs to."""
+"""Section of the paper and experiment of each claim."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ SECTIONS = {
     "sine": "Section 5: few-shot classification and regression",
     "theory": "Section 3: theory",
 }
-"""Where the paper has each experiment."""
+"""Section of the paper with each experiment."""
 
 
 class Judged(NamedTuple):
-    """A claim as it is registered, and its verdict.
+    """A registered claim and its verdict.
 
     Attributes:
-        experiment: of the claim; ``theory`` for a statement of the theory.
+        experiment: the claim's; ``theory`` for a statement of the theory.
     """
 
     claim: CellClaim | TheoryClaim
@@ -29,7 +29,7 @@ class Judged(NamedTuple):
 
     @property
     def section(self) -> str:
-        """The paper's."""
+        """Section of the paper."""
         return SECTIONS.get(self.experiment, "Elsewhere")
 
     @property
@@ -39,15 +39,15 @@ class Judged(NamedTuple):
 
     @property
     def slug(self) -> str:
-        """The same as a class of the page."""
+        """The word as a CSS class."""
         return self.word.replace(" ", "-")
 
 
 def judged(rows: list[Verdict]) -> list[Judged]:
-    """Verdicts with the claims that they are about.
+    """Pair verdicts with their claims.
 
     Raises:
-        UsageError: a claim is not registered any more.
+        UsageError: a claim is no longer registered.
     """
     known = {claim.id: claim for claim in load_claims().claims}
     found = []

@@ -1,4 +1,4 @@
-"""How fast the kernels are: the benchmarks that results/benchmarks keeps, a file a processor."""
+"""Speed of the kernels: the benchmarks in results/benchmarks, a file per processor."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from lft.storage.json import read_json
 
 
 class Bar(NamedTuple):
-    """One competitor.
+    """One competitor in a benchmark.
 
     Attributes:
+        name: of the library.
         milliseconds: median CPU time.
         ratio: its time over that of this package.
         share: its time over the longest of its group.
@@ -27,7 +28,11 @@ class Bar(NamedTuple):
 
 
 class Processor(NamedTuple):
-    """What one processor measured: for each benchmark its competitors, this package's first."""
+    """Benchmarks of one processor.
+
+    Attributes:
+        groups: each benchmark with its competitors, this package first.
+    """
 
     name: str
     torch: str
@@ -36,10 +41,10 @@ class Processor(NamedTuple):
 
 
 def speed(results: Path) -> Iterator[Processor]:
-    """The benchmarks kept beside a result folder.
+    """Read the benchmarks beside a result folder.
 
     Raises:
-        UsageError: a file is not what ``make benchmark`` writes.
+        UsageError: ``make benchmark`` did not write a file.
     """
     for path in kept_benchmarks(results):
         kept = read_json(path, processor=str, torch=str, groups=dict)

@@ -1,4 +1,4 @@
-"""Theorem 1 in tables: where the bound holds, and how the gap falls."""
+"""Tables of Theorem 1: where the bound holds, and how the gap falls."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from lft.report.theory_numbers import (
 
 
 def bounds(theory: pd.DataFrame) -> list[dict[str, str]]:
-    """Where the bound holds and by what factor, per experiment and stage of φ."""
+    """Return where the bound holds and by what factor, per experiment and stage of φ."""
     missing, rows = gradient_missing(theory), []
     for row in bound_table(theory):
         share = missing.get((row.experiment, row.stage), NOTHING)
@@ -38,7 +38,10 @@ def bounds(theory: pd.DataFrame) -> list[dict[str, str]]:
 
 
 def rates(theory: pd.DataFrame) -> list[tuple[str, str, list[str]]]:
-    """Experiment, stage of φ and exponents: of both series, as both sizes or one of them vary."""
+    """Return exponents of the gap by experiment and stage of φ.
+
+    Each row has the exponents of both series, for both sizes and for each alone.
+    """
     rows: dict[tuple[str, str], dict[tuple[str, str], str]] = {}
     for row in rate_table(theory):
         text = f"{row.slope.mean:.2f}{_plus_minus(row.slope, '.2f')} ({row.of_bound:.2f})"
@@ -62,5 +65,5 @@ def _plain(value: float) -> str:
 def _percent(interval: Interval) -> str:
     if np.isnan(interval.mean):
         return "–"
-    # + 0: no minus before a zero.
+    # + 0 turns −0 into 0.
     return f"{round(interval.mean, 2) + 0:.0%}" + _plus_minus(interval, ".0%")

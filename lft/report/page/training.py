@@ -1,4 +1,4 @@
-"""Every meta-training's curve, and whether it came to its end."""
+"""Curves of all meta-trainings, and whether each was long enough and stable."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from lft.results.history import read_history
 from lft.results.trained import recorded, untrained
 
 WIDTH, HEIGHT, ROOM = 240.0, 44.0, 3.0
-"""Of a curve's picture, and what stays free around it."""
+"""Size of a curve's picture, and the margin around it."""
 
 
 class Training(NamedTuple):
     """The meta-trainings of one cell, of all seeds.
 
     Attributes:
-        lines: SVG paths of the meta-validation scores, one of each seed.
-        words: whether the trainings came to their end, with how many seeds each.
+        lines: SVG paths of the meta-validation scores, one per seed.
+        words: how the trainings ended, each with its number of seeds.
         best: the lowest score of each seed.
-        batches: the meta-batch that it came after, of how many.
+        batches: meta-batches at the lowest score, and in total, of each seed.
     """
 
     experiment: str
@@ -41,7 +41,7 @@ class Training(NamedTuple):
 
 
 def trainings(profile: Profile, results: Path) -> Iterator[Training]:
-    """The meta-trainings that there are, in the profile's order."""
+    """Yield the existing meta-trainings, in the profile's order."""
     style, folder = Style(profile), Results(profile, results)
     for (name, trained_on, method, order), runs in _cells(profile, results).items():
         experiment = profile.experiment(name)
@@ -60,7 +60,7 @@ def trainings(profile: Profile, results: Path) -> Iterator[Training]:
 
 
 def _cells(profile: Profile, results: Path) -> dict[tuple[str, str, str, Order], list[Run]]:
-    """The seeds of every cell that was meta-trained, as far as they are there."""
+    """Return the existing seeds of every meta-trained cell."""
     cells: dict[tuple[str, str, str, Order], list[Run]] = {}
     for name, experiment in profile.experiments.items():
         for run in profile.runs(name):
@@ -71,7 +71,7 @@ def _cells(profile: Profile, results: Path) -> dict[tuple[str, str, str, Order],
 
 
 def _words(folder: Results, runs: list[Run]) -> Iterator[str]:
-    """How each training ended, by its checks."""
+    """Yield how each training ended, by its checks."""
     for run in runs:
         manifest, checks = folder.manifest(run), recorded(folder, run)
         failed = {check.name for check in checks if check.passed is False}
@@ -86,7 +86,7 @@ def _words(folder: Results, runs: list[Run]) -> Iterator[str]:
 
 
 def _scores(folder: Path) -> Floats:
-    """(validations, 2) meta-batches and scores."""
+    """Return meta-batches and scores, (validations, 2)."""
     history = read_history(folder / "history.csv").dropna(subset=["validation"])
     return history[["meta_step", "validation"]].to_numpy(float)
 
@@ -96,8 +96,7 @@ def _best(curve: Floats) -> float:
 
 
 def _lines(curves: list[Floats]) -> list[str]:
-    """Paths on one scale: from the first meta-batch to the last, from the best score to the
-    worst."""
+    """Return paths on one scale, which spans all meta-batches and scores."""
     if not curves:
         return []
     scores = np.concatenate([curve[:, 1] for curve in curves])

@@ -1,4 +1,4 @@
-"""The table of verdicts, and the version of the claims that were judged."""
+"""The table of verdicts, and the version of the judged claims."""
 
 from __future__ import annotations
 
@@ -19,16 +19,19 @@ from lft.report.multiverse import Share, in_short
 from lft.report.page.sections import Judged
 
 FEW = 3
-"""As many seeds as decide nothing, since the adjustment leaves only effects that cannot occur."""
+"""Largest number of seeds that decides nothing, because after the adjustment only effects that
+cannot occur would be significant."""
 
 
 def hypotheses(
     claims: list[Judged], anchors: set[str], readings: Mapping[str, Share]
 ) -> Iterator[dict[str, Any]]:
-    """The claims of each hypothesis, which rest on the same trainings.
+    """Yield each hypothesis with its claims, which rest on the same trainings.
 
     Args:
-        readings: in how many readings of the paper claims hold; empty where none was computed.
+        claims: claims with their verdicts.
+        anchors: ids of the page.
+        readings: claim -> share of the readings of the paper in which it holds; may be empty.
     """
     usual = usual_interval(claims)
     for id, text in load_claims().hypotheses.items():
@@ -42,17 +45,18 @@ def hypotheses(
 
 
 def usual_interval(claims: list[Judged]) -> str:
-    """What most intervals are, to be said once."""
+    """Return the most common kind of interval, which the page names only once."""
     kinds = Counter(found.row.interval for found in claims if found.row.low is not None)
     return kinds.most_common(1)[0][0] if kinds else ""
 
 
 def claim_row(judged: Judged, anchors: set[str], usual: str = "") -> dict[str, Any]:
-    """A row of the table.
+    """Return a row of the table.
 
     Args:
+        judged: claim and verdict.
         anchors: ids of the page that may be linked to.
-        usual: the kind of interval that is not named again.
+        usual: the kind of interval that the row does not repeat.
     """
     row = judged.row
     other = row.without_failures
@@ -92,7 +96,7 @@ def _p(value: float | None) -> str:
 
 
 def registration(verdicts: Verdicts) -> dict[str, Any]:
-    """What the page says of the claims' version and of what changed after the runs."""
+    """Describe the claims' version, and what changed after the runs."""
     changed = [row.claim for row in verdicts.claims if row.change in ("added", "changed")]
     return {
         "version": verdicts.version,
@@ -107,18 +111,18 @@ def registration(verdicts: Verdicts) -> dict[str, Any]:
 
 
 def few_seeds(profile: Profile) -> str:
-    """That a profile's few seeds decide nothing, as a sentence; empty where there are enough."""
+    """Return a sentence if the profile has too few seeds to decide anything; otherwise empty."""
     n = len(profile.seeds)
     who = ("One seed decides", "Two seeds decide", "Three seeds decide")
     return "" if n > FEW else f"{who[n - 1]} nothing."
 
 
 def counts(claims: list[Judged]) -> list[tuple[str, str, int]]:
-    """Symbol, verdict and how many claims have it, of every verdict that there can be."""
+    """Return symbol, verdict and number of claims, for every possible verdict."""
     found = Counter(found.word for found in claims)
     return [(SYMBOLS[name], name, found[name]) for name in SYMBOLS]
 
 
 def others(planned: list[Judged]) -> list[tuple[str, int]]:
-    """What stands in place of a verdict, and how many claims and checks have it."""
+    """Count the claims and checks without a verdict, by the word that replaces it."""
     return list(Counter(found.word for found in planned if found.word not in SYMBOLS).items())

@@ -1,7 +1,8 @@
-"""Statistics of the report: pure functions on numbers per seed and on (seeds, tasks) arrays.
+"""Statistics of the report: pure functions of arrays over seeds, or over (seeds, tasks).
 
-Nothing here knows of folders, methods or claims. A seed is the unit of every test: it has a
-meta-training, a victim and test tasks of its own, while test tasks of one seed share all of these.
+These modules do not depend on folders, methods or claims. The seed is the unit of every test: each
+has its own meta-training, victim and test tasks, whereas the test tasks of one seed share all of
+these.
 """
 
 from lft.report.statistics.intervals import (

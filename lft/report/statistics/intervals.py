@@ -9,15 +9,18 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
 LEVEL = 0.95
-"""Of all intervals, unless another is asked for."""
+"""Default level of all intervals."""
 
 Floats = NDArray[np.float64]
 
 
 class Interval(NamedTuple):
-    """A mean and, where one can be had, its interval; ``kind`` names what the interval is.
+    """A mean and, where possible, its interval.
 
-    ``cut`` says that an end lay outside what the quantity can be, and stands at its limit.
+    Attributes:
+        n: number of values.
+        kind: name of the interval.
+        cut: whether an end lay outside the possible range and was moved to its limit.
     """
 
     mean: float
@@ -43,15 +46,16 @@ def mean_interval(
     bounds: tuple[float, float] = UNBOUNDED,
     level: float = LEVEL,
 ) -> Interval:
-    """Student t interval of a mean, cut at the limits of what the mean can be.
+    """Compute Student's t interval of a mean, cut at the limits of the possible range.
 
-    Fewer than two values, or equal ones, have a mean but no interval: their spread says nothing
-    about the next value.
+    Fewer than two values, or equal ones, have a mean but no interval, because their spread says
+    nothing about the next value.
 
     Args:
         values: (n,) one value per unit; a NaN makes the mean NaN.
-        unit: what the n values are, for the interval's name.
+        unit: name of the units, for the interval's name.
         bounds: smallest and largest possible mean.
+        level: confidence level.
     """
     return _t_interval(values, unit, bounds, level, extra=0.0, kind="t interval over")
 
@@ -59,7 +63,13 @@ def mean_interval(
 def prediction_interval(
     values: ArrayLike, unit: str = "seeds", bounds: tuple[float, float] = UNBOUNDED
 ) -> Interval:
-    """95 % interval for one more value of the kind given: mean ± t s √(1 + 1/n)."""
+    """Compute the 95 % interval for one more value: mean ± t s √(1 + 1/n).
+
+    Args:
+        values: (n,) one value per unit.
+        unit: name of the units, for the interval's name.
+        bounds: smallest and largest possible value.
+    """
     return _t_interval(values, unit, bounds, LEVEL, extra=1.0, kind="prediction interval from")
 
 
@@ -88,5 +98,5 @@ def _t_interval(
 
 
 def equal(values: Floats) -> bool:
-    """Whether all values are the same, up to rounding."""
+    """Return whether all values are the same, up to rounding."""
     return bool(np.ptp(values) <= 1e-12 * np.abs(values).max())

@@ -1,4 +1,4 @@
-"""Several measurements of one statement of the theory."""
+"""Combine several measurements of one statement of the theory."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from lft.report.statistics.testing import two_sided_p
 
 
 class Finding(NamedTuple):
-    """What a measurement says about a statement of the theory.
+    """Result of a statement of the theory.
 
     Attributes:
         ours: our number, as text.
         effects: (seeds,) positive where the statement holds; empty for an exact check.
         smallest: smallest effect of interest, in the unit of ``effects``.
-        equal: whether 0 itself is on the statement's side ("not slower than"), so that it is judged
-            by non-inferiority within ``smallest``.
-        unit: what ``effects`` are.
-        readings: how many experiments were looked at; ``effects`` are those that speak most
-            against the statement (:func:`against`).
-        holds: of an exact check only: whether the inequality or identity held throughout.
-        note: what else should be known.
+        equal: whether 0 itself is on the statement's side ("not slower than"); it is then judged by
+            non-inferiority within ``smallest``.
+        unit: unit of ``effects``.
+        readings: number of experiments; ``effects`` are from the one that speaks most against the
+            statement (:func:`against`).
+        holds: for an exact check only: whether the inequality or identity held throughout.
+        note: further remarks.
     """
 
     ours: str
@@ -38,11 +38,15 @@ class Finding(NamedTuple):
 
 
 def against(effects: Mapping[str, ArrayLike]) -> str:
-    """Of several readings of one statement, the one that speaks most against it.
+    """Return the reading of a statement that speaks most against it.
 
-    Where all means are positive it is the one with the largest p, so that its test is that of
-    "the statement holds in every reading" (intersection-union); otherwise it is the negative one
-    with the smallest p, whose p must be multiplied by the number of readings.
+    If all means are positive, it is the reading with the largest p; its test is then that of "the
+    statement holds in every reading" (intersection-union). Otherwise it is the one with the
+    smallest p among those that are not positive, and its p must be multiplied by the number of
+    readings.
+
+    Args:
+        effects: reading -> (seeds,) effects, positive where the statement holds.
     """
     means = {
         name: float(np.mean(np.asarray(values, dtype=float))) for name, values in effects.items()

@@ -1,4 +1,4 @@
-"""How many seeds an effect needs, and what effect so many seeds find."""
+"""Power: how many seeds an effect needs, and which effect a number of seeds can find."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from scipy.optimize import brentq
 from lft.report.statistics.intervals import Floats
 
 POWER = 0.8
+"""Default power."""
 MOST_SEEDS = 100_000
-"""No search for a number of seeds goes beyond."""
+"""Largest number of seeds that the search considers."""
 
 
 def upper_sd(values: ArrayLike, level: float = 0.8) -> float:
-    """One-sided upper confidence limit of a standard deviation: s √((n−1) / χ²)."""
+    """Return the one-sided upper confidence limit of a standard deviation: s √((n−1) / χ²)."""
     array = np.asarray(values, dtype=float)
     if len(array) < 2 or not np.isfinite(array).all():
         return np.nan
@@ -24,11 +25,12 @@ def upper_sd(values: ArrayLike, level: float = 0.8) -> float:
 
 
 def power(effect: ArrayLike, n: ArrayLike, alpha: float) -> Floats:
-    """Power of the two-sided one-sample t test, from the noncentral t distribution.
+    """Compute the power of the two-sided one-sample t test, from the noncentral t distribution.
 
     Args:
         effect: in standard deviations between seeds.
-        n: seeds.
+        n: number of seeds.
+        alpha: level of the test.
     """
     seeds = np.asarray(n, dtype=float)
     limit = stats.t.ppf(1 - alpha / 2, seeds - 1)
@@ -39,7 +41,14 @@ def power(effect: ArrayLike, n: ArrayLike, alpha: float) -> Floats:
 
 
 def seeds_needed(sd: float, effect: float, alpha: float, wanted: float = POWER) -> int | None:
-    """Fewest seeds with which an effect is found with the wanted power; None beyond MOST_SEEDS."""
+    """Return the fewest seeds that find an effect with the wanted power; None beyond MOST_SEEDS.
+
+    Args:
+        sd: standard deviation between seeds.
+        effect: in the unit of ``sd``.
+        alpha: level of the test.
+        wanted: power.
+    """
     if not (np.isfinite(sd) and sd > 0 and effect > 0):
         return None
     low, high = 2, 4
@@ -56,7 +65,7 @@ def seeds_needed(sd: float, effect: float, alpha: float, wanted: float = POWER) 
 
 
 def detectable(sd: float, n: int, alpha: float, wanted: float = POWER) -> float:
-    """Smallest effect that n seeds find with the wanted power, in the unit of ``sd``."""
+    """Return the smallest effect that n seeds find with the wanted power, in the unit of ``sd``."""
     if n < 2 or not (np.isfinite(sd) and sd > 0):
         return np.nan
     high = 1.0

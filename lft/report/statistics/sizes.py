@@ -1,4 +1,4 @@
-"""How large effects are: over seeds, over test tasks, and as first steps."""
+"""Effect sizes: over seeds, over test tasks, and as first steps."""
 
 from __future__ import annotations
 
@@ -12,8 +12,11 @@ from lft.report.statistics.intervals import LEVEL, Floats, equal
 
 
 def hedges_g(values: ArrayLike) -> float:
-    """Hedges' g of paired differences: mean over standard deviation, freed of its small-sample
-    bias by J = Γ(f/2) / (√(f/2) Γ((f−1)/2)) with f = n − 1 (Hedges, 1981); NaN for n < 3."""
+    """Compute Hedges' g of paired differences; NaN for n < 3.
+
+    It is the mean over the standard deviation, corrected for small-sample bias by J = Γ(f/2) /
+    (√(f/2) Γ((f−1)/2)) with f = n − 1 (Hedges, 1981).
+    """
     array = np.asarray(values, dtype=float)
     free = len(array) - 1
     if free < 2 or not np.isfinite(array).all() or equal(array):
@@ -23,12 +26,15 @@ def hedges_g(values: ArrayLike) -> float:
 
 
 def improvement(a: ArrayLike, b: ArrayLike, *, paired: bool) -> float:
-    """Probability of improvement P(a > b), ties counting half (Agarwal et al., 2021).
+    """Compute the probability of improvement P(a > b), with ties counting half.
+
+    See Agarwal et al. (2021).
 
     Args:
-        a: (seeds, tasks); ``b`` likewise.
-        paired: whether the tasks are the same, each being a pair; otherwise all pairs of tasks of
-            one seed are compared.
+        a: (seeds, tasks).
+        b: (seeds, tasks).
+        paired: whether both have the same tasks; if not, all pairs of tasks of one seed are
+            compared.
     """
     first, second = np.asarray(a, dtype=float), np.asarray(b, dtype=float)
     if paired:
@@ -49,13 +55,17 @@ def hierarchical_bootstrap(
     paired: bool,
     draws: int = 1000,
 ) -> tuple[float, float]:
-    """Percentile interval of a mean effect, seeds drawn first and tasks within each of them.
+    """Compute a percentile interval of a mean effect; draws seeds, then tasks within each.
 
-    A diagnostic only: with ten seeds it covers less than it says.
+    It is only a diagnostic: with ten seeds it covers less than its level.
 
     Args:
-        effect: from means over tasks (..., seeds) of a and of b to effects of the same shape.
-        a: (seeds, tasks); ``b`` likewise, of the same tasks where ``paired``.
+        effect: maps means over tasks (..., seeds) of a and of b to effects of the same shape.
+        a: (seeds, tasks).
+        b: (seeds, tasks), of the same tasks if ``paired``.
+        random: source of randomness.
+        paired: whether to draw the same tasks for both.
+        draws: number of bootstrap samples.
     """
     n, of_a, of_b = len(a), a.shape[1], b.shape[1]
     seeds = random.integers(n, size=(draws, n))
@@ -69,18 +79,19 @@ def hierarchical_bootstrap(
 
 
 def restricted_mean(first: ArrayLike, horizon: float) -> float:
-    """Kaplan-Meier mean of a first step, restricted to the horizon.
+    """Compute the Kaplan-Meier mean of a first step, restricted to the horizon.
 
-    Every task is watched until the horizon, so that the area below the Kaplan-Meier curve is the
-    mean of min(first, horizon).
+    Every task is observed until the horizon, so the area below the Kaplan-Meier curve is the mean
+    of min(first, horizon).
 
     Args:
-        first: (n,) first steps, NaN where there was none.
+        first: (n,) first steps, NaN where there is none.
+        horizon: number of steps.
     """
     steps = np.asarray(first, dtype=float)
     return float(np.minimum(np.nan_to_num(steps, nan=horizon), horizon).mean())
 
 
 def share_arrived(first: ArrayLike) -> float:
-    """Share of tasks that have a first step at all."""
+    """Return the share of tasks that have a first step."""
     return float(np.isfinite(np.asarray(first, dtype=float)).mean())

@@ -1,4 +1,4 @@
-"""Tests over seeds, and Holm's adjustment for their number."""
+"""Tests over seeds, and Holm's adjustment for multiple tests."""
 
 from __future__ import annotations
 
@@ -11,17 +11,26 @@ from scipy import stats
 from lft.report.statistics.intervals import LEVEL, NOTHING, UNBOUNDED, Floats, Interval, equal
 
 ALPHA = 0.05
+"""Level of all tests."""
 
 
 class Comparison(NamedTuple):
-    """Difference of two independent means; ``p`` is two-sided, NaN where nothing varies."""
+    """Comparison of two independent means.
+
+    Attributes:
+        difference: with its interval.
+        p: two-sided; NaN if nothing varies.
+    """
 
     difference: Interval
     p: float
 
 
 def two_sided_p(values: ArrayLike, null: float = 0.0) -> float:
-    """Student's t test of a mean against ``null``; NaN for fewer than two values or equal ones."""
+    """Test a mean against ``null`` with Student's t test.
+
+    It is NaN for fewer than two values or equal ones.
+    """
     array = np.asarray(values, dtype=float)
     if len(array) < 2 or not np.isfinite(array).all() or equal(array):
         return np.nan
@@ -30,9 +39,11 @@ def two_sided_p(values: ArrayLike, null: float = 0.0) -> float:
 
 
 def prediction_p(values: ArrayLike, further: float) -> float:
-    """Two-sided p that one more value is as far from the mean as ``further``: below 5 % outside
-    :func:`~lft.report.statistics.prediction_interval`; NaN for fewer than two values or equal
-    ones."""
+    """Return the two-sided p that one more value is as far from the mean as ``further``.
+
+    It is below 5 % outside :func:`~lft.report.statistics.prediction_interval`, and NaN for fewer
+    than two values or equal ones.
+    """
     array = np.asarray(values, dtype=float)
     if len(array) < 2 or not np.isfinite(array).all() or equal(array):
         return np.nan
@@ -41,9 +52,9 @@ def prediction_p(values: ArrayLike, further: float) -> float:
 
 
 def greater_p(values: ArrayLike, null: float = 0.0) -> float:
-    """One-sided t test: a small p says that the mean is above ``null``.
+    """Test whether a mean is above ``null``, with a one-sided t test.
 
-    Equal values say it by themselves (p = 0) or not at all (p = 1); NaN for fewer than two.
+    Equal values give p = 0 above ``null`` and p = 1 otherwise; fewer than two values give NaN.
     """
     array = np.asarray(values, dtype=float)
     if len(array) < 2 or not np.isfinite(array).all():
@@ -55,9 +66,9 @@ def greater_p(values: ArrayLike, null: float = 0.0) -> float:
 
 
 def equivalence_p(values: ArrayLike, margin: float) -> float:
-    """Two one-sided t tests (TOST): a small p says that |mean| is below the margin.
+    """Test whether |mean| is below the margin, by two one-sided t tests (TOST).
 
-    NaN for fewer than two values or equal ones.
+    It is NaN for fewer than two values or equal ones.
     """
     array = np.asarray(values, dtype=float)
     if len(array) < 2 or not np.isfinite(array).all() or equal(array):
@@ -66,7 +77,7 @@ def equivalence_p(values: ArrayLike, margin: float) -> float:
 
 
 def beyond_p(values: ArrayLike, margin: float) -> float:
-    """Two-sided p that |mean| exceeds the margin: the smaller one-sided one, doubled."""
+    """Return the two-sided p that |mean| exceeds the margin: twice the smaller one-sided p."""
     array = np.asarray(values, dtype=float)
     if np.isnan(two_sided_p(array)):
         return np.nan
@@ -76,18 +87,21 @@ def beyond_p(values: ArrayLike, margin: float) -> float:
 def largest_mean_p(
     values: ArrayLike, random: np.random.Generator, draws: int = 20_000
 ) -> tuple[int, float]:
-    """Rotation test (Langsrud, 2005) that the largest of several correlated means is above 0.
+    """Test whether the largest of several correlated means is above 0, by a rotation test.
 
-    If all means are 0, rotating the units changes nothing for normal values, whatever the
-    correlations; so the largest t of the data is compared with those of random rotations. A t test
-    of the column that happens to be the largest would nearly always find something.
+    If all means are 0, rotating the units does not change the distribution of normal values,
+    whatever the correlations (Langsrud, 2005). The largest t of the data is therefore compared with
+    those of random rotations. A t test of the column that happens to be largest would nearly always
+    find something.
 
     Args:
         values: (n, columns).
+        random: source of the rotations.
+        draws: number of rotations.
 
     Returns:
-        The column with the largest t, and the one-sided p; 1 where no mean is above 0, NaN for
-        fewer than two units.
+        The column with the largest t, and the one-sided p; 1 if no mean is above 0, NaN for fewer
+        than two units.
     """
     array = np.asarray(values, dtype=float)
     if len(array) < 2 or not np.isfinite(array).all():
@@ -104,11 +118,11 @@ def largest_mean_p(
 
 
 def skewness_p(values: ArrayLike) -> float:
-    """D'Agostino's test (1970) that values are skewed; NaN for fewer than eight, or equal ones.
+    """Test whether values are skewed (D'Agostino, 1970); NaN for fewer than eight, or equal ones.
 
-    A t test of skewed values finds too much, and from ten of them it cannot be seen: the samples
-    that mislead it are those without a value from the long tail. So this says little about one
-    claim, but how often it is small over many claims says whether t tests may be trusted.
+    A t test of skewed values is significant too often. Ten values cannot reveal that, because the
+    misleading samples are those without a value from the long tail. One p therefore says little
+    about one claim, but the share of small p over many claims says whether t tests can be trusted.
     """
     array = np.asarray(values, dtype=float)
     if len(array) < 8 or not np.isfinite(array).all() or equal(array):
@@ -117,8 +131,11 @@ def skewness_p(values: ArrayLike) -> float:
 
 
 def holm(p_values: ArrayLike) -> Floats:
-    """Holm's step-down adjustment. An unknown p-value stays NaN but counts as a test: how many
-    there are must not depend on what came out."""
+    """Adjust p-values by Holm's step-down method.
+
+    An unknown p-value stays NaN but counts as a test, because the number of tests must not depend
+    on the results.
+    """
     p = np.asarray(p_values, dtype=float)
     order = np.argsort(np.where(np.isnan(p), np.inf, p))
     factors = np.arange(len(p), 0, -1)
@@ -130,7 +147,14 @@ def holm(p_values: ArrayLike) -> Floats:
 def unpaired(
     a: ArrayLike, b: ArrayLike, unit: str = "values", bounds: tuple[float, float] = UNBOUNDED
 ) -> Comparison:
-    """Welch's t test of mean a − mean b ≠ 0, a (n,) and b (m,)."""
+    """Test mean a − mean b ≠ 0 with Welch's t test.
+
+    Args:
+        a: (n,).
+        b: (m,).
+        unit: name of the units, for the interval's name.
+        bounds: smallest and largest possible difference.
+    """
     first, second = np.asarray(a, dtype=float), np.asarray(b, dtype=float)
     n = f"{len(first)} and {len(second)} {unit}"
     if min(len(first), len(second)) == 0:
@@ -148,7 +172,7 @@ def unpaired(
 
 
 def unpaired_equivalence_p(a: ArrayLike, b: ArrayLike, margin: float) -> float:
-    """Welch's two one-sided tests that |mean a − mean b| is below the margin."""
+    """Test whether |mean a − mean b| is below the margin, by Welch's two one-sided tests."""
     first, second = np.asarray(a, dtype=float), np.asarray(b, dtype=float)
     if not _spread(first, second):
         return np.nan
@@ -157,14 +181,14 @@ def unpaired_equivalence_p(a: ArrayLike, b: ArrayLike, margin: float) -> float:
 
 
 def _welch(first: Floats, second: Floats) -> tuple[float, float]:
-    """Standard error of a difference of means, and its degrees of freedom (Welch, 1947)."""
+    """Return Welch's standard error of a difference of means, and its degrees of freedom."""
     a, b = (float(values.var(ddof=1)) / len(values) for values in (first, second))
     free = (a + b) ** 2 / (a**2 / (len(first) - 1) + b**2 / (len(second) - 1))
     return float(np.sqrt(a + b)), free
 
 
 def _spread(first: Floats, second: Floats) -> bool:
-    """Whether two samples have a spread that a test can use."""
+    """Return whether two samples vary enough for a test."""
     enough = min(len(first), len(second)) > 1
     finite = np.isfinite(first).all() and np.isfinite(second).all()
     return bool(enough and finite and not (equal(first) and equal(second)))

@@ -1,4 +1,4 @@
-"""Tables 1 and 2, the numbers of Figure 4, and the ablations: ours and the paper's in one cell."""
+"""Tables 1 and 2, numbers of Figure 4, ablations and baselines: our numbers and the paper's."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = [
 
 
 def build_tables(profile: Profile, results: Path) -> list[Table]:
-    """All tables that the profile's experiments allow."""
+    """Build all tables that the profile's experiments allow."""
     builder = Builder(profile, results)
     tables = []
     if "attack" in profile.experiments:
@@ -45,7 +45,7 @@ def build_tables(profile: Profile, results: Path) -> list[Table]:
 
 
 def summary_tables(profile: Profile, results: Path) -> list[Table]:
-    """For a README: every method's primary metric, after as many steps as the paper's tables."""
+    """Build the tables for a README: every method's primary metric after the paper's steps."""
     builder = Builder(profile, results)
     return [
         builder.table(
@@ -56,8 +56,11 @@ def summary_tables(profile: Profile, results: Path) -> list[Table]:
 
 
 def write_tables(profile: Profile, results: Path) -> None:
-    """Write each table as CSV (typed numbers), LaTeX and an HTML fragment into ``tables/``, and as
-    CSV how the paper's printed numbers agree with ours and with each other."""
+    """Write each table as CSV (typed numbers), LaTeX and an HTML fragment into ``tables/``.
+
+    agreement.csv and unexplained.csv there compare the paper's printed numbers with ours and with
+    each other.
+    """
     with atomic_folder(results / "tables") as folder:
         write_rows(folder / "agreement.csv", Compared._fields, agreement(profile, results))
         write_rows(folder / "unexplained.csv", Mixed._fields, unexplained())

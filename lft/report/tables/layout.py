@@ -1,4 +1,4 @@
-"""Which rows and columns the tables have."""
+"""Rows and columns of the tables."""
 
 from __future__ import annotations
 
@@ -21,17 +21,23 @@ from lft.report.tables.table import Key, Table, TableCell
 from lft.results.trained import ROUNDS
 
 CHECKS = ("the end is good", "stable", "longer does not help")
-"""Of :mod:`lft.results.trained`, by name."""
+"""Checks of :mod:`lft.results.trained` that have a column, by name."""
 TRAINED = (
     "seeds whose meta-training passes each check. Not shown means fewer than "
     f"{ROUNDS} meta-validations, or no longer rerun; not recorded, a run of an older version. "
-    "Beside a rule each method stands on its own objective, for L2O its support set, judged as the "
+    "Beside a rule, each method is judged on its own objective (for L2O the support set), as the "
     "claims are"
 )
+"""Explanation below the table of checks."""
 
 
 class Builder:
-    """Tables of one result folder."""
+    """Builds the tables of one result folder.
+
+    Args:
+        profile: settings.
+        results: the profile's result folder.
+    """
 
     def __init__(self, profile: Profile, results: Path) -> None:
         self.profile = profile
@@ -45,8 +51,7 @@ class Builder:
         return against_baselines(self.profile, self.results)
 
     def at_paper_and_last_step(self, name: str, experiment: Experiment) -> Iterator[Table]:
-        """The metrics of an experiment that is not the paper's, after as many steps as the paper's
-        tables and after all."""
+        """Yield tables of an experiment that is not the paper's, after its steps and at the end."""
         testing, metrics = experiment.testing, list(experiment.judged_by)
         for step in dict.fromkeys((testing.written(STEP), testing.steps)):
             id = f"table-{name}" if step <= STEP else f"table-{name}-{step}"
@@ -62,8 +67,16 @@ class Builder:
         *,
         failures: bool = True,
     ) -> Table:
-        """Rows are training mixtures, orders and methods; columns test mixtures and metrics, and
-        how many seeds failed."""
+        """Build a table with training mixtures, orders and methods as rows.
+
+        Args:
+            id: name of its files.
+            caption: start of its caption.
+            name: name of the experiment.
+            metrics: columns are the test mixtures with each of these.
+            step: fine-tuning step; by default that of the paper's tables.
+            failures: whether to add columns with the numbers of failed seeds.
+        """
         experiment = self.profile.experiments[name]
         testing = experiment.testing
         step = testing.written(STEP) if step is None else step
@@ -105,7 +118,7 @@ class Builder:
         )
 
     def ablations(self, name: str, experiment: Experiment) -> Table:
-        """Every variant beside the method that it changes: outcome, change and cost."""
+        """Tabulate every variant beside the method that it changes: outcome, change and cost."""
         metrics = experiment.judged_by
         rows, cells = [], []
         for key, base in self.numbers.changes(name, experiment):
@@ -128,7 +141,7 @@ class Builder:
         return Table(f"table-ablations-{name}", caption, "method or variant", columns, rows, cells)
 
     def baselines(self) -> Iterator[Table]:
-        """Every learned method beside the hand-designed rules, a table per experiment."""
+        """Yield a table per experiment with learned methods beside the hand-designed rules."""
         for name, experiment in self.profile.experiments.items():
             found = {row.claim: row for row in self.beside if row.claim.startswith(f"{name}:")}
             if not found:
@@ -150,7 +163,7 @@ class Builder:
             )  # fmt: skip
 
     def trained(self) -> Iterator[Table]:
-        """What tells whether each learned method is trained, a table per experiment."""
+        """Yield a table per experiment with the checks of each learned method's meta-training."""
         worth = worth_it(self.profile, self.results, self.beside)
         for name, experiment in self.profile.experiments.items():
             learned = {m for m in (*experiment.methods, *experiment.variants)
@@ -185,7 +198,7 @@ class Builder:
 
 
 def _besides(key: Key, rules: list[str], found: dict[str, Verdict]) -> Iterator[TableCell]:
-    """A method's cells beside each rule; variants are not compared."""
+    """Yield a method's cells beside each rule; variants are not compared."""
     row = ":".join(key[:5])
     for rule in rules:
         verdict = found.get(f"{row}:{rule}")
@@ -194,7 +207,7 @@ def _besides(key: Key, rules: list[str], found: dict[str, Verdict]) -> Iterator[
 
 
 def _beside(key: str, rule: str, row: Verdict | None) -> TableCell:
-    """A learned method's effect beside a rule's, and in words which is ahead."""
+    """Return a learned method's effect beside a rule's, with a word for which is ahead."""
     name, trained_on, tested_on, method, order = key.split(":")
     where = Key(name, trained_on, tested_on, method, order, f"beside_{rule}")
     if row is None or row.verdict is None or row.effect is None:

@@ -1,4 +1,4 @@
-"""The numbers in the tables: ours over seeds, and the paper's."""
+"""Numbers in the tables: ours over seeds, and the paper's."""
 
 from __future__ import annotations
 
@@ -24,14 +24,20 @@ from lft.storage.csv import read_rows
 from lft.storage.json import read_json
 
 STEP = 100
-"""The paper's tables are taken after this many fine-tuning steps."""
+"""Fine-tuning steps of the paper's tables."""
 
 
 FAILURES = {"diverged": "seeds diverged", "untrained": "seeds untrained"}
+"""Columns that count failed seeds, with their headers."""
 
 
 class Numbers:
-    """Numbers of one result folder, by what they are of."""
+    """Numbers of one result folder, by :class:`Key`.
+
+    Args:
+        profile: settings.
+        results: the profile's result folder.
+    """
 
     def __init__(self, profile: Profile, results: Path) -> None:
         self.profile = profile
@@ -45,7 +51,12 @@ class Numbers:
         self.planned = dict(list(cells.groupby(keys[:-1], observed=True)))
 
     def cell(self, key: Key, at: int | None = None) -> TableCell:
-        """One number of ours over seeds, beside the paper's; after the paper's steps or ``at``."""
+        """Return one of our numbers over seeds, beside the paper's.
+
+        Args:
+            key: identifies the number.
+            at: fine-tuning step; by default that of the paper's tables.
+        """
         printed, value = self._printed(key)
         planned = self.planned[key[:-1]]
         status = planned["status"].astype(str)
@@ -78,8 +89,11 @@ class Numbers:
         return TableCell(key, ours, worst, note, interval, printed, value, step)
 
     def _arrival(self, key: Key, rows: pd.DataFrame, note: str) -> tuple[str, str, Interval]:
-        """First step at which a seed's mean ASR is 100 %, over seeds that have one; the note has
-        the share of tasks that ever get there and the restricted mean of their first step."""
+        """Average the first step with a mean ASR of 100 %, over the seeds that reach it.
+
+        The note has the share of tasks that ever arrive and the restricted mean of their first
+        step.
+        """
         testing = self.profile.experiments[key.experiment].testing
         curves = self.summary[key._replace(metric="asr")]
         full = curves[curves["mean"] >= FULL].groupby("seed", observed=True)["step"].min()
@@ -96,20 +110,22 @@ class Numbers:
         return _number(interval, metric_of(key.metric)), note, interval
 
     def _tasks(self, key: Key) -> int:
-        """Test tasks of a mixture, an equal share of each of its families."""
+        """Count the test tasks of a mixture, an equal number from each of its families."""
         names = key.tested_on.split("+")
         return self.profile.experiments[key.experiment].testing.tasks // len(names) * len(names)
 
     def failures(self, key: Key) -> TableCell:
-        """How many meta-trainings of a row diverged, or did not pass the test for trained."""
+        """Count the meta-trainings of a row that diverged, or failed the test for trained."""
         made = self._made(key)
         if key.metric == "diverged":
             return _count(key, [manifest.status == "diverged" for manifest in made], "")
         return _count(key, [untrained(recorded(self.folder, m.run)) for m in made], "not recorded")
 
     def check(self, key: Key) -> TableCell:
-        """How many meta-trainings of a row pass one check for trained, which ``key.metric`` names;
-        "not shown" where too few meta-validations or no longer rerun would say."""
+        """Count the meta-trainings of a row that pass the check named by ``key.metric``.
+
+        It is "not shown" if too few meta-validations, or no longer rerun, leave the check open.
+        """
         found = [recorded(self.folder, manifest.run) for manifest in self._made(key)]
         checks = [check for checks in found for check in checks if check.name == key.metric]
         lost = any(math.isnan(check.value) or math.isnan(check.limit) for check in checks)
@@ -117,7 +133,7 @@ class Numbers:
         return _count(key, [check.passed for check in checks], otherwise)
 
     def _made(self, key: Key) -> list[RunManifest]:
-        """The meta-trainings of a row; none where the method has nothing to train."""
+        """Return the existing meta-trainings of a row; none if the method has nothing to train."""
         runs = [
             run
             for run in self.profile.runs(key.experiment, applicable_only=False)
@@ -129,7 +145,12 @@ class Numbers:
         return list(manifests) if learned or key.metric == "diverged" else []
 
     def change(self, key: Key, base: Key) -> TableCell:
-        """A number minus that of the method it changes, paired by seed."""
+        """Return a number minus that of the method that it changes, paired by seed.
+
+        Args:
+            key: identifies the number.
+            base: the same of the changed method.
+        """
         metric, named = metric_of(key.metric), key._replace(metric=f"{key.metric}_change")
         if key == base:
             return TableCell(named, "–", "ok", "")
@@ -149,7 +170,7 @@ class Numbers:
         return TableCell(named, sign + _number(interval, metric), "ok", note, interval, step=step)
 
     def cost(self, key: Key, quantity: Metric) -> TableCell:
-        """What the meta-trainings behind a cell took, from their manifests."""
+        """Average the cost of the meta-trainings behind a cell, from their manifests."""
         wanted = (key.trained_on, key.method, key.order)
         runs = self.profile.runs(key.experiment)
         paths = [
@@ -166,7 +187,7 @@ class Numbers:
         return TableCell(key, _number(interval, quantity), "ok", note, interval)
 
     def _printed(self, key: Key) -> tuple[str, float]:
-        """The paper's number, as printed and as a number. The paper's tables are first-order."""
+        """Return the paper's number as printed and as a number; its tables are first-order."""
         where = (key.trained_on, key.tested_on, key.method, key.metric)
         if key.order != "first" or where not in self.paper:
             return "–", np.nan
@@ -174,7 +195,7 @@ class Numbers:
         return row["printed"] + ("†" if row["note"] else ""), float(row["value"])
 
     def changes(self, name: str, experiment: Experiment) -> Iterator[tuple[Key, Key]]:
-        """What a variant and the method that it changes came to, in the first mixtures."""
+        """Yield the keys of each ablation and its baseline, in the first mixtures."""
         where = Key(name, experiment.train_on[0], experiment.test_on[0], "", "", "")
         for method, base in ablated(experiment).items():
             for order in experiment.orders:
@@ -183,9 +204,11 @@ class Numbers:
 
 
 def ablated(experiment: Experiment) -> dict[str, str]:
-    """Methods that differ in the meta-gradient or in learning the initialisation, too, and
-    variants, with the method that each changes: the first of its kind, which comes before them
-    with itself."""
+    """Map each ablation to its baseline; a baseline comes first and maps to itself.
+
+    Ablations are variants, and methods that differ from an earlier one only in the meta-gradient or
+    in also learning the initialisation.
+    """
     bases: dict[str, str] = {}
     for name in experiment.methods:
         method = experiment.base_method(name)
@@ -199,13 +222,14 @@ def ablated(experiment: Experiment) -> dict[str, str]:
 
 
 def _changes(method: Method, base: Method) -> bool:
+    """Return whether a method is an ablation of another, or that method itself."""
     learned = method.learns == "both" and base.learns == "finetuner"
     alike = (method.tuner, method.outer) == (base.tuner, base.outer)
     return method.differs_only_in_meta_gradient(base) or (learned and alike)
 
 
 def _count(key: Key, words: Sequence[bool | None], otherwise: str) -> TableCell:
-    """How many of those that are known are true; ``otherwise`` where none is known."""
+    """Count the known words that are true; the text is ``otherwise`` if none is known."""
     known = [word for word in words if word is not None]
     if not known:
         return TableCell(key, otherwise if words or otherwise == "not shown" else "–", "ok", "")
@@ -214,7 +238,7 @@ def _count(key: Key, words: Sequence[bool | None], otherwise: str) -> TableCell:
 
 
 def _bounds(metric: str) -> tuple[float, float]:
-    """What a mean can be."""
+    """Return the smallest and largest possible mean."""
     known = load_claims().metrics.get(metric)
     return (0.0, 1.0) if known and known.scale == "points" else (-np.inf, np.inf)
 

@@ -1,4 +1,4 @@
-"""A table as data: typed numbers, and its text for LaTeX and HTML."""
+"""A table as data: typed numbers, and their text for LaTeX and HTML."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from lft.report.statistics import NOTHING, Interval
 
 
 class Key(NamedTuple):
-    """What a number is of: the columns of measurements.csv that it is computed from."""
+    """Identifies a number, by columns of measurements.csv."""
 
     experiment: str
     trained_on: str
@@ -27,12 +27,12 @@ class TableCell:
     """One cell: our mean and interval over seeds, the paper's printed value, and what is missing.
 
     Attributes:
-        ours: our number as text, or the word of the status.
-        paper: the paper's number as printed, with † where paper.csv has a note on it; – if none.
+        ours: our number as text, or the status.
+        paper: the paper's number as printed, with † if paper.csv has a note on it; – if none.
         paper_value: the same as a number; NaN if none.
         status: ok, diverged, missing or not applicable, of the worst seed.
         note: n of N seeds, diverged seeds, reasons.
-        step: fine-tuning steps made.
+        step: fine-tuning steps.
     """
 
     key: Key
@@ -47,7 +47,12 @@ class TableCell:
 
 @dataclass(frozen=True)
 class Table:
-    """A table: rows and columns with headers, cells by position."""
+    """A table: rows and columns with headers, cells by position.
+
+    Attributes:
+        id: name of its files.
+        corner: header of the rows' headers.
+    """
 
     id: str
     caption: str
@@ -57,14 +62,14 @@ class Table:
     cells: list[list[TableCell]]
 
     def frame(self) -> pd.DataFrame:
-        """Cells as text, ours first and the paper's in brackets."""
+        """Return the cells as text, with the paper's number in brackets."""
         texts = [[_text(cell) for cell in row] for row in self.cells]
         return pd.DataFrame(
             texts, index=pd.Index(self.rows, name=self.corner), columns=self.columns
         )
 
     def numbers(self) -> pd.DataFrame:
-        """One row per cell, numbers typed, in the units of measurements.csv."""
+        """Return one row per cell with typed numbers, in the units of measurements.csv."""
         return pd.DataFrame(
             {
                 **cell.key._asdict(),
@@ -84,7 +89,7 @@ class Table:
         )
 
     def latex(self) -> str:
-        """A tabular for booktabs. Labels are escaped; the signs used here become commands."""
+        """Return a tabular for booktabs; labels are escaped, and special signs become commands."""
         styled = self.frame().style.format(escape="latex")
         for axis in (0, 1):
             styled = styled.format_index(escape="latex", axis=axis)

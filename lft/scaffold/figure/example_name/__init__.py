@@ -1,4 +1,4 @@
-"""A figure from what was measured."""
+"""A figure of the measurements."""
 
 from __future__ import annotations
 

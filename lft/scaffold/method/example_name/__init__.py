@@ -1,4 +1,4 @@
-"""A method with a fine-tuner of its own. This file does not import torch, to stay light."""
+"""A method with its own fine-tuner. This file does not import torch, so that it loads fast."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ class ExampleNameSettings(LearnedTuner):
     momentum: Fraction = 0.5  #: before meta-training
 
     def initial(self, generator: Generator) -> Params:
-        """φ before meta-training."""
+        """Return φ before meta-training."""
         from .tuner import initial
 
         return initial(self)
 
     def build(self, weights: Params, kernel: Kernel = "auto") -> FineTuner:
-        """The fine-tuner with these weights."""
+        """Build the fine-tuner with these weights."""
         from .tuner import ExampleName
 
         return ExampleName(weights)

@@ -1,4 +1,4 @@
-"""Settings of a task family. This file does not import torch, to stay light."""
+"""Settings of a task family. This file does not import torch, so that it loads fast."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ WORST = Metric("worst_error", "largest error", "largest error of a query point",
 
 
 class ExampleNameSettings(FamilySettings):
-    """Linear regression y = w · x from a few points, with w that differs from task to task."""
+    """Linear regression y = w · x from a few points; w differs from task to task."""
 
     metrics = (MSE, WORST)
     kind: Literal["example-name"] = "example-name"
@@ -25,11 +25,11 @@ class ExampleNameSettings(FamilySettings):
     dimension: Positive = 5  #: coordinates of x
 
     def shapes(self, source: Source | None) -> Shapes:
-        """Families can share a meta-learned initialisation if and only if these are equal."""
+        """Return the parameters' shapes; families with equal shapes can share an initialisation."""
         return {"w": (self.dimension,)}
 
     def build(self, context: Context) -> TaskFamily:
-        """The family that tasks are drawn from."""
+        """Build the family."""
         from .tasks import ExampleName
 
         return ExampleName(self, context.device)

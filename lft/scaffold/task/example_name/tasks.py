@@ -15,8 +15,8 @@ class ExampleName(TaskFamily):
     """y = w · x with w and x standard normal.
 
     Args:
-        settings: what stands in the profile.
-        device: where the tensors go.
+        settings: the family's section of the profile.
+        device: where to put the tensors.
     """
 
     settings: ExampleNameSettings
@@ -26,7 +26,7 @@ class ExampleName(TaskFamily):
         self.device = device
 
     def sample(self, n_tasks: int, generator: Generator, phase: Phase) -> TaskBatch:
-        """Draw tasks. Every draw is new here, so the phases never share a point."""
+        """Draw tasks. Every draw is new, so the phases never share a point."""
         truth = self._normal(n_tasks, self.settings.dimension, 1, generator=generator)
 
         def points(n: int) -> Batch:
@@ -36,16 +36,16 @@ class ExampleName(TaskFamily):
         return TaskBatch(points(self.settings.support), points(self.settings.query))
 
     def init(self, n_tasks: int, generator: Generator) -> Params:
-        """Random starts w⁽⁰⁾, (B, dimension)."""
+        """Draw random starts w⁽⁰⁾, (B, dimension)."""
         start = 0.1 * self._normal(n_tasks, self.settings.dimension, generator=generator)
         return {"w": start.to(self.device)}
 
     def loss(self, params: Params, batch: Batch) -> Tensor:
-        """Mean squared error of each task, (B,)."""
+        """Return the mean squared error of each task, (B,)."""
         return self._errors(params, batch).square().mean(1)
 
     def metrics(self, params: Params, batch: Batch) -> dict[str, Tensor]:
-        """What the settings promise, each (B,)."""
+        """Return the metrics that the settings name, each (B,)."""
         worst = self._errors(params, batch).abs().amax(1)
         return {"mse": self.loss(params, batch), "worst_error": worst}
 
