@@ -17,6 +17,7 @@ from lft.report.claims import CellClaim, Verdict, load_claims, read_verdicts
 from lft.report.claims.shown import SYMBOLS
 from lft.report.page import write_page
 from lft.report.page.cards import row_filter
+from lft.report.page.charts import ratio_ticks
 from lft.report.page.overview import MARKS, forest, span
 from lft.report.page.sections import judged
 from lft.report.page.speed import speed
@@ -318,6 +319,20 @@ def test_trainings_say_whether_they_came_to_their_end(surrounded: Path, profile:
         "trained (1 seed)", "not trained (1 seed)", "not recorded (1 seed)",
     ]  # fmt: skip
     assert len(found.select(".spark path")) == len(profile.seeds)
+
+
+@pytest.mark.parametrize(
+    ("least", "most", "ratios"),
+    [
+        (0.96, 1.15, [1, 1.1]),
+        (0.6, 4.5, [1 / 1.5, 1, 1.5, 2, 3]),
+        (0.18, 6, [1 / 5, 1 / 2, 1, 2, 5]),
+        (0.009, 30, [1 / 100, 1 / 10, 1, 10]),
+        (1e-13, 2, [1e-12, 1e-10, 1e-8, 1e-6, 1e-4, 1e-2, 1]),
+    ],
+)
+def test_ratios_beside_a_curve_are_round(least: float, most: float, ratios: list[float]) -> None:
+    assert np.exp(ratio_ticks(np.log(least), np.log(most))) == pytest.approx(ratios)
 
 
 def test_a_profile_without_the_papers_claims_has_a_page(
