@@ -1,13 +1,17 @@
 # make reproduce            data -> meta-training -> report (PROFILE=quick by default)
 # make test                 lint and tests, including the whole smoke workflow
+# make test-fast            tests of the library alone: no workflow, kernels or pages
 # make test-cluster         the workflow on a one-node Slurm that it starts and stops (docs/cluster.md)
 # make gpu-check            does this machine's GPU give the same numbers, and how fast is it? (docs/gpu.md)
 PROFILE ?= quick
 CORES ?= $(shell nproc)
 BIN := .venv/bin
+# Processes side by side, which threads of each would only slow down.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest
+SPREAD := -n 2 --dist loadfile --no-loadscope-reorder
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 
-.PHONY: reproduce report test test-cluster gpu-check lint format docs benchmark lock clean
+.PHONY: reproduce report test test-fast test-cluster gpu-check lint format docs benchmark lock clean
 
 reproduce: .venv/ready
 	$(BIN)/snakemake --cores $(CORES) --config profile="$(PROFILE)" --keep-going -- reproduce all
@@ -17,10 +21,13 @@ report: .venv/ready
 	$(BIN)/snakemake --cores 1 --config profile="$(PROFILE)" -- report
 
 test: .venv/dev lint
-	$(BIN)/pytest -n 2 --dist loadfile
+	$(PYTEST) $(SPREAD)
+
+test-fast: .venv/dev
+	$(PYTEST) $(SPREAD) -m "not (workflow or kernels or docs)"
 
 test-cluster: .venv/dev
-	$(BIN)/pytest tests/cluster --override-ini "addopts=-q"
+	$(PYTEST) tests/cluster --override-ini "addopts=-q"
 
 # Where there is no network: make gpu-check PYTHON=python3 WHEELS=<folder> OUT=<folder>
 gpu-check: PYTHON ?= $(if $(wildcard .venv/ready),$(BIN)/python,python3)

@@ -6,6 +6,7 @@ import resource
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
 
 import hypothesis
 import pytest
@@ -18,8 +19,38 @@ from lft.metrics import METRICS
 from lft.tasks.base import TaskFamily
 
 # The same examples in every run; no deadline, since continuous integration shares its cores.
-hypothesis.settings.register_profile("suite", deadline=None, derandomize=True, max_examples=40)
+hypothesis.settings.register_profile("suite", deadline=None, derandomize=True, max_examples=25)
 hypothesis.settings.load_profile("suite")
+
+
+TESTS = Path(__file__).parent
+MARKERS = {
+    "cluster": "workflow", "workflow": "workflow", "kernels": "kernels", "gpu": "kernels",
+    "docs": "docs",
+}  # fmt: skip
+"""The marker of each folder's tests, where it has one; gpu/places.py marks those for a GPU."""
+REPORTS = {"rebuilt", "write_report"}
+"""Fixtures that make a whole report."""
+LONG = ("workflow", "report", "docs", "gpu", "kernels")
+"""Folders whose files take longest."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark tests by folder and by what they build; long files come first, so that no process
+    idles at the end."""
+
+    def rank(item: pytest.Item) -> int:
+        folder = item.path.relative_to(TESTS).parts[0]
+        return LONG.index(folder) if folder in LONG else len(LONG)
+
+    for item in items:
+        folder = item.path.relative_to(TESTS).parts[0]
+        if folder in MARKERS:
+            item.add_marker(MARKERS[folder])
+        if REPORTS & {*getattr(item, "fixturenames", ())}:
+            item.add_marker("docs")
+    items.sort(key=rank)
 
 
 @pytest.fixture(autouse=True)

@@ -306,7 +306,7 @@ ODD = st.one_of(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=75, deadline=None)
 @given(
     changes=st.dictionaries(
         st.sampled_from(["images", "labels", "tuner", "steps", "loss", "batch_size"]), ODD

@@ -9,7 +9,6 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
 import yaml
 from tiny import changed, profile_values
 
@@ -72,7 +71,6 @@ def test_what_a_user_gets_wrong_is_one_line(
     assert errors.startswith("lft: ")
     assert expected in errors
     assert len(errors.splitlines()) == 1
-    torch.use_deterministic_algorithms(False)
 
 
 def test_an_absent_extra_is_one_line(

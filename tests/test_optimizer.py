@@ -493,7 +493,7 @@ ANYTHING = st.recursive(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=75, deadline=None)
 @given(data=st.data())
 def test_any_damage_to_a_state_dict_is_refused_in_one_line_or_harmless(data: st.DataObject) -> None:
     param = nn.Parameter(torch.ones(2))

@@ -89,6 +89,8 @@ def watch(profile: Profile, results: Path) -> None:
 
 def estimate(profile: Profile, results: Path, found: Sequence[Standing]) -> str:
     """Predict the remaining time from similar finished jobs of this run, as a sentence."""
+    if all(standing.state != "done" for standing in found):
+        return "No estimate until a job has ended"
     try:
         known, _ = cost.expected(profile, cost.measured(profile, results))
     except UsageError as error:

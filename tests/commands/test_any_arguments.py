@@ -22,6 +22,7 @@ from tiny import profile_values
 from lft.cli import app, main
 
 COMMANDS = sorted(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
+TINY = yaml.safe_dump(profile_values())
 OTHERS = {"doctor", "open"}
 """One compiles the kernels, the other starts a browser."""
 WORDS = (
@@ -39,7 +40,7 @@ def stranger() -> Iterator[Path]:
     before = Path.cwd()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        (folder / "tiny.yaml").write_text(yaml.safe_dump(profile_values()))
+        (folder / "tiny.yaml").write_text(TINY)
         (folder / "bad.yaml").write_text("extends: [")
         (folder / "folder").mkdir()
         for path in (folder / "binary", folder / "folder/binary"):
@@ -57,7 +58,7 @@ def content(folder: Path) -> dict[Path, bytes]:
 
 
 @pytest.mark.parametrize("command", [name for name in COMMANDS if name not in OTHERS])
-@settings(max_examples=10)
+@settings(max_examples=6)
 @given(arguments=st.lists(st.sampled_from(WORDS), max_size=6))
 def test_any_arguments_are_served_or_refused_and_nothing_is_half_done(
     command: str, arguments: list[str]

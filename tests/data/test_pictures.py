@@ -116,7 +116,7 @@ def test_a_torchvision_that_is_missing_is_one_line(
         pictures.torchvision()
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(data=st.data())
 def test_any_picture_becomes_the_shape_or_is_refused_in_one_line(data: st.DataObject) -> None:
     mode = data.draw(st.sampled_from(["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "I;16", "F"]))

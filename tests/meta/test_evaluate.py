@@ -6,7 +6,6 @@ import logging
 import math
 import shutil
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -35,9 +34,8 @@ SINE = Run("sine", "sine", "maml", "first", 0)
 
 
 @pytest.fixture(scope="module")
-def results(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Both runs trained with both seeds, and evaluated."""
-    threads = torch.get_num_threads()
     folder = tmp_path_factory.mktemp("results")
     profile = tiny_profile()
     write_images(folder)
@@ -47,9 +45,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         for seed in profile.seeds:
             train(profile, run._replace(seed=seed), folder)
         measure(profile, run, folder)
-    yield folder
-    torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(False)
+    return folder
 
 
 def measure(profile: Profile, run: Run, results: Path) -> None:

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -72,15 +72,6 @@ def history(results: Path, run: Run) -> list[list[str]]:
     lines = (results / run.folder / "history.csv").read_text().splitlines()
     assert lines[0] == ",".join(HISTORY_COLUMNS)
     return [line.split(",") for line in lines[1:]]
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Training sets the number of threads and torch's deterministic mode; put them back."""
-    threads = torch.get_num_threads()
-    yield
-    torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(False)
 
 
 @pytest.fixture(scope="module")

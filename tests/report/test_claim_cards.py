@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 import pytest
 from bs4 import BeautifulSoup, Tag
-from synthetic import TRAINED, write_history
 
 from lft.config import Profile
 from lft.errors import UsageError
@@ -18,6 +17,7 @@ from lft.report.claims import CellClaim, Verdict, load_claims, read_verdicts
 from lft.report.claims.shown import SYMBOLS
 from lft.report.page import write_page
 from lft.report.page.cards import row_filter
+from lft.report.page.charts import ratio_ticks
 from lft.report.page.overview import MARKS, forest, span
 from lft.report.page.sections import judged
 from lft.report.page.speed import speed
@@ -291,31 +291,16 @@ def test_figures_and_tables_say_what_made_them(page: BeautifulSoup, profile: Pro
     assert page.select("#tables .made")
 
 
-@pytest.fixture(scope="module")
-def extended(report: Path, profile: Profile, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same run with benchmarks beside it, and with two trainings that say how they ended."""
-    copy = Path(shutil.copytree(report, tmp_path_factory.mktemp("results") / "run"))
-    groups = {"g": {"own_kernel": 0.002, "loop": 0.008}}
-    kept = {"processor": "P", "torch": "2", "groups": groups}
-    (copy.parent / "benchmarks").mkdir()
-    write_json(copy.parent / "benchmarks" / "p.json", kept)
-    runs = [run for run in profile.runs("attack") if run[1:4] == ("mnist", "lft", "first")]
-    for run, scores in zip(runs[:2], (TRAINED, TRAINED[::-1]), strict=True):
-        write_history(copy, run, scores, error=0.01)
-    write_page(profile, copy)
-    return copy
-
-
 def test_speed_is_drawn_from_the_benchmarks_beside_the_run(
-    page: BeautifulSoup, extended: Path
+    page: BeautifulSoup, surrounded: Path
 ) -> None:
     assert not page.select('#speed, a[href="#speed"]')
-    found = read(extended / "report.html")
+    found = read(surrounded / "report.html")
     assert found.select('nav a[href="#speed"]')
     rows = [[cell.text for cell in row.find_all("td")] for row in found.select("#speed tbody tr")]
     assert [row[:2] for row in rows] == [["own kernel", "2"], ["loop", "8 (4.0×)"]]
     assert [bar["width"] for bar in found.select("#speed rect")] == ["25.0%", "100.0%"]
-    assert (extended / found.select_one("#speed .files a")["href"]).is_file()
+    assert (surrounded / found.select_one("#speed .files a")["href"]).is_file()
 
 
 @pytest.mark.parametrize("groups", [{"g": {}}, {"g": {"a": 0.0}}, {"g": [1]}, {"g": {"a": "x"}}])
@@ -325,15 +310,29 @@ def test_damaged_benchmarks_are_named(groups: dict[str, object], tmp_path: Path)
         list(speed(tmp_path / "run"))
 
 
-def test_trainings_say_whether_they_came_to_their_end(extended: Path, profile: Profile) -> None:
+def test_trainings_say_whether_they_came_to_their_end(surrounded: Path, profile: Profile) -> None:
     """One that got worse is not trained; what two meta-validations show is not enough."""
-    rows = read(extended / "report.html").select(".trainings tbody tr")
+    rows = read(surrounded / "report.html").select(".trainings tbody tr")
     named = {tuple(c.text for c in row.find_all(["th", "td"])[:2]): row for row in rows}
     found = named["LFT", "mnist"]
     assert [" ".join(word.text.split()) for word in found.select(".ending")] == [
         "trained (1 seed)", "not trained (1 seed)", "not recorded (1 seed)",
     ]  # fmt: skip
     assert len(found.select(".spark path")) == len(profile.seeds)
+
+
+@pytest.mark.parametrize(
+    ("least", "most", "ratios"),
+    [
+        (0.96, 1.15, [1, 1.1]),
+        (0.6, 4.5, [1 / 1.5, 1, 1.5, 2, 3]),
+        (0.18, 6, [1 / 5, 1 / 2, 1, 2, 5]),
+        (0.009, 30, [1 / 100, 1 / 10, 1, 10]),
+        (1e-13, 2, [1e-12, 1e-10, 1e-8, 1e-6, 1e-4, 1e-2, 1]),
+    ],
+)
+def test_ratios_beside_a_curve_are_round(least: float, most: float, ratios: list[float]) -> None:
+    assert np.exp(ratio_ticks(np.log(least), np.log(most))) == pytest.approx(ratios)
 
 
 def test_a_profile_without_the_papers_claims_has_a_page(

@@ -6,6 +6,7 @@ import csv
 import json
 import statistics
 from collections import defaultdict
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,10 +15,9 @@ from synthetic import report_profile, write_results
 
 from lft.config import Profile
 from lft.report.alternatives import effects, found_alternatives, write_alternatives
-from lft.report.claims import read_verdicts, write_claims
-from lft.report.figures import Drawing, build_figures, draw_figures
-from lft.report.page import write_page
-from lft.report.tables import build_tables, write_tables
+from lft.report.claims import read_verdicts
+from lft.report.figures import Drawing, build_figures
+from lft.report.tables import build_tables
 from lft.results.aggregate import aggregate
 from lft.results.schema import ALTERNATIVE_COLUMNS
 from lft.storage.csv import read_rows
@@ -164,10 +164,9 @@ def test_pictures_are_of_the_first_and_the_last_test_family(drawings: dict[str, 
 
 
 def test_the_page_leaves_out_claims_on_what_the_profile_does_not_hold(
-    supplement: Profile, results: Path
+    supplement: Profile, results: Path, write_report: Callable[[Profile, Path], None]
 ) -> None:
-    for write in (write_tables, write_claims, draw_figures, write_page):
-        write(supplement, results)
+    write_report(supplement, results)
     page = (results / "report.html").read_text(encoding="utf-8")
     claims = read_verdicts(results).claims
     absent = sum(row.status == "not in this profile" for row in claims)

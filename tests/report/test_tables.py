@@ -21,6 +21,12 @@ from lft.report.tables import Key, Table, TableCell, build_tables, write_tables
 Make = Callable[..., Path]
 
 
+@pytest.fixture(scope="module")
+def tables(profile: Profile, results: Path) -> dict[str, Table]:
+    """Those of the complete results."""
+    return {table.id: table for table in build_tables(profile, results)}
+
+
 def table(profile: Profile, results: Path, id: str) -> Table:
     return next(table for table in build_tables(profile, results) if table.id == id)
 
@@ -37,8 +43,10 @@ LFT = ("attack", "mnist", "mnist", "lft", "first")
 SINE = ("sine", "sine", "sine", "lft", "first", "mse")
 
 
-def test_a_number_can_be_followed_back_to_the_measurements(profile: Profile, results: Path) -> None:
-    found = cell(table(profile, results, "table-1"), *LFT, "asr")
+def test_a_number_can_be_followed_back_to_the_measurements(
+    tables: dict[str, Table], results: Path
+) -> None:
+    found = cell(tables["table-1"], *LFT, "asr")
     rows = pd.read_csv(results / "measurements.csv")
     where = {**found.key._asdict(), "step": found.step}
     values = rows.loc[(rows[list(where)] == pd.Series(where)).all(axis=1)]
@@ -53,8 +61,8 @@ def test_a_number_can_be_followed_back_to_the_measurements(profile: Profile, res
     assert found.interval.kind == "95 % t interval over 3 seeds"
 
 
-def test_table_1_has_the_papers_layout(profile: Profile, results: Path) -> None:
-    found = table(profile, results, "table-1")
+def test_table_1_has_the_papers_layout(tables: dict[str, Table]) -> None:
+    found = tables["table-1"]
     assert found.rows[:4] == ["mnist, MAML", "mnist, L2O", "mnist, LFT", "mnist, SGD"]
     assert found.rows[4:6] == ["mnist + cifar10, MAML", "mnist + cifar10, L2O"]
     assert found.columns[1] == "mnist: mean |δ|"
@@ -65,13 +73,12 @@ def test_table_1_has_the_papers_layout(profile: Profile, results: Path) -> None:
     assert "95 % t interval over seeds" in found.caption
 
 
-def test_all_the_papers_numbers_have_a_cell(profile: Profile, results: Path) -> None:
+def test_all_the_papers_numbers_have_a_cell(tables: dict[str, Table]) -> None:
     from lft.report.claims import load_paper
 
-    built = build_tables(profile, results)
     shown = {
         (cell.key.trained_on, cell.key.tested_on, cell.key.method, cell.key.metric): cell
-        for found in built
+        for found in tables.values()
         for row in found.cells
         for cell in row
         if cell.paper != "–"
@@ -91,9 +98,9 @@ def test_the_papers_numbers_are_first_order(make: Make) -> None:
     assert cell(found, *LFT[:4], "zeroth", "asr").paper == "–"
 
 
-def test_not_applicable_comes_from_the_methods_refusal(profile: Profile, results: Path) -> None:
+def test_not_applicable_comes_from_the_methods_refusal(tables: dict[str, Table]) -> None:
     maml = ("attack", "mnist", "cifar10", "maml", "first", "asr")
-    found = cell(table(profile, results, "table-1"), *maml)
+    found = cell(tables["table-1"], *maml)
     assert (found.ours, found.status) == ("not applicable", "not applicable")
     assert "cannot share" in found.note
 
@@ -211,10 +218,8 @@ def test_l2o_stands_beside_rules_on_the_support_set_that_it_is_trained_on(make: 
     )
 
 
-def test_ablations_stand_beside_their_method_with_their_cost(
-    profile: Profile, results: Path
-) -> None:
-    found = table(profile, results, "table-ablations-sine")
+def test_ablations_stand_beside_their_method_with_their_cost(tables: dict[str, Table]) -> None:
+    found = tables["table-ablations-sine"]
     assert found.rows == [
         "LFT, first order",
         "LFT, zeroth order",
@@ -222,7 +227,7 @@ def test_ablations_stand_beside_their_method_with_their_cost(
         f"{NASTY}, zeroth order",
     ]
     lft, variant = found.cells[0], found.cells[2]
-    assert lft[0].interval == cell(table(profile, results, "table-sine"), *SINE).interval
+    assert lft[0].interval == cell(tables["table-sine"], *SINE).interval
     assert (lft[1].ours, variant[1].note) == ("–", "n = 3")
     # Synthetic runs took 1.5, 2.5 and 3.5 CPU seconds, and always 500 MB.
     assert variant[2].ours == f"2.5 ± {stats.t.ppf(0.975, 2) / np.sqrt(3):.1f} s"
@@ -292,12 +297,11 @@ class _Tags(HTMLParser):
         self.text += data
 
 
-def test_files_are_typed_escaped_and_accessible(profile: Profile, results: Path) -> None:
-    write_tables(profile, results)
+def test_files_are_typed_escaped_and_accessible(profile: Profile, report: Path) -> None:
     names = ("table-1", "table-2", "table-sine", "table-ablations-sine")
     names += ("table-baselines-attack", "table-baselines-classification")
     names += tuple(f"table-trained-{name}" for name in profile.experiments)
-    folder = results / "tables"
+    folder = report / "tables"
     assert {path.name for path in folder.iterdir()} == {
         f"{name}.{suffix}" for name in names for suffix in ("csv", "tex", "html")
     } | {"agreement.csv", "unexplained.csv"}
@@ -325,8 +329,11 @@ def test_files_are_typed_escaped_and_accessible(profile: Profile, results: Path)
     assert r"mean $|\delta|$" in (folder / "table-1.tex").read_text()
 
 
-def test_tables_are_the_same_bytes_again(profile: Profile, results: Path) -> None:
+def test_tables_are_the_same_bytes_again(profile: Profile, report: Path, make: Make) -> None:
+    results = make(profile)
     write_tables(profile, results)
-    before = {path.name: path.read_bytes() for path in (results / "tables").iterdir()}
-    write_tables(profile, results)
-    assert {path.name: path.read_bytes() for path in (results / "tables").iterdir()} == before
+    before, after = (
+        {path.name: path.read_bytes() for path in (folder / "tables").iterdir()}
+        for folder in (report, results)
+    )
+    assert before == after

@@ -1,5 +1,5 @@
 """Result folders without training."""
 
-from result_folders import make, profile, results, sine
+from result_folders import built, complete, make, profile, results, sine
 
-__all__ = ["make", "profile", "results", "sine"]
+__all__ = ["built", "complete", "make", "profile", "results", "sine"]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from result_folders import make, profile, sine
+from result_folders import built, complete, make, profile, sine
 from synthetic import write_results
 
 from lft.commands import claims, jobs, summary
@@ -19,7 +19,7 @@ from lft.errors import UsageError
 from lft.results.crate import write_crate
 from lft.results.digests import EVALUATION, JOINED, JUDGED, SHOWN, SUMS, check, record
 
-__all__ = ["make", "profile", "sine"]
+__all__ = ["built", "complete", "make", "profile", "sine"]
 
 
 @pytest.fixture(scope="module")

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import gzip
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
-import torch
 import yaml
 from tiny import changed, profile_values, write_images
 
@@ -50,13 +48,6 @@ def compute(profile: Profile, results: Path) -> Path:
             evaluate_runs(profile, job.runs, folder)
     aggregate(profile, folder)
     return folder
-
-
-@pytest.fixture
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ COLUMNS = Measurement._fields
 HEADER = ",".join(COLUMNS) + "\n"
 GOOD = "sine,sine,sine,lft,first,0,sine-0,1,mse,0.5\n"
 
-fuzzing = settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
+fuzzing = settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def measurement(**changes: object) -> Measurement:

@@ -70,7 +70,7 @@ def test_expanded_and_shared_tensors_are_stored_apart(tmp_path: Path) -> None:
 
 
 @given(data=st.data())
-@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_damage_is_refused_in_one_line(
     data: st.DataObject, intact: bytes, tmp_path: Path
 ) -> None:

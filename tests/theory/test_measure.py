@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
 import pytest
-import torch
 from tiny import tiny_profile
 
 from lft.config import Profile, Run, load_profile
@@ -23,14 +21,6 @@ from lft.storage.json import read_json
 from lft.theory import measure
 
 MODES = ("exact", "dropped")
-
-
-@pytest.fixture(autouse=True, scope="module")
-def settings_of_torch() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    yield
-    torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(False)
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +22,6 @@ from lft.theory.vanishing import measure, unrolled
 
 VALUE, TASK, STEPS, METHOD, STAGE = -1, -2, 5, 3, 1
 """Places in a row of THEORY_COLUMNS."""
-
-
-@pytest.fixture(autouse=True, scope="module")
-def settings_of_torch() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    yield
-    torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(False)
 
 
 @pytest.fixture(scope="module")

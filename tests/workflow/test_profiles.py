@@ -12,12 +12,10 @@ from checkout import ROOT, SNAKEMAKE, copy_checkout, edit
 from lft.config import Question, load_profile, load_questions
 
 
-@pytest.mark.parametrize("site", ["slurm", "slurm-cpu"])
-def test_cluster_profiles_are_understood(site: str, tmp_path: Path) -> None:
-    checkout = copy_checkout(tmp_path)
-    edit(checkout, "methods_per_job: all", "methods_per_job: one")
+def plan(checkout: Path, *options: str) -> str:
+    """What a dry run prints."""
     done = subprocess.run(
-        [SNAKEMAKE, "--profile", f"workflow/profiles/{site}", "--config", "profile=smoke", "-n"],
+        [SNAKEMAKE, "-n", *options],
         cwd=checkout,
         text=True,
         stdout=subprocess.PIPE,
@@ -25,9 +23,18 @@ def test_cluster_profiles_are_understood(site: str, tmp_path: Path) -> None:
         timeout=300,
     )
     assert done.returncode == 0, done.stdout
-    groups = re.findall(r"Group job (\w+)", done.stdout)
+    return done.stdout
+
+
+@pytest.mark.parametrize("site", ["slurm", "slurm-cpu"])
+def test_cluster_profiles_are_understood(site: str, tmp_path: Path) -> None:
+    checkout = copy_checkout(tmp_path)
+    edit(checkout, "methods_per_job: all", "methods_per_job: one")
+    options = ("--profile", f"workflow/profiles/{site}", "--config", "profile=smoke")
+    planned = plan(checkout, *options)
+    groups = re.findall(r"Group job (\w+)", planned)
     assert sorted(groups) == ["evaluate", "evaluate", "report"]  # 18 evaluations, ten a group
-    training = re.search(r"rule train:.*?resources: ([^\n]*)", done.stdout, re.S)
+    training = re.search(r"rule train:.*?resources: ([^\n]*)", planned, re.S)
     assert training
     partition = {"slurm": "gpu", "slurm-cpu": "short"}[site]
     for asked in ("mem_mb=3000", "runtime=240", f"slurm_partition={partition}", "TERM@120"):
@@ -35,17 +42,9 @@ def test_cluster_profiles_are_understood(site: str, tmp_path: Path) -> None:
 
 
 def test_no_training_needs_a_source_that_is_only_tested_on(tmp_path: Path) -> None:
-    checkout = copy_checkout(tmp_path)
-    done = subprocess.run(
-        [SNAKEMAKE, "--workflow-profile", "none", "-n", "--config", "profile=transfer"],
-        cwd=checkout,
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stdout
-    inputs = re.findall(r"rule (\w+):\n\s+input: ([^\n]*)", done.stdout)
+    options = ("--workflow-profile", "none", "--config", "profile=transfer")
+    planned = plan(copy_checkout(tmp_path), *options)
+    inputs = re.findall(r"rule (\w+):\n\s+input: ([^\n]*)", planned)
     for source in ("fashion", "kmnist", "svhn"):
         needed_by = {rule for rule, files in inputs if f"data/{source}.safetensors" in files}
         assert needed_by == {"victim", "evaluate"}

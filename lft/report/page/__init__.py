@@ -13,7 +13,6 @@ import yaml
 
 from lft.config import Profile
 from lft.report.claims import load_claims, read_verdicts
-from lft.report.claims.agreement import agreement, unexplained
 from lft.report.claims.shown import skewness_note
 from lft.report.interactive import curves, library, specification
 from lft.report.multiverse import shares
@@ -21,6 +20,7 @@ from lft.report.page.cards import Card, Deck
 from lft.report.page.choices import differences, open_questions
 from lft.report.page.drawings import figures
 from lft.report.page.overview import forest, legend
+from lft.report.page.printed import compared, mixed
 from lft.report.page.provenance import manifests, problems, provenance, run_row, times, victims
 from lft.report.page.scripts import START_CURVES, filters, script
 from lft.report.page.sections import Judged, judged
@@ -129,8 +129,8 @@ def context(profile: Profile, results: Path) -> dict[str, Any]:
         "experiments": list(dict.fromkeys(found.experiment for found in planned)),
         "decks": list(_decks(planned, Deck(profile, results, anchors))),
         "registration": registration(verdicts),
-        "agreement": agreement(profile, results),
-        "unexplained": unexplained(),
+        "agreement": list(compared(profile, results)),
+        "unexplained": list(mixed()),
         "tables": tables,
         "summaries": summary_tables(profile, results),
         "figures": drawn,

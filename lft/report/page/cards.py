@@ -19,7 +19,7 @@ from lft.report.claims import CellClaim, TheoryClaim, load_claims, load_paper
 from lft.report.claims.model import printed
 from lft.report.claims.needed import needed
 from lft.report.effects import ARRIVAL, CellName, Measured, Scale
-from lft.report.page.charts import Curve, Lane, Strip, curve, even_ticks, strip
+from lft.report.page.charts import Curve, Lane, Strip, curve, even_ticks, ratio_ticks, strip
 from lft.report.page.sections import Judged
 from lft.report.page.verdicts import claim_row
 from lft.report.style import INK, ORDERS, Style, theme
@@ -30,8 +30,6 @@ EFFECT_COLUMNS = {"claim": str, "step": float, "effect": float, "low": float, "h
 """Columns of figures/figure-effects-<experiment>.csv that a card needs."""
 QUOTED = re.compile(r'"([^"]+)"')
 """A quotation in a claim's place."""
-MOST_TICKS = 7
-"""Largest number of labels that fit beside a curve."""
 
 
 class Rows(NamedTuple):
@@ -217,7 +215,7 @@ class Deck:
 
         return curve(
             rows["step"].to_numpy(float), leads[0], low, high, scale.margin, self._step(claim),
-            shown, even_ticks if scale.scale == "points" else _ratio_ticks,
+            shown, even_ticks if scale.scale == "points" else ratio_ticks,
         )  # fmt: skip
 
     def _effects_of(self, experiment: str) -> pd.DataFrame | None:
@@ -309,13 +307,3 @@ def _lead(effects: np.ndarray, scale: Scale) -> np.ndarray:
         return np.asarray(scale.sign * effects)
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.asarray(scale.sign * np.log(effects))
-
-
-def _ratio_ticks(least: float, most: float) -> list[float]:
-    """Return logarithms of powers of a round ratio between two ends, at most :data:`MOST_TICKS`."""
-    for ratio in (1.1, 1.5, 2, 5, 10, 100, 1000):
-        size = float(np.log(ratio))
-        ticks = [size * n for n in range(int(np.ceil(least / size)), int(most // size) + 1)]
-        if len(ticks) <= MOST_TICKS:
-            break
-    return ticks

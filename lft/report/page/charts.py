@@ -21,6 +21,8 @@ LANE = 36.0
 """Height of a lane with its name."""
 MOST = 60
 """Longer curves are thinned to about this many points."""
+MOST_TICKS = 7
+"""Largest number of labels that fit beside a curve."""
 ROOM = 0.75
 """Largest height that a curve's frame adds for the interval on either side, in heights of the
 curve."""
@@ -213,6 +215,19 @@ def even_ticks(least: float, most: float) -> list[float]:
     step = _step((most - least) / 3)
     first, last = int(np.ceil(least / step)), int(np.floor(most / step))
     return [step * number for number in range(first, last + 1)]
+
+
+def ratio_ticks(least: float, most: float) -> list[float]:
+    """Return logarithms of round ratios between two ends around 0, at most :data:`MOST_TICKS`."""
+    decades = 10.0 ** np.arange(1 + round(max(-least, most) / np.log(10)))
+    wide = [np.outer(decades, parts) for parts in ((1, 1.5, 2, 3, 5), (1, 2, 5))]
+    for ratios in (1.1 ** np.arange(2 * MOST_TICKS), *wide, *(decades[::n] for n in (1, 2, 3, 6))):
+        above = np.log(ratios).ravel()
+        ticks = np.unique([-above, above])
+        ticks = ticks[(least <= ticks) & (ticks <= most)]
+        if len(ticks) <= MOST_TICKS:
+            break
+    return list(ticks)
 
 
 def _round_numbers(numbers: Floats, bounds: tuple[float, float]) -> list[float]:

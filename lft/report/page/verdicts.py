@@ -83,7 +83,7 @@ def claim_row(judged: Judged, anchors: set[str], usual: str = "") -> dict[str, A
         "effect": effect_text(row),
         "interval": row.interval if row.interval != usual else "",
         "p": _p(row.p),
-        "g": "–" if row.g is None else f"{row.g:.1f}",
+        "g": "–" if row.g is None else f"{row.g:.1f}".replace("-", "−"),
         "improvement": "–" if row.improvement is None else f"{row.improvement:.0%}",
         "seeds": "–" if row.n_for is None else f"{row.n_for}/{row.n_seeds}",
         "failures": [failures_text(row, side) for side in "ab"],

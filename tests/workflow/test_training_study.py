@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 import yaml
 from checkout import ROOT
 from scipy import stats
@@ -133,7 +132,6 @@ def test_trials_are_run_measured_and_passed_over_the_next_time(
     options = ["--study", "study.yaml", "--results", "results", "--rows", "rows"]
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["trainability.py", *options])
-    threads = torch.get_num_threads()
     trainability.main()
     kept = {path.name: path.read_bytes() for path in (tmp_path / "rows").iterdir()}
     assert sorted(kept) == ["evolved-seed0.json", "plain-seed0.json", "sgd-seed0.json"]
@@ -148,8 +146,6 @@ def test_trials_are_run_measured_and_passed_over_the_next_time(
     monkeypatch.setattr(sys, "argv", ["trainability.py", *options, "plan"])
     with pytest.raises(UsageError, match="unknown trial 'plan'"):
         trainability.main()
-    torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(False)
 
 
 def test_a_search_draws_runs_again_and_judges(

@@ -10,6 +10,7 @@ from typing import Any
 import jsonschema
 import pytest
 import yaml
+from checkout import ROOT
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
@@ -22,7 +23,7 @@ from lft.data import embedded, published
 from lft.errors import UsageError
 from lft.methods import METHODS
 
-SHIPPED = sorted((Path(__file__).parent.parent / "workflow" / "config").glob("*.yaml"))
+SHIPPED = sorted((ROOT / "workflow/config").glob("*.yaml"))
 TRAINING = "experiments__sine__training"
 
 
@@ -409,7 +410,7 @@ def places(values: Any, above: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
 
 
 @given(data=st.data())
-@settings(max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_a_profile_with_anything_anywhere_loads_or_is_refused_in_one_line(
     data: st.DataObject, tmp_path: Path
 ) -> None:
@@ -432,7 +433,7 @@ def test_a_profile_with_anything_anywhere_loads_or_is_refused_in_one_line(
 
 
 @given(text=st.text(st.sampled_from("ab1:-{}[]?!&*|>'\"#%@ \n\t~.0x,"), max_size=60))
-@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_text_is_refused_in_one_line(text: str, tmp_path: Path) -> None:
     assert refusal(text, tmp_path)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import json
 import re
 import socket
 import sys
@@ -14,7 +15,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from result_folders import make, profile, sine
+from result_folders import built, complete, make, profile, sine
 from tiny import profile_values
 
 from lft.commands import jobs
@@ -27,7 +28,7 @@ from lft.results import registered
 from lft.runtime import device
 from lft.scaffold import create
 
-__all__ = ["make", "profile", "sine"]
+__all__ = ["built", "complete", "make", "profile", "sine"]
 
 
 def refusal(path: Path) -> str:
@@ -63,12 +64,9 @@ def test_the_suggested_key_is_the_right_one(where: tuple[str, ...], tmp_path: Pa
         values = copy.deepcopy(profile_values())
         section = at(values, where)
         section[wrong] = section.pop(key)
-        path.write_text(yaml.safe_dump(values))
+        path.write_text(json.dumps(values))  # which is YAML, and written at once
         found = re.search(r"unknown key '.*'; did you mean '(\w+)'\?$", refusal(path))
-        assert found is not None, (where, wrong)
-        section[found[1]] = section.pop(wrong)
-        path.write_text(yaml.safe_dump(values))
-        assert load_profile(path).name == "tiny"
+        assert found is not None and found[1] == key, (where, wrong)
 
 
 PROFILES = {

@@ -279,7 +279,7 @@ ANYTHING = st.recursive(
 )
 
 
-@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=75, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_a_card_with_anything_anywhere_is_read_or_refused_in_one_line(
     exported: Pretrained, tmp_path: Path, data: st.DataObject

@@ -1,4 +1,4 @@
-"""The blocks of the gallery and of the README run; doctests are run by tests/test_docs.py."""
+"""The blocks of the gallery and of the README run; doctests are run by test_docs.py."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 import yaml
+from checkout import ROOT
 
 from lft.config import load_profile
 from lft.report.claims.model import CellClaim, load_claims
 from lft.results.jobs import jobs
 
-ROOT = Path(__file__).resolve().parents[1]
 GALLERY = (ROOT / "docs/guide/gallery.md").read_text()
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", GALLERY, re.M | re.S)
 PLANNED = 'snakemake() { command snakemake --snakefile "$LFT_SNAKEFILE" --dry-run --quiet "$@"; }\n'

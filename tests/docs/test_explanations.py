@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 import pandas as pd
 import pytest
 import torch
+from checkout import ROOT
 
 from lft.config import load_profile
 from lft.finetuners.base import FineTuner
@@ -19,7 +19,6 @@ from lft.tasks.base import TaskFamily
 from lft.tasks.build import build_families
 from lft.types import Params, TaskBatch
 
-ROOT = Path(__file__).resolve().parents[1]
 REFERENCE = ROOT / "results/reference"
 SEEDS = [0, 1, 2]
 N_TASKS, STEPS = 1000, 50

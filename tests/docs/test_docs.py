@@ -5,23 +5,38 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from checkout import ROOT
 
-DOCS = Path(__file__).resolve().parents[1] / "docs"
+DOCS = ROOT / "docs"
 
 
-def build(builder: str, target: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", "-b", builder]
-    return subprocess.run(
-        [*command, str(DOCS), str(target)], capture_output=True, text=True, timeout=600
-    )
+Build = Callable[[str, Path], subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def build(tmp_path_factory: pytest.TempPathFactory) -> Build:
+    """Runs Sphinx; the pages are read once for all builders."""
+    read = tmp_path_factory.mktemp("doctrees")
+
+    def run(builder: str, target: Path) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", "-b", builder]
+        return subprocess.run(
+            [*command, "-d", str(read), str(DOCS), str(target)],
+            capture_output=True,
+            text=True,
+            timeout=600,
+        )
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def site(build: Build, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The built pages."""
     target = tmp_path_factory.mktemp("site")
     done = build("html", target)
@@ -64,7 +79,7 @@ def test_every_key_of_a_profile_has_an_entry(site: Path) -> None:
     assert "Default: <code" in page
 
 
-def test_examples_do_what_they_say(tmp_path: Path) -> None:
+def test_examples_do_what_they_say(build: Build, tmp_path: Path) -> None:
     done = build("doctest", tmp_path)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     assert int(re.findall(r"(\d+) tests$", (tmp_path / "output.txt").read_text(), re.M)[-1]) > 40

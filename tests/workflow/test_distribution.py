@@ -12,10 +12,9 @@ from pathlib import Path
 
 import pytest
 import yaml
+from checkout import ROOT
 
 from lft.paths import CHECKOUT
-
-ROOT = Path(__file__).resolve().parents[1]
 
 
 def run(*command: object, cwd: Path) -> str:
