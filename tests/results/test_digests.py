@@ -96,7 +96,7 @@ def test_edited_measurements_of_a_run_are_refused_and_their_restoration_helps(
     place: Path, sine: Profile
 ) -> None:
     path = place / "run" / Run("sine", "sine", "lft", "first", 0).folder / "measurements.csv"
-    record(path.parent, [path.name], anew=True)
+    record(path.parent, [path.name])
     before = path.read_bytes()
     edit(path)
     reads = (
