@@ -30,15 +30,20 @@ EVALUATION = "restore it, or delete it and run the workflow again"
 def record(folder: Path, names: Iterable[str], *, anew: bool = False) -> None:
     """Write the digests of files into the folder's SHA256SUMS.
 
+    Without ``anew`` a folder that has no such file gets none: it would lack the digests of the files
+    that these are made from.
+
     Args:
-        folder: where they are.
-        names: of the files; one of another name keeps its digest.
-        anew: forget the digests of all others, which were made from what is replaced now.
+        folder: where the files are.
+        names: of the files; files of other names keep their digests.
+        anew: begin the file, or begin it again: forget the digests of all other files.
 
     Raises:
         UsageError: a file cannot be read, or the folder cannot be written.
     """
-    sums: dict[str, str] = {} if anew else _recorded(folder) or {}
+    sums = {} if anew else _recorded(folder)
+    if sums is None:
+        return
     sums |= {name: _digest(folder / name) for name in names}
     write_text(folder / SUMS, "".join(f"{digest}  {name}\n" for name, digest in sums.items()))
 

@@ -126,7 +126,7 @@ class Results:
         folder = self.folder / run.folder
         write_rows(folder / "measurements.csv", Measurement._fields, rows)
         save_tensors(folder / "examples.safetensors", pictures, {})
-        record(folder, EVALUATED)
+        record(folder, EVALUATED, anew=True)
 
     # ------------------------------------------------------------ victims and theory
 

@@ -39,5 +39,5 @@ def take_evaluations(profile: Profile, runs: Iterable[Run], results: Path) -> li
             header = ",".join(Measurement._fields).encode() + b"\n"
             temporary.write_bytes(header + rows_of(measured, [run])[1])
         copy(pictures, results / run.folder / "examples.safetensors")
-        record(results / run.folder, EVALUATED)
+        record(results / run.folder, EVALUATED, anew=True)
     return [run for run in runs if not profile.is_kept(run)]
