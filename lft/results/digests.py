@@ -30,8 +30,8 @@ EVALUATION = "restore it, or delete it and run the workflow again"
 def record(folder: Path, names: Iterable[str], *, anew: bool = False) -> None:
     """Write the digests of files into the folder's SHA256SUMS.
 
-    Without ``anew`` a folder that has no such file gets none: it would lack the digests of the files
-    that these are made from.
+    Without ``anew`` a folder that has no such file gets none: it would lack the digests of the
+    files that these are made from.
 
     Args:
         folder: where the files are.

@@ -158,7 +158,8 @@ def test_folders_without_digests_are_read(place: Path, sine: Profile) -> None:
     """Those of older versions."""
     (place / "run" / SUMS).unlink()
     edit(place / "run/report.html")
-    for name in ("page", "summary", "claims", "crate"):  # the page leaves no file of its own digests
+    # The page leaves no file that has its own digests alone.
+    for name in ("page", "summary", "claims", "crate"):
         readers(place, sine)[name]()
 
 
