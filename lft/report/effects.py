@@ -42,7 +42,9 @@ def first_full_by_seed(curves: pd.DataFrame) -> pd.Series[float]:
         curves: one cell's rows of the ASR in summary.csv.
     """
     of_seed = curves.pivot(index="seed", columns="step", values="mean")
-    return pd.Series(first_full(of_seed.to_numpy(), sorted(set(curves["step"]))), index=of_seed.index)
+    return pd.Series(
+        first_full(of_seed.to_numpy(), sorted(set(curves["step"]))), index=of_seed.index
+    )
 
 
 class Scale(Settings):
