@@ -57,8 +57,9 @@ class Scale(Settings):
     scale: Literal["points", "ratio"]
     better: Literal["higher", "lower"]
     smallest: float  #: smallest effect of interest: a difference, or a ratio above 1
-    #: value of a fine-tuner that has learned nothing: the start's value on the same tasks (for
-    #: ``chance`` at least 1/ways), one step more than the last (``never``), or the ASR's floor
+    #: where a fine-tuner is that has learned nothing. ``start`` is the start's value on the same
+    #: tasks, ``chance`` the same but at least 1/ways, ``never`` one step more than the last, ``asr``
+    #: the ASR's floor
     floor: Literal["start", "chance", "never", "asr"]
 
     @property

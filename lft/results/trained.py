@@ -40,7 +40,7 @@ class Check(NamedTuple):
         name: ``longer does not help``, ``the end is good``, ``stable`` or ``worth it``.
         passed: None if its input was not recorded, or there are too few meta-validations.
         value: the measured value.
-        limit: largest ``value`` that passes.
+        limit: largest value that passes.
     """
 
     name: str

@@ -94,7 +94,7 @@ def test_missing_compiler_is_one_warning_and_remembered(tmp_path: Path) -> None:
         out, err = first_use(tmp_path, CXX="/nonexistent").communicate(timeout=60)
         *available, refusal = out.split()
         assert available == ["False", "False"]
-        assert "kernel:_fused_was_asked_for" in refusal
+        assert "kernel:_fused_cannot_be_used" in refusal
         assert "/nonexistent:_not_found" in refusal
         assert "install_g++" in refusal
         assert refusal.endswith("or_set_kernel:_auto")
