@@ -58,8 +58,8 @@ class Scale(Settings):
     better: Literal["higher", "lower"]
     smallest: float  #: smallest effect of interest: a difference, or a ratio above 1
     #: where a fine-tuner is that has learned nothing. ``start`` is the start's value on the same
-    #: tasks, ``chance`` the same but at least 1/ways, ``never`` one step more than the last, ``asr``
-    #: the ASR's floor
+    #: tasks, ``chance`` the same but at least 1/ways, ``never`` one step more than the last,
+    #: ``asr`` the ASR's floor
     floor: Literal["start", "chance", "never", "asr"]
 
     @property
