@@ -142,9 +142,7 @@ def test_a_victim_without_weights_is_trained_again_and_compared(place: Path) -> 
         write_json(kept.with_suffix(".json"), record)
 
 
-def test_a_kept_run_is_checked_by_a_longer_one_that_is_trained_here(
-    place: Path, one_thread: None
-) -> None:
+def test_a_kept_run_is_checked_by_a_longer_one_that_is_trained_here(place: Path) -> None:
     path = write_mine(place, {"methods": [OWN]})
     profile, run = load_profile(path), Run("attack", "grey", "lft", "first", 0)
     results = place / "results/checked"
