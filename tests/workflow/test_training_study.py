@@ -84,6 +84,20 @@ def test_the_rows_were_made_under_the_settings_of_their_trials(
             assert row["settings"]["finetuner"].items() >= now["finetuner"].items(), name
 
 
+def best_validation(row: dict[str, Any]) -> float:
+    return min(score for step, score, *_ in row["training"]["validations"] if step)
+
+
+def test_what_the_page_says_of_fast_evolution_strategies(trainability: ModuleType) -> None:
+    rows = trainability.load_rows(ROWS)
+    gains = [
+        100 - 100 * best_validation(fast) / best_validation(slow)
+        for fast, slow in zip(rows["lft-evolution-fast"], rows["lft-evolution"], strict=True)
+    ]
+    said = f"look {min(gains):.0f} to {max(gains):.0f} % better"
+    assert said in PAGE.read_text(encoding="utf-8")
+
+
 def row(seed: int, end: float, metric: str) -> dict[str, Any]:
     curve = {"0": [9.0, 0.1], "10": [end, 0.1]}
     return {"seed": seed, "measured": {"best": {"family": {metric: curve}}}}

@@ -145,9 +145,8 @@ class Judge:
         universe = self.found.universe
         named = (universe.experiment, universe.number, claim.id)
         words = {self._status(seed, cell) for seed in universe.seeds for cell in (claim.a, claim.b)}
-        if set(self.found.status.values()) == {
-            "not applicable"
-        }:  # its levels contradict each other
+        # Its levels contradict each other.
+        if set(self.found.status.values()) == {"not applicable"}:
             words = {"not applicable"}
         for word in ("not applicable", "diverged"):
             if word in words:
