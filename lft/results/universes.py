@@ -131,7 +131,8 @@ def universe(
         questions: open questions; those of the package by default.
 
     Raises:
-        UsageError: the profile has no universe of that experiment and number.
+        UsageError: the profile has no universe of that experiment and number, or fixes for a method
+            what a fork varies.
     """
     planned = settings(profile)
     if experiment not in planned.experiments:
@@ -147,11 +148,27 @@ def universe(
         quantile = _column(experiment, fork, block, planned.block)[place]
         levels[fork.name], found = fork.at(quantile)
         changes |= found
+    _refuse_fixed(profile, experiment, changes)
     first = (number - 1) % len(profile.seeds)
     seeds = [profile.seeds[first]]
     if number <= planned.twice:
         seeds.append(profile.seeds[(first + 1) % len(profile.seeds)])
     return Universe(experiment, number, levels, changes, tuple(seeds))
+
+
+def _refuse_fixed(profile: Profile, experiment: str, changes: Mapping[str, Any]) -> None:
+    ranges = settings(profile).tuning.ranges[experiment]
+    for what, methods in (
+        ("overrides", profile.experiments[experiment].overrides),
+        ("tuning.ranges", ranges),
+    ):
+        for method, keys in methods.items():
+            for key in keys:
+                if key in changes:
+                    raise UsageError(
+                        f"{what} of {method} in {experiment} set {key}, which a fork varies for "
+                        "all methods; leave it out, or set it to null where another profile sets it"
+                    )
 
 
 def _column(experiment: str, fork: Fork, block: int, size: int) -> list[float]:

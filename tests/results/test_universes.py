@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tiny_multiverse
 from tiny_multiverse import QUESTIONS, level, multiverse, question
 
 from lft.config import Profile, forks, load_profile, load_questions
+from lft.config.base import put
 from lft.errors import NotApplicable, UsageError
 from lft.results import jobs, universes
 
@@ -114,6 +116,27 @@ def test_a_fork_of_an_unknown_key_is_one_line() -> None:
     one = universes.universe(multiverse(), "sine", 1, (*QUESTIONS, bad))
     with pytest.raises(UsageError, match=r"unknown key 'training\.step'; did you mean 'steps'"):
         universes.searched(multiverse(), one)
+
+
+@pytest.mark.parametrize(
+    ("changes", "what"),
+    [
+        ({"experiments.sine.overrides": {"lft": {"training.steps": 4}}}, "overrides"),
+        (
+            {"universes.tuning.ranges.sine.lft": {"training.steps": [2, 4]}},
+            r"tuning\.ranges",
+        ),
+    ],
+)
+def test_what_a_fork_varies_cannot_be_fixed_for_one_method(
+    changes: dict[str, Any], what: str
+) -> None:
+    values = multiverse().model_dump(mode="json", exclude_none=True)
+    for key, value in changes.items():
+        put(values, key, value)
+    fixed = Profile.model_validate(values)
+    with pytest.raises(UsageError, match=f"{what} of lft in sine set training.steps"):
+        universes.universe(fixed, "sine", 1, QUESTIONS)
 
 
 @pytest.mark.parametrize(
