@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 
-from pydantic import Field, SerializeAsAny
+from pydantic import Field, SerializeAsAny, model_validator
 
 from lft import metrics as table
 from lft.config.base import Name, Positive, Settings
@@ -144,6 +144,7 @@ class SineFamily(FamilySettings):
     amplitude: tuple[float, float] = (0.1, 5.0)  #: range of a
     phase: tuple[float, float] = (0.0, 3.141592653589793)  #: range of b, radians
     hidden: tuple[Positive, ...] = (40, 40)  #: hidden widths of the MLP
+    activation: Literal["relu", "tanh"] = "relu"  #: tanh has no native kernel
 
     def shapes(self, source: Source | None) -> Shapes:
         """See :meth:`FamilySettings.shapes`."""
@@ -182,6 +183,15 @@ class ClassificationFamily(ImageFamily):
     #: whether the network has one output per class of the source or one per way
     outputs: Literal["classes", "ways"] = "classes"
     widths: tuple[Positive, ...]  #: hidden widths of the MLP, or channels of the CNN's convolutions
+    standardise: bool = True  #: subtract the mean of the source's pixels, divide by their deviation
+    #: normalise the CNN's channels over the images of a task's set, as MAML does; no native kernel
+    normalise: bool = False
+
+    @model_validator(mode="after")
+    def _normalised(self) -> Self:
+        if self.normalise and self.net != "cnn":
+            raise ValueError(f"normalise: only a CNN has channels, net is {self.net!r}")
+        return self
 
     @property
     def classes_per_task(self) -> int:
@@ -217,7 +227,9 @@ class AttackLoss(Settings):
     #: score of which the margin of eq. 12 is a difference
     margin: Literal["probability", "log_probability", "logit"] = "log_probability"
     clip: bool = True  #: keep x + delta in [0, 1]
-    init_scale: Annotated[float, Field(ge=0)] = 0.01  #: standard deviation of the random delta(0)
+    start: Literal["normal", "uniform"] = "normal"  #: distribution of delta(0)
+    #: standard deviation of a normal delta(0), largest |delta(0)| of a uniform one
+    init_scale: Annotated[float, Field(ge=0)] = 0.01
 
 
 @register_family

@@ -60,12 +60,16 @@ class Perturbation:
     def random(
         self, shape: tuple[int, ...], generator: Generator, dtype: torch.dtype = torch.float32
     ) -> Params:
-        """Draw δ⁽⁰⁾ ~ N(0, init_scale²).
+        """Draw δ⁽⁰⁾ ~ N(0, init_scale²), or uniformly in ±init_scale.
 
         Args:
             shape: of δ⁽⁰⁾, (B, C, H, W).
         """
-        drawn = torch.randn(shape, generator=generator, device=generator.device, dtype=dtype)
+        where = generator.device
+        if self.settings.start == "normal":
+            drawn = torch.randn(shape, generator=generator, device=where, dtype=dtype)
+        else:
+            drawn = 2 * torch.rand(shape, generator=generator, device=where, dtype=dtype) - 1
         return {"delta": self.settings.init_scale * drawn}
 
     def attacked(self, params: Params, images: Tensor) -> Tensor:

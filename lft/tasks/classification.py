@@ -20,7 +20,7 @@ class Classification(NetworkFamily):
 
     Args:
         settings: shots, ways and the network.
-        images: the source; the mean and standard deviation of its pixels standardise the inputs.
+        images: the source; the mean and deviation of its pixels standardise inputs if asked for.
         pools: images of each phase.
         kernel: as for :class:`lft.tasks.networks.Network`.
 
@@ -47,14 +47,22 @@ class Classification(NetworkFamily):
         if settings.net == "mlp":
             self.network = MLP((channels * height * width, *settings.widths, outputs), kernel)
         else:
-            self.network = CNN((channels, height, width), settings.widths, outputs, kernel)
+            self.network = CNN(
+                (channels, height, width), settings.widths, outputs, kernel, settings.normalise
+            )
+        self.mean, self.std = 0.0, 1.0
+        if not settings.standardise:
+            return
         sample = in_unit_range(
             images.train_images[:: max(1, len(images.train_images) // 5000)], torch.float64
         )
         self.mean, self.std = float(sample.mean()), float(sample.std())
 
     def sample(self, n_tasks: int, generator: Generator, phase: Phase) -> TaskBatch:
-        """Draw tasks: standardised images (B, ways · k, C, H, W) and labels (B, ways · k)."""
+        """Draw tasks: images (B, ways · k, C, H, W) and labels (B, ways · k).
+
+        Images are standardised if the settings say so, otherwise in [0, 1].
+        """
         tasks = self.pools.sample(
             n_tasks,
             generator,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from typing import Literal
 
 import torch
 from torch import Generator, Tensor
@@ -114,22 +115,31 @@ def cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
 
 
 class MLP(Network):
-    """Fully connected ReLU network; each layer is one batched matrix product over the tasks.
+    """Fully connected network; each layer is one batched matrix product over the tasks.
 
     Args:
         widths: input, hidden and output widths.
         kernel: ``torch`` for plain PyTorch, otherwise :mod:`lft.kernels.mlp` where it applies.
+        activation: of the hidden layers; only ReLU has a native kernel.
     """
 
-    def __init__(self, widths: tuple[int, ...], kernel: Kernel = "auto") -> None:
-        super().__init__(shapes.mlp(widths), len(widths) - 1, kernel)
+    def __init__(
+        self,
+        widths: tuple[int, ...],
+        kernel: Kernel = "auto",
+        activation: Literal["relu", "tanh"] = "relu",
+    ) -> None:
+        super().__init__(
+            shapes.mlp(widths), len(widths) - 1, kernel if activation == "relu" else "torch"
+        )
+        self.activation = torch.relu if activation == "relu" else torch.tanh
 
     def __call__(self, params: Params, x: Tensor) -> Tensor:
         x = x.flatten(2)
         for layer in range(self.layers):
             x = torch.baddbmm(params[f"b{layer}"], x, params[f"w{layer}"])
             if layer < self.layers - 1:
-                x = x.relu()
+                x = self.activation(x)
         return x
 
     def cross_entropy(self, params: Params, x: Tensor, y: Tensor) -> Tensor:
@@ -198,6 +208,20 @@ def unfolded_convolution(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return y.view(*y.shape[:2], n_images, height, width).movedim(2, 0)
 
 
+def normalised(x: Tensor, bias: Tensor) -> Tensor:
+    """Batch normalisation of each task's channels over its own images, then a bias.
+
+    The statistics are those of the set at hand, at test time too, as in MAML. A scale would be
+    redundant: the next layer's weights can undo it.
+
+    Args:
+        x: (n, B, C, H, W).
+        bias: (B, C).
+    """
+    variance, mean = torch.var_mean(x, dim=(0, 3, 4), correction=0, keepdim=True)
+    return (x - mean) / (variance + 1e-5).sqrt() + bias[..., None, None]
+
+
 class CNN(Network):
     """3×3 convolutions of stride 2 with ReLU, then a linear layer.
 
@@ -206,6 +230,8 @@ class CNN(Network):
         channels: output channels of each convolution.
         outputs: width of the linear layer.
         kernel: ``torch`` for plain PyTorch, otherwise :mod:`lft.kernels.cnn` where it applies.
+        normalise: whether to normalise the channels; see :func:`normalised`. It has no native
+            kernel.
     """
 
     def __init__(
@@ -214,8 +240,12 @@ class CNN(Network):
         channels: tuple[int, ...],
         outputs: int,
         kernel: Kernel = "auto",
+        normalise: bool = False,
     ) -> None:
-        super().__init__(shapes.cnn(shape, channels, outputs), len(channels), kernel)
+        super().__init__(
+            shapes.cnn(shape, channels, outputs), len(channels), "torch" if normalise else kernel
+        )
+        self.normalise = normalise
 
     def __call__(self, params: Params, x: Tensor) -> Tensor:
         if self._has_kernel(x) and not torch.is_grad_enabled():
@@ -251,6 +281,10 @@ class CNN(Network):
         convolve = grouped_convolution if x.device.type == "cpu" else unfolded_convolution
         x = x.transpose(0, 1)
         for layer in range(self.layers):
-            x = convolve(x, params[f"conv{layer}"], params[f"bias{layer}"]).relu()
+            weight, bias = params[f"conv{layer}"], params[f"bias{layer}"]
+            if self.normalise:
+                x = normalised(convolve(x, weight, torch.zeros_like(bias)), bias).relu()
+            else:
+                x = convolve(x, weight, bias).relu()
         x = x.flatten(2).transpose(0, 1)
         return torch.baddbmm(params["head_bias"], x, params["head"])

@@ -32,7 +32,7 @@ class Sine(NetworkFamily):
     ) -> None:
         self.settings = settings
         self.device = device
-        self.network = MLP((1, *settings.hidden, 1), kernel)
+        self.network = MLP((1, *settings.hidden, 1), kernel, settings.activation)
 
     def sample(self, n_tasks: int, generator: Generator, phase: Phase = "train") -> TaskBatch:
         """Draw support and query points (B, n, 1). Phases differ only in their random draws."""

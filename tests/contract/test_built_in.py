@@ -43,12 +43,18 @@ def test_fine_tuners(kind: str) -> None:
 
 
 FAMILY: dict[str, list[dict[str, Any]]] = {
-    "sine": [{"support": 3, "query": 4, "hidden": (4,)}],
-    "classification": [
-        {"source": "grey", "net": net, "widths": (2, 3), "support": 2, "query": 2}
-        for net in ("mlp", "cnn")
+    "sine": [
+        {"support": 3, "query": 4, "hidden": (4,)},
+        {"support": 3, "query": 4, "hidden": (4,), "activation": "tanh"},
     ],
-    "attack": [{"source": "grey", "margin": "logit", "only_correct": False}],
+    "classification": [
+        {"source": "grey", "widths": (2, 3), "support": 2, "query": 2} | net
+        for net in ({"net": "mlp"}, {"net": "cnn"}, {"net": "cnn", "normalise": True})
+    ],
+    "attack": [
+        {"source": "grey", "margin": "logit", "only_correct": False},
+        {"source": "grey", "margin": "logit", "only_correct": False, "start": "uniform"},
+    ],
 }
 
 

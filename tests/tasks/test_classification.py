@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from pydantic import ValidationError
 from tiny import tiny_images
 from torch.nn import functional
 
@@ -37,6 +38,20 @@ def test_inputs_are_standardised() -> None:
     # The mean of 4,800 draws from 27 images of equal shares per class: a few per mille.
     assert abs(float(pixels.mean())) < 0.02
     assert float(pixels.std()) == pytest.approx(1, abs=0.02)
+
+
+def test_inputs_are_pixels_where_the_settings_say_so() -> None:
+    pixels = family(standardise=False).sample(4, generator("t"), "train").query.x
+    assert 0 <= pixels.min() < 0.2 and 0.8 < pixels.max() <= 1
+    rule = family()
+    standardised = rule.sample(4, generator("t"), "train").query.x
+    # float32: one product and one sum.
+    torch.testing.assert_close(standardised * rule.std + rule.mean, pixels, rtol=1e-5, atol=1e-6)
+
+
+def test_only_a_cnn_is_normalised() -> None:
+    with pytest.raises(ValidationError, match="normalise: only a CNN has channels, net is 'mlp'"):
+        family(normalise=True)
 
 
 @pytest.mark.parametrize(("outputs", "width"), [("classes", 3), ("ways", 2)])

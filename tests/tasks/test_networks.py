@@ -55,6 +55,39 @@ def test_cnn_matches_convolutions(shape: tuple[int, int, int], features: int) ->
         torch.testing.assert_close(result[task], expected, rtol=1e-12, atol=1e-12)
 
 
+def test_a_normalised_cnn_matches_batch_norm_of_each_task() -> None:
+    network = CNN((3, 8, 8), (4, 5), 3, normalise=True)
+    params = network.init(2, generator("start"), torch.float64)
+    params = {name: leaf + 0.05 for name, leaf in params.items()}
+    x = torch.randn(2, 6, 3, 8, 8, generator=generator("x"))
+    result = network(params, x)
+    for task in range(2):
+        layers: list[nn.Module] = []
+        for index, (inputs, outputs) in enumerate(((3, 4), (4, 5))):
+            conv = nn.Conv2d(inputs, outputs, 3, stride=2, padding=1, bias=False)
+            conv.weight.data = params[f"conv{index}"][task]
+            norm = nn.BatchNorm2d(outputs)  # in training mode: statistics of the batch
+            norm.bias.data = params[f"bias{index}"][task]
+            layers += [conv, norm, nn.ReLU()]
+        head = nn.Linear(20, 3)
+        head.weight.data = params["head"][task].T
+        head.bias.data = params["head_bias"][task, 0]
+        expected = nn.Sequential(*layers, nn.Flatten(), head)(x[task])
+        # float64: the same sums in another order.
+        torch.testing.assert_close(result[task], expected, rtol=1e-11, atol=1e-11)
+
+
+def test_tanh_in_place_of_relu() -> None:
+    network = MLP((1, 3, 1), activation="tanh")
+    params = network.init(1, generator("start"), torch.float64)
+    x = torch.linspace(-2, 2, 5)[None, :, None]
+    hidden = torch.tanh(x[0] @ params["w0"][0] + params["b0"][0])
+    # float64: the same sums in another order.
+    torch.testing.assert_close(
+        network(params, x)[0], hidden @ params["w1"][0], rtol=1e-12, atol=1e-12
+    )
+
+
 @pytest.mark.parametrize("shape", [(3, 8, 8), (2, 7, 5), (1, 1, 2)])
 def test_a_product_with_patches_is_a_convolution(shape: tuple[int, int, int]) -> None:
     """What a GPU computes against what the CPU does: values, gradients, second derivatives."""
