@@ -39,21 +39,23 @@ def script(name: str) -> ModuleType:
 
 @pytest.fixture(scope="module")
 def made() -> ModuleType:
-    return script("trainability_table")
+    return script("trials_table")
 
 
 @pytest.fixture(scope="module")
-def trainability(made: ModuleType) -> ModuleType:  # imports the other script
-    return script("trainability")
+def trials(made: ModuleType) -> ModuleType:  # imports the other script
+    return script("trials")
 
 
 @pytest.fixture(scope="module")
-def study(trainability: ModuleType) -> Any:
-    return trainability.load_study(ROOT / "workflow/studies/trainability.yaml")
+def study(trials: ModuleType) -> Any:
+    return trials.load_study(ROOT / "workflow/studies/trainability.yaml")
 
 
-def test_every_trial_has_settings_that_fit(trainability: ModuleType, study: Any) -> None:
-    profile = trainability.with_trials(load_profile(study.profile), study)
+@pytest.mark.parametrize("name", ["trainability", "causes"])
+def test_every_trial_has_settings_that_fit(trials: ModuleType, name: str) -> None:
+    study = trials.load_study(ROOT / f"workflow/studies/{name}.yaml")
+    profile = trials.with_trials(load_profile(study.profile), study)
     for name, trial in study.trials.items():
         assert profile.experiment(trial.experiment).base_method(name).name == trial.method
         assert all(study.trials[n].experiment == trial.experiment for n in trial.against)
@@ -70,9 +72,9 @@ def test_the_page_shows_what_the_rows_say(made: ModuleType, study: Any) -> None:
 
 
 def test_the_rows_were_made_under_the_settings_of_their_trials(
-    made: ModuleType, trainability: ModuleType, study: Any
+    made: ModuleType, trials: ModuleType, study: Any
 ) -> None:
-    profile = trainability.with_trials(load_profile(study.profile), study)
+    profile = trials.with_trials(load_profile(study.profile), study)
     for name, found in made.load_rows(ROWS).items():
         trial = study.trials[name]
         run = Run(trial.experiment, trial.trained_on, name, "first", study.seeds[0])
@@ -88,8 +90,8 @@ def best_validation(row: dict[str, Any]) -> float:
     return min(score for step, score, *_ in row["training"]["validations"] if step)
 
 
-def test_what_the_page_says_of_fast_evolution_strategies(trainability: ModuleType) -> None:
-    rows = trainability.load_rows(ROWS)
+def test_what_the_page_says_of_fast_evolution_strategies(trials: ModuleType) -> None:
+    rows = trials.load_rows(ROWS)
     gains = [
         100 - 100 * best_validation(fast) / best_validation(slow)
         for fast, slow in zip(rows["lft-evolution-fast"], rows["lft-evolution"], strict=True)
@@ -125,7 +127,7 @@ def test_effects_are_paired_t_intervals(made: ModuleType) -> None:
 
 
 def test_trials_are_run_measured_and_passed_over_the_next_time(
-    made: ModuleType, trainability: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    made: ModuleType, trials: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(profile_values()))
     words = {"suspect": "none", "prediction": "none", "excludes": "nothing"}
@@ -143,27 +145,27 @@ def test_trials_are_run_measured_and_passed_over_the_next_time(
         },
     }
     (tmp_path / "study.yaml").write_text(yaml.safe_dump(values))
-    options = ["--study", "study.yaml", "--results", "results", "--rows", "rows"]
+    options = ["study.yaml", "--results", "results", "--rows", "rows"]
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["trainability.py", *options])
-    trainability.main()
+    monkeypatch.setattr(sys, "argv", ["trials.py", *options])
+    trials.main()
     kept = {path.name: path.read_bytes() for path in (tmp_path / "rows").iterdir()}
     assert sorted(kept) == ["evolved-seed0.json", "plain-seed0.json", "sgd-seed0.json"]
-    monkeypatch.setattr(trainability, "train", None)  # nothing is trained again
-    trainability.main()
+    monkeypatch.setattr(trials, "train", None)  # nothing is trained again
+    trials.main()
     assert kept == {path.name: path.read_bytes() for path in (tmp_path / "rows").iterdir()}
     found = json.loads(kept["evolved-seed0.json"])
     assert found["settings"]["training"]["estimator"] == "evolution"
     assert found["meta_batches"] == 12  # twice the six of the profile
     assert set(made.curve(found)) == {0, 1, 4}
     assert [step for step, *_ in found["training"]["validations"]] == [0, 4, 8, 12]
-    monkeypatch.setattr(sys, "argv", ["trainability.py", *options, "plan"])
+    monkeypatch.setattr(sys, "argv", ["trials.py", *options, "--trials", "plan"])
     with pytest.raises(UsageError, match="unknown trial 'plan'"):
-        trainability.main()
+        trials.main()
 
 
 def test_a_search_draws_runs_again_and_judges(
-    trainability: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    trials: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     search = script("search")
 
@@ -172,10 +174,10 @@ def test_a_search_draws_runs_again_and_judges(
         search.main()
 
     run("draw", str(tmp_path / "drawn.yaml"))
-    drawn = trainability.load_study(tmp_path / "drawn.yaml")
+    drawn = trials.load_study(tmp_path / "drawn.yaml")
     assert len(drawn.trials) == 12 * 9  # trials, methods of three experiments
     assert drawn.seeds == (100,)
-    trainability.with_trials(load_profile(drawn.profile), drawn)  # all settings fit
+    trials.with_trials(load_profile(drawn.profile), drawn)  # all settings fit
 
     rows = tmp_path / "rows"
     rows.mkdir()
@@ -196,7 +198,7 @@ def test_a_search_draws_runs_again_and_judges(
             }
             (rows / f"{name}-seed{seed}.json").write_text(json.dumps(row))
     run("again", str(tmp_path / "again.yaml"), "--rows", str(rows))
-    again = trainability.load_study(tmp_path / "again.yaml")
+    again = trials.load_study(tmp_path / "again.yaml")
     assert again.seeds == (100, 101, 102)
     mine = {name: rate for name, rate in rates.items() if name.startswith("sine-lft-")}
     lowest = sorted(mine, key=lambda name: mine[name])[:4]

@@ -1,9 +1,9 @@
-"""Random search for hyper-parameters, as a study that trainability.py runs.
+"""Random search for hyper-parameters, as a study that trials.py runs.
 
     python workflow/studies/search.py draw build/search.yaml
-    python workflow/studies/trainability.py --study build/search.yaml --results build/search --rows build/search/rows
+    python workflow/studies/trials.py build/search.yaml --results build/search --rows build/search/rows
     python workflow/studies/search.py again build/best.yaml --rows build/search/rows
-    python workflow/studies/trainability.py --study build/best.yaml --results build/search --rows build/search/rows
+    python workflow/studies/trials.py build/best.yaml --results build/search --rows build/search/rows
     python workflow/studies/search.py judge build/search.csv --rows build/search/rows
 
 ``draw`` writes the trials of search.yaml with the first seed, and ``again`` the best of them with all
@@ -74,7 +74,7 @@ def load_search(path: Path) -> Search:
 
 
 def trials(search: Search) -> dict[str, dict[str, Any]]:
-    """Draw every trial; the entries have the form of trainability.yaml."""
+    """Draw every trial; the entries have the form of a study's."""
     found = {}
     for experiment, part in search.experiments.items():
         for method, own in part.methods.items():

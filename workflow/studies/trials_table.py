@@ -1,4 +1,4 @@
-"""What came of the trials of trainability.yaml: effects between trials, and the page's tables."""
+"""What came of the trials of a study: effects between trials, and the page's tables."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from lft.results.trained import Validations, stable, the_end_is_good
 from lft.storage.json import read_json
 
 if TYPE_CHECKING:
-    from trainability import Study
+    from trials import Study
 
 
 def load_rows(folder: Path) -> dict[str, list[dict[str, Any]]]:
@@ -39,6 +39,13 @@ def curve(row: dict[str, Any], stage: str = "best") -> dict[int, float]:
         int(step): statistics.fmean(found[metric][step][0] for found in families)
         for step in families[0][metric]
     }
+
+
+def beside(row: dict[str, Any], metric: str) -> float:
+    """Return another metric after the last step, averaged over families."""
+    families = list(row["measured"]["best"].values())
+    last = max(families[0][metric], key=int)
+    return statistics.fmean(found[metric][last][0] for found in families)
 
 
 def end(row: dict[str, Any], stage: str = "best") -> float:
@@ -91,7 +98,8 @@ def table(study: Study, rows: dict[str, list[dict[str, Any]]]) -> str:
         if not names:
             continue
         steps = [step for step in curve(rows[names[0]][0]) if step]
-        head = ["trial", "suspect", "seeds", *map(str, steps), "last φ"]
+        others = study.beside.get(experiment, ())
+        head = ["trial", "suspect", "seeds", *map(str, steps), *others, "last φ"]
         head += ["effect", "end good", "stable", "CPU-s"]
         lines += ["", f"**{experiment}**", "", _line(head), _line(["---"] * len(head))]
         for name in names:
@@ -106,6 +114,7 @@ def table(study: Study, rows: dict[str, list[dict[str, Any]]]) -> str:
                         trial.suspect,
                         str(len(found)),
                         *(f"{mean:.3g}" for mean in means),
+                        *(f"{statistics.fmean(beside(r, m) for r in found):.3g}" for m in others),
                         f"{statistics.fmean(end(row, 'last') for row in found):.3g}",
                         "; ".join(f"{_shown(e)} vs `{other}`" for other, e in effects if e),
                         *(["", ""] if hand_designed else _passed(found)),

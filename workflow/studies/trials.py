@@ -1,13 +1,17 @@
-"""Why the fine-tuners do not train, and what trains them: the trials of trainability.yaml.
+"""Run the trials of a study, each with a prediction written down before, and tabulate the outcomes.
 
-    python workflow/studies/trainability.py --results build/trainability
-    python workflow/studies/trainability.py --page docs/explanation/training.md
+    cd workflow/studies
+    python trials.py trainability.yaml --results ../../build/studies
+    python trials.py trainability.yaml --page ../../docs/explanation/training.md
+
+trainability.yaml asks what trains the fine-tuners, causes.yaml why the reference run has its
+outcomes.
 
 The usual loop meta-trains one trial and seed after the other. Each is then measured on further
 meta-validation tasks, the same for all trials of an experiment and seed, and writes a file
-``<trial>-seed<n>.json`` to ``--rows``. Trials with such a file are skipped, and an interrupted one
-resumes from its checkpoint. Images and victims are prepared in the result folder first, by the code
-of ``lft data`` and ``lft victim``.
+``<trial>-seed<n>.json`` to the study's folder of rows. Trials with such a file are skipped, and an
+interrupted one resumes from its checkpoint. Images and victims are prepared in the result folder
+first, by the code of ``lft data`` and ``lft victim``.
 """
 
 from __future__ import annotations
@@ -21,7 +25,7 @@ from typing import Annotated, Any
 import torch
 from pydantic import Field, ValidationError
 from torch import Tensor
-from trainability_table import load_rows, table, with_table
+from trials_table import load_rows, table, with_table
 
 from lft.config import Profile, Run, load_profile
 from lft.config.base import Settings
@@ -43,8 +47,6 @@ from lft.tasks.base import TaskFamily
 from lft.tasks.build import build_families, make_victim
 from lft.types import Params
 
-FOLDER = Path(__file__).parent
-
 
 class Trial(Settings):
     """One intervention, and the outcome predicted before it was run."""
@@ -61,13 +63,16 @@ class Trial(Settings):
 
 
 class Study(Settings):
-    """Content of trainability.yaml."""
+    """Content of a study's file."""
 
+    rows: str = ""  #: folder of the rows, relative to the checkout; empty if --rows names it
     profile: str  #: profile that the trials change
     seeds: Annotated[tuple[int, ...], Field(min_length=1)]
     tasks: Annotated[int, Field(ge=2)]  #: meta-validation tasks that measure a trial
     steps: tuple[int, ...]  #: fine-tuning steps with a measurement
     common: dict[str, dict[str, Any]]  #: experiment -> settings of all its trials
+    #: experiment -> metrics that the table shows beside the primary one, after the last step
+    beside: dict[str, tuple[str, ...]] = Field(default={})
     trials: dict[str, Trial]
 
 
@@ -120,7 +125,9 @@ def run_trial(
         "status": found["status"],
         "reason": found["reason"],
         "commit": found["commit"],
-        "settings": learner.experiment.model_dump(mode="json", include={"training", "finetuner"}),
+        "settings": learner.experiment.model_dump(
+            mode="json", include={"training", "finetuner", "families"}
+        ),
         "meta_batches": found["meta_batches"],
         "best_meta_batch": found["best_meta_batch"],
         "cpu_seconds": found["cpu_seconds"],
@@ -224,32 +231,35 @@ def prepare_inputs(profile: Profile, study: Study, results: Path) -> None:
 def main() -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--study", type=Path, default=FOLDER / "trainability.yaml")
+    parser.add_argument("study", type=Path, help="file of the study")
     parser.add_argument("--results", type=Path, help="scratch folder, needed to run trials")
     parser.add_argument("--page", type=Path, help="run nothing; rewrite the table in this page")
-    parser.add_argument("--rows", type=Path, default=(CHECKOUT or Path()) / "results/training")
+    parser.add_argument("--rows", type=Path, help="folder of the rows; the study's by default")
     parser.add_argument(
-        "trials", nargs="*", help="trials to run; all, in the file's order, by default"
+        "--trials", nargs="+", help="trials to run; all, in the file's order, by default"
     )
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     study = load_study(options.study)
+    if options.rows is None and not study.rows:
+        raise UsageError(f"{options.study} names no folder of rows; name one with --rows")
+    rows = options.rows or (CHECKOUT or Path()) / study.rows
     if options.page:
-        made = table(study, load_rows(options.rows))
+        made = table(study, load_rows(rows))
         write_text(options.page, with_table(options.page.read_text(encoding="utf-8"), made))
         return
     if options.results is None:
         raise UsageError("name a scratch folder for the trainings with --results")
-    unknown = set(options.trials) - set(study.trials)
+    chosen = options.trials or list(study.trials)
+    unknown = set(chosen) - set(study.trials)
     if unknown:
         raise UsageError(f"unknown trial {min(unknown)!r}; {options.study} lists them")
     profile = with_trials(load_profile(study.profile), study)
-    chosen = options.trials or list(study.trials)
     kept = study.model_copy(update={"trials": {name: study.trials[name] for name in chosen}})
     prepare_inputs(profile, kept, options.results)
     for name in chosen:
         for seed in study.seeds:
-            path = options.rows / f"{name}-seed{seed}.json"
+            path = rows / f"{name}-seed{seed}.json"
             if not path.exists():
                 logging.info("%s, seed %d", name, seed)
                 write_json(path, run_trial(profile, study, name, seed, options.results))
