@@ -61,6 +61,13 @@ def test_every_trial_has_settings_that_fit(trials: ModuleType, name: str) -> Non
         assert all(study.trials[n].experiment == trial.experiment for n in trial.against)
 
 
+@pytest.mark.parametrize(("name", "read"), [("trials", "load_study"), ("search", "load_search")])
+def test_a_misspelt_key_of_a_study_is_one_line(name: str, read: str, tmp_path: Path) -> None:
+    (tmp_path / "study.yaml").write_text("profil: reference\n")
+    with pytest.raises(UsageError, match=r"study\.yaml: unknown key 'profil'"):
+        getattr(script(name), read)(tmp_path / "study.yaml")
+
+
 def test_the_page_shows_what_the_rows_say(made: ModuleType, study: Any) -> None:
     text = PAGE.read_text(encoding="utf-8")
     rows = made.load_rows(ROWS)

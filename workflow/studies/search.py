@@ -70,7 +70,7 @@ def load_search(path: Path) -> Search:
     try:
         return Search.model_validate(read_yaml(path, "search"))
     except ValidationError as error:
-        raise UsageError(f"{path}: {explain(error, Search)}") from None
+        raise UsageError(f"{path}: {explain(error)}") from None
 
 
 def trials(search: Search) -> dict[str, dict[str, Any]]:

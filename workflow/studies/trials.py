@@ -87,7 +87,7 @@ def load_study(path: Path) -> Study:
         named = {key: value for key, value in values.items() if not key.startswith("_")}
         return Study.model_validate(named)
     except ValidationError as error:
-        raise UsageError(f"{path}: {explain(error, Study)}") from None
+        raise UsageError(f"{path}: {explain(error)}") from None
 
 
 def with_trials(profile: Profile, study: Study) -> Profile:
