@@ -145,6 +145,8 @@ def manifest(settings: Mapping[str, Any], **facts: Any) -> dict[str, Any]:
 def _commit() -> tuple[str | None, bool | None]:
     """Return the commit of the package's checkout, and whether it has uncommitted changes.
 
+    Results do not count: a run rewrites those that git keeps of its profile.
+
     A checkout inside another repository counts as unknown, because git would report the outer
     commit.
     """
@@ -155,7 +157,9 @@ def _commit() -> tuple[str | None, bool | None]:
         if not Path(top).samefile(CHECKOUT):
             _say_once(f"no commit is recorded: {CHECKOUT} is a part of the repository {top}")
             return None, None
-        changes = _git("status", "--porcelain", "--untracked-files=no")
+        changes = _git(
+            "status", "--porcelain", "--untracked-files=no", "--", ".", ":(exclude)results"
+        )
         return _git("rev-parse", "HEAD"), bool(changes)
     except (OSError, subprocess.SubprocessError) as error:
         said = (getattr(error, "stderr", None) or str(error)).strip().splitlines()

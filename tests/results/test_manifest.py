@@ -101,6 +101,23 @@ def test_a_wheel_has_no_commit(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (manifest({})["commit"], manifest({})["modified"]) == (None, None)
 
 
+def test_results_that_a_run_rewrites_are_no_changes(
+    tmp_path: Path, git: Git, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    git(tmp_path, "init", "-q")
+    kept, code = tmp_path / "results/quick/summary.csv", tmp_path / "lft.py"
+    for path in (kept, code):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("1\n")
+    git(tmp_path, "add", "-A")
+    git(tmp_path, "commit", "-qm", "a run")
+    kept.write_text("2\n")
+    commit, modified = recorded(tmp_path, monkeypatch)
+    assert commit and modified is False
+    code.write_text("2\n")
+    assert recorded(tmp_path, monkeypatch) == (commit, True)
+
+
 def test_facts_settings_and_provenance() -> None:
     content = manifest({"steps": 3}, status="ok")
     assert content["status"] == "ok"
