@@ -279,3 +279,10 @@ def test_the_papers_settings_lie_among_the_best_trials_of_the_random_search(
             value = value[name]
         tried = [drawn[n]["set"][key] for n in best]
         assert min(tried) <= value <= max(tried), (key, value, tried)
+
+
+def test_the_page_of_changes_sets_both_runs_side_by_side(made: ModuleType) -> None:
+    changes = script("changes")
+    text = (ROOT / "docs/explanation/changes.md").read_text(encoding="utf-8")
+    assert made.with_table(text, changes.table(ROOT)) == text
+    assert len(changes.read(ROOT / changes.FIRST)) == 48  # empirical claims

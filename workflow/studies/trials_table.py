@@ -101,14 +101,14 @@ def table(study: Study, rows: dict[str, list[dict[str, Any]]]) -> str:
         others = study.beside.get(experiment, ())
         head = ["trial", "suspect", "seeds", *map(str, steps), *others, "last φ"]
         head += ["effect", "end good", "stable", "CPU-s"]
-        lines += ["", f"**{experiment}**", "", _line(head), _line(["---"] * len(head))]
+        lines += ["", f"**{experiment}**", "", line(head), line(["---"] * len(head))]
         for name in names:
             trial, found = study.trials[name], rows[name]
             hand_designed = get_method(trial.method).learns == "step_size"
             means = [statistics.fmean(curve(row)[step] for row in found) for step in steps]
             effects = ((other, effect(found, rows.get(other, []))) for other in trial.against)
             lines.append(
-                _line(
+                line(
                     [
                         f"`{name}`",
                         trial.suspect,
@@ -122,9 +122,9 @@ def table(study: Study, rows: dict[str, list[dict[str, Any]]]) -> str:
                     ]
                 )
             )
-    lines += ["", _line(["trial", "predicted", "found"]), _line(["---"] * 3)]
+    lines += ["", line(["trial", "predicted", "found"]), line(["---"] * 3)]
     lines += [
-        _line([f"`{name}`", trial.prediction, trial.outcome or "as predicted"])
+        line([f"`{name}`", trial.prediction, trial.outcome or "as predicted"])
         for name, trial in study.trials.items()
         if name in rows
     ]
@@ -141,7 +141,8 @@ def _passed(rows: list[dict[str, Any]]) -> list[str]:
     ]
 
 
-def _line(cells: list[str]) -> str:
+def line(cells: list[str]) -> str:
+    """Format a row of a Markdown table."""
     return f"| {' | '.join(cells)} |"
 
 
