@@ -251,13 +251,13 @@ def _plain(state: Any) -> bool:
 def _drawn(what: str, draw: Callable[[Generator], Any]) -> Any:
     """Call ``draw`` and check that the result depends only on its generator."""
     before = torch.random.get_rng_state()
-    first, second = draw(generator("contract")), draw(generator("contract"))
+    first, second = (draw(generator("contract", what)) for _ in range(2))
     if not torch.equal(before, torch.random.get_rng_state()):
         _fail(f"{what} draws from torch's global generator; it must use the one it is given")
     if not _equal(first, second):
         _fail(f"{what} gives different values when called again with an equal generator")
     try:
-        elsewhere = _with_other_defaults(lambda: draw(generator("contract")))
+        elsewhere = _with_other_defaults(lambda: draw(generator("contract", what)))
         same = _equal(first, elsewhere)
     except (RuntimeError, NotImplementedError):  # The draw mixes tensors of several devices.
         same = False

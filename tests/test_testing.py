@@ -198,6 +198,17 @@ def test_a_forgotten_parameter_is_named() -> None:
         check_task_family(type("Broken", (Sine,), {"init": with_spare})(settings))
 
 
+def test_tasks_that_are_drawn_like_their_start_are_not_solved_by_it() -> None:
+    """Targets come from a network that is drawn as θ⁽⁰⁾ is."""
+
+    def sample(self: Sine, n_tasks: int, generator: Any, phase: Any) -> TaskBatch:
+        teacher = self.init(n_tasks, generator)
+        sets = Sine.sample(self, n_tasks, generator, phase)
+        return TaskBatch(*(Batch(x, self.network(teacher, x)) for x, _ in sets))
+
+    check_task_family(type("Taught", (Sine,), {"sample": sample})(SETTINGS))
+
+
 def test_settings_and_metrics_must_fit_the_registries() -> None:
     class Chance(SineFamily):
         @property

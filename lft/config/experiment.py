@@ -127,7 +127,7 @@ class Testing(Settings):
 
 
 class Variant(Settings):
-    """A method with changed settings, e.g. an ablation; a separate row in the results."""
+    """A method with changed settings; a separate row in the results."""
 
     method: str
     label: str
@@ -304,10 +304,10 @@ class Experiment(Settings):
         return self.variants[name].label if name in self.variants else get_method(name).label
 
     def for_method(self, name: str) -> Experiment:
-        """Apply and validate the overrides of a method or variant.
+        """Apply and validate the settings that a method or variant changes.
 
         Raises:
-            ValueError: an override has an unknown key or a value that does not fit.
+            ValueError: a change has an unknown key or a value that does not fit.
         """
         method = self.variants[name].method if name in self.variants else name
         changes = dict(self.overrides.get(method, {}))

@@ -45,7 +45,7 @@ class Learner:
 
     Args:
         method: row of the method table.
-        experiment: settings, with a variant's overrides applied.
+        experiment: settings, with the method's or variant's changes applied.
         order: ``first`` feeds gradients to the fine-tuner, ``zeroth`` feeds estimates (eq. 6).
         kernel: native or PyTorch implementation of the coordinate-wise LSTM.
     """

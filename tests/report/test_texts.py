@@ -1,7 +1,8 @@
-"""Every number in the README's results and in docs/explanation/results.md, and its file."""
+"""Every number in the README and in docs that a run measured, and its file."""
 
 from __future__ import annotations
 
+import csv
 import json
 import re
 from collections import Counter
@@ -258,11 +259,39 @@ def times() -> dict[str, str]:
     return {name: f"{value:.0f}" for name, value in minutes.items()}
 
 
-def test_the_readme_has_the_times_of_the_kept_runs() -> None:
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    rows = re.findall(r"^\| `([\w-]+)`.*\| ([^|]*) \|$", readme, flags=re.MULTILINE)
-    said = {name: text for name, text in rows if re.search(r"\d", text)}
+def profile_rows(path: str) -> dict[str, str]:
+    """The last of the four cells of every profile's row."""
+    page = (ROOT / path).read_text(encoding="utf-8")
+    head, cell = r"^\| `([\w-]+)`(?: \(default\))? \|", r" ([^|\n]*) \|"
+    rows = re.findall(f"{head}{3 * cell}$", page, re.MULTILINE)
+    return {name: last for name, *_, last in rows}
+
+
+def test_the_page_on_profiles_has_the_times_of_the_kept_runs() -> None:
+    rows = profile_rows("docs/guide/profiles.md")
+    said = {name: text for name, text in rows.items() if re.search(r"\d", text)}
     assert said == times()
+
+
+def test_the_page_on_profiles_lists_all_of_them() -> None:
+    shipped = {path.stem for path in (ROOT / "workflow/config").glob("*.yaml")}
+    assert set(profile_rows("docs/guide/profiles.md")) == shipped
+
+
+def core_hours(name: str) -> float:
+    """CPU time of all jobs of a kept run, from Snakemake's benchmark files."""
+    seconds = 0.0
+    for path in (ROOT / "results" / name / "benchmarks").rglob("*.tsv"):
+        with path.open(newline="", encoding="utf-8") as file:
+            seconds += sum(float(row["cpu_time"]) for row in csv.DictReader(file, delimiter="\t"))
+    return seconds / 3600
+
+
+def test_the_range_of_times_in_the_readme_holds_the_kept_run() -> None:
+    said = profile_rows("README.md")
+    low, high = re.fullmatch(r"(\d+)–(\d+) core-hours", said["reference"]).groups()  # type: ignore[union-attr]
+    assert float(low) <= core_hours("reference") <= float(high)
+    assert said["paper"] == said["reference"]
 
 
 def texts() -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Tables 1 and 2, numbers of Figure 4, ablations and baselines: our numbers and the paper's."""
+"""Tables 1 and 2, numbers of Figure 4, alternatives and baselines: our numbers and the paper's."""
 
 from __future__ import annotations
 

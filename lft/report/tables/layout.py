@@ -119,7 +119,7 @@ class Builder:
         )
 
     def ablations(self, name: str, experiment: Experiment) -> Table:
-        """Tabulate every variant beside the method that it changes: outcome, change and cost."""
+        """Tabulate each alternative beside the method that it changes: outcome, change, cost."""
         metrics = experiment.judged_by
         rows, cells = [], []
         for key, base in self.numbers.changes(name, experiment):

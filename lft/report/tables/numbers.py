@@ -199,7 +199,7 @@ class Numbers:
         return row["printed"] + ("†" if row["note"] else ""), float(row["value"])
 
     def changes(self, name: str, experiment: Experiment) -> Iterator[tuple[Key, Key]]:
-        """Yield the keys of each ablation and its baseline, in the first mixtures."""
+        """Yield the keys of each alternative and the method it changes, in the first mixtures."""
         where = Key(name, experiment.train_on[0], experiment.test_on[0], "", "", "")
         for method, base in ablated(experiment).items():
             for order in experiment.orders:
@@ -208,10 +208,10 @@ class Numbers:
 
 
 def ablated(experiment: Experiment) -> dict[str, str]:
-    """Map each ablation to its baseline; a baseline comes first and maps to itself.
+    """Map each alternative to the method that it changes, which comes first and maps to itself.
 
-    Ablations are variants, and methods that differ from an earlier one only in the meta-gradient or
-    in also learning the initialisation.
+    Alternatives are variants, and methods that differ from an earlier one only in the meta-gradient
+    or in also learning the initialisation.
     """
     bases: dict[str, str] = {}
     for name in experiment.methods:
@@ -226,7 +226,7 @@ def ablated(experiment: Experiment) -> dict[str, str]:
 
 
 def _changes(method: Method, base: Method) -> bool:
-    """Return whether a method is an ablation of another, or that method itself."""
+    """Return whether a method is an alternative to another, or that method itself."""
     learned = method.learns == "both" and base.learns == "finetuner"
     alike = (method.tuner, method.outer) == (base.tuner, base.outer)
     return method.differs_only_in_meta_gradient(base) or (learned and alike)
