@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -316,18 +317,36 @@ class Experiment(Settings):
         if not changes:
             return self
         what = f"variant {name!r}" if name in self.variants else f"overrides of {name!r}"
+        try:
+            return self.with_changes(changes, method)
+        except ValueError as error:
+            raise ValueError(f"{what}: {error}") from None
+
+    def with_changes(self, changes: Mapping[str, Any], method: str) -> Experiment:
+        """Change settings for one method, and validate them.
+
+        Args:
+            changes: dotted key -> value.
+            method: the method that they are for, in case the experiment lists none.
+
+        Raises:
+            ValueError: a key is unknown, or a value does not fit.
+        """
         values = self.model_dump() | {"variants": {}, "overrides": {}, "search": {}}
         values["methods"] = self.methods or (method,)
         for dotted, value in changes.items():
             try:
                 put(values, dotted, value)
-            except ValueError as error:
-                former = f"unknown key {dotted!r}; it is now called {FORMER.get(dotted)!r}"
-                raise ValueError(f"{what}: {former if dotted in FORMER else error}") from None
+            except ValueError:
+                if dotted not in FORMER:
+                    raise
+                raise ValueError(
+                    f"unknown key {dotted!r}; it is now called {FORMER[dotted]!r}"
+                ) from None
         try:
             return Experiment.model_validate(values)
         except ValidationError as error:
-            raise ValueError(f"{what}: {explain(error)}") from None
+            raise ValueError(explain(error)) from None
 
 
 def tuner_class(method: Method) -> type[TunerSettings]:

@@ -12,7 +12,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from lft.config import Run
+from lft.config import Profile, Run
+from lft.errors import UsageError
 from lft.results.folder import Results
 from lft.results.history import read_history
 from lft.results.manifest import RunManifest
@@ -31,6 +32,10 @@ LONGER_FOLDER = Path("longer")
 
 EXPLODED = 10.0
 """A training is unstable above this multiple of the untrained start's loss."""
+
+
+BASELINES = ("sgd", "adam")
+"""Hand-designed optimizers that a meta-training must keep up with; keys of ``step_sizes``."""
 
 
 class Check(NamedTuple):
@@ -226,3 +231,35 @@ def _validations(folder: Path) -> Validations | None:
     path = folder / "history.csv"
     found = Validations.of(read_history(path)) if path.is_file() else None
     return found if found and found.scores else None
+
+
+def checked(profile: Profile) -> list[Run]:
+    """Return the runs that the workflow checks: all meta-trainings with the first seed.
+
+    Raises:
+        UsageError: an experiment has no step sizes for a baseline.
+    """
+    runs = [
+        run
+        for name, experiment in profile.experiments.items()
+        for run in profile.own_runs(name)
+        if run.seed == profile.seeds[0]
+        if experiment.base_method(run.method).learns != "step_size"
+    ]
+    for run in runs:
+        check_baselines(profile, run)
+    return runs
+
+
+def check_baselines(profile: Profile, run: Run) -> None:
+    """Check that the baselines of a run can be tuned.
+
+    Raises:
+        UsageError: the run's settings have no step sizes for one.
+    """
+    for rule in BASELINES:
+        if rule not in profile.experiment(run.experiment).for_method(run.method).step_sizes:
+            raise UsageError(
+                f"whether {run.method!r} keeps up with {rule} needs step sizes to try: give "
+                f"experiment {run.experiment!r} the key 'step_sizes.{rule}'"
+            )
