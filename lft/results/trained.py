@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from lft.config import Profile, Run
 from lft.errors import UsageError
+from lft.paths import written
 from lft.results.folder import Results
 from lft.results.history import read_history
 from lft.results.manifest import RunManifest
@@ -229,8 +231,14 @@ def _rerun(folder: Path, of: RunManifest) -> Validations | None:
 def _validations(folder: Path) -> Validations | None:
     """Return the meta-validations in a run's folder; None if it kept none."""
     path = folder / "history.csv"
-    found = Validations.of(read_history(path)) if path.is_file() else None
+    found = _read(path, written(path)) if path.is_file() else None
     return found if found and found.scores else None
+
+
+@lru_cache(maxsize=4096)
+def _read(path: Path, _written: tuple[int, int]) -> Validations:
+    """Read a history that several tables need; read it again only if it was written again."""
+    return Validations.of(read_history(path))
 
 
 def checked(profile: Profile) -> list[Run]:
