@@ -7,16 +7,7 @@ names the key and the nearest valid key or the bound. Nothing here imports torch
 from __future__ import annotations
 
 from lft.config.base import Fraction, Mixture, Name, Order, Positive, Rate, Settings, digest
-from lft.config.experiment import (
-    Experiment,
-    MamlSettings,
-    Testing,
-    Training,
-    Validation,
-    Variant,
-    ZerothOrderSettings,
-    tuner_class,
-)
+from lft.config.experiment import Experiment, Variant, tuner_class
 from lft.config.families import (
     FAMILIES,
     AttackFamily,
@@ -51,6 +42,13 @@ from lft.config.reading import read_yaml
 from lft.config.schema import schema
 from lft.config.sources import Source
 from lft.config.theory import GapSettings, TheorySettings, VanishingSettings
+from lft.config.training import (
+    MamlSettings,
+    Testing,
+    Training,
+    Validation,
+    ZerothOrderSettings,
+)
 from lft.config.universes import Tuning, UniverseSettings
 from lft.config.victims import LENET, LENET_SIDES, VictimSettings
 
