@@ -228,6 +228,7 @@ class Builder:
         return f"{mixtures}, {experiment.label(method)}{several}"
 
 
-def _key(name: str) -> Key:
+def _key(cell: str) -> Key:
     """Return the cell of a comparison's name without its rule."""
-    return Key(*name.split(":"), metric="")
+    name, trained_on, tested_on, method, order = cell.split(":")
+    return Key(name, trained_on, tested_on, method, order, "")
