@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from functools import partial
 from numbers import Integral
 from pathlib import Path
-from types import FunctionType, MethodType, ModuleType
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from lft.config import AttackLoss
 from lft.errors import UsageError
 from lft.meta.adapt import adapt
 from lft.meta.gradients import FirstOrder, Gradient, ZerothOrder, value_and_grad
 from lft.pretrained import Pretrained, load
+from lft.runtime.modes import evaluating, held, own_modes
 from lft.seeding import generator
 from lft.tasks.attack import Perturbation
 from lft.tasks.base import Differentiated
@@ -261,75 +258,6 @@ def _ordinary(tensor: Tensor) -> Tensor:
 
 
 INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
-
-
-@contextmanager
-def own_modes() -> Iterator[None]:
-    """Turn off gradients, inference mode and autocast, whatever the caller has set."""
-    with ExitStack() as modes:
-        modes.enter_context(torch.inference_mode(False))
-        modes.enter_context(torch.no_grad())
-        for device in ("cpu", "cuda"):
-            if torch.is_autocast_enabled(device):
-                modes.enter_context(torch.autocast(device, enabled=False))
-        yield
-
-
-@contextmanager
-def evaluating(modules: list[nn.Module]) -> Iterator[None]:
-    """Put modules into evaluation mode, and restore the mode of each submodule afterwards."""
-    parts = [part for module in modules for part in module.modules()]
-    before = [part.training for part in parts]
-    try:
-        for part in parts:
-            part.training = False
-        with own_modes():
-            yield
-    finally:
-        for part, training in zip(parts, before, strict=True):
-            part.training = training
-
-
-def held(value: Any, depth: int = 4) -> list[nn.Module]:
-    """Find the modules that a callable uses: itself, or any that its names and attributes reach.
-
-    Args:
-        value: the callable.
-        depth: how many references to follow.
-    """
-    found: dict[int, nn.Module] = {}
-    seen: set[int] = set()
-    reached = [value]
-    for _ in range(depth + 1):
-        fresh = [each for each in reached if id(each) not in seen]
-        seen |= set(map(id, fresh))
-        found |= {id(each): each for each in fresh if isinstance(each, nn.Module)}
-        reached = [below for each in fresh for below in _leads_to(each)]
-    return list(found.values())
-
-
-def _leads_to(value: Any) -> list[Any]:
-    """List the objects that a value refers to, if they may hold a network."""
-    if isinstance(value, nn.Module | ModuleType | type | Tensor):
-        return []
-    if isinstance(value, partial):
-        return [value.func, *value.args, *value.keywords.values()]
-    if isinstance(value, MethodType):
-        return [value.__self__, value.__func__]
-    if isinstance(value, FunctionType):
-        defaults = [*(value.__defaults__ or ()), *(value.__kwdefaults__ or {}).values()]
-        try:
-            names = inspect.getclosurevars(value)
-        except ValueError:  # A variable of an enclosing function has no value yet.
-            return defaults
-        return [*defaults, *names.nonlocals.values(), *names.globals.values()]
-    if isinstance(value, dict):
-        return list(value.values())
-    if isinstance(value, list | tuple):
-        return list(value)
-    call = getattr(type(value), "__call__", None)  # noqa: B004 - we need the function itself
-    attributes = list(getattr(value, "__dict__", {}).values())
-    return [*attributes, call] if isinstance(call, FunctionType) else attributes
 
 
 def whole_number(name: str, value: int) -> None:

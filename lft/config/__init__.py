@@ -7,16 +7,7 @@ names the key and the nearest valid key or the bound. Nothing here imports torch
 from __future__ import annotations
 
 from lft.config.base import Fraction, Mixture, Name, Order, Positive, Rate, Settings, digest
-from lft.config.experiment import (
-    Experiment,
-    MamlSettings,
-    Testing,
-    Training,
-    Validation,
-    Variant,
-    ZerothOrderSettings,
-    tuner_class,
-)
+from lft.config.experiment import Experiment, Variant, tuner_class
 from lft.config.families import (
     FAMILIES,
     AttackFamily,
@@ -41,24 +32,23 @@ from lft.config.finetuners import (
 from lft.config.loading import (
     find_profile,
     load_profile,
-    read_yaml,
     register_installed,
     shipped_profiles,
 )
 from lft.config.problems import explain
-from lft.config.profile import (
-    ALL,
-    Cell,
-    GapSettings,
-    Plugins,
-    Profile,
-    Run,
-    TheorySettings,
-    VanishingSettings,
-)
+from lft.config.profile import ALL, Cell, Plugins, Profile, Run
 from lft.config.questions import Fork, Question, forks, load_questions
+from lft.config.reading import read_yaml
 from lft.config.schema import schema
 from lft.config.sources import Source
+from lft.config.theory import GapSettings, TheorySettings, VanishingSettings
+from lft.config.training import (
+    MamlSettings,
+    Testing,
+    Training,
+    Validation,
+    ZerothOrderSettings,
+)
 from lft.config.universes import Tuning, UniverseSettings
 from lft.config.victims import LENET, LENET_SIDES, VictimSettings
 

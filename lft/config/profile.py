@@ -9,10 +9,11 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import Field, field_validator, model_validator
 
-from lft.config.base import SHOWN, Fraction, Name, Order, Positive, Settings, refuse_twice
+from lft.config.base import SHOWN, Fraction, Name, Order, Settings, refuse_twice
 from lft.config.experiment import Experiment
 from lft.config.families import FamilySettings
 from lft.config.sources import Source
+from lft.config.theory import GapSettings, TheorySettings, VanishingSettings
 from lft.config.universes import UniverseSettings
 from lft.config.victims import VictimSettings
 from lft.errors import NotApplicable, UsageError, suggestion
@@ -25,37 +26,6 @@ ALL = "all"
 
 #: JavaScript, which reads seeds in the page, represents integers exactly only below 2^53.
 Seed = Annotated[int, Field(ge=0, lt=2**53, strict=True)]
-
-
-class GapSettings(Settings):
-    """Measurement of Theorem 1's gradient gap (:mod:`lft.theory`)."""
-
-    experiments: tuple[Name, ...]
-    #: |D_tr|, |D_new| and |D_val| in examples per class; slopes need a factor of eight or more
-    #: between the smallest and the largest
-    sizes: Annotated[tuple[Positive, ...], Field(min_length=2)]
-    #: |D_tr| of the frozen trajectory, and size of both sets while K varies, in examples per class
-    fixed_size: Positive
-    steps: Annotated[tuple[Positive, ...], Field(min_length=1)]  #: fine-tuning steps K
-    tasks: Positive  #: tasks per seed and point
-    draws: Annotated[int, Field(ge=2, le=100, strict=True)] = 2  #: draws of each task's data
-    #: examples per class that are used only to estimate sigma
-    sigma_size: Annotated[int, Field(ge=2, strict=True)] = 8
-
-
-class VanishingSettings(Settings):
-    """Norms of MAML's and LFT's meta-gradients against K (sec. 3, remark after Statement 1)."""
-
-    experiments: tuple[Name, ...]
-    steps: Annotated[tuple[Positive, ...], Field(min_length=2)]
-    tasks: Positive  #: tasks per seed
-
-
-class TheorySettings(Settings):
-    """Measurements of the paper's theory, made after meta-training."""
-
-    gap: GapSettings = GapSettings(experiments=(), sizes=(1, 2), fixed_size=1, steps=(1,), tasks=1)
-    vanishing: VanishingSettings = VanishingSettings(experiments=(), steps=(1, 2), tasks=1)
 
 
 class Plugins(Settings):
@@ -113,31 +83,39 @@ class Profile(Settings):
                 raise ValueError(f"no method or variant can be called {ALL!r}; rename it")
             for family in experiment.families.values():
                 self._check_family(name, family)
-        for name in self.theory_experiments:
-            if name not in self.experiments:
-                raise ValueError(f"unknown experiment {name!r}{suggestion(name, self.experiments)}")
-        for name in self.theory.vanishing.experiments:
-            if self.experiments[name].maml is None:
-                raise ValueError(f"theory.vanishing needs the section experiments.{name}.maml")
-        self._check_universes()
+        for section in ("gap", "vanishing"):
+            self._check_theory(section)
+        if self.universes is not None:
+            self.universes.check(self.experiments, len(self.seeds))
         return self
 
-    def _check_universes(self) -> None:
-        if self.universes is None:
-            return
-        if self.universes.twice and len(self.seeds) < 2:
-            raise ValueError("universes.twice needs two seeds or more")
-        for name in self.universes.experiments:
+    def _check_theory(self, section: str) -> None:
+        """Check that the profile trains every run that a section of ``theory`` measures."""
+        measured: GapSettings | VanishingSettings = getattr(self.theory, section)
+        for name in measured.experiments:
             if name not in self.experiments:
                 raise ValueError(f"unknown experiment {name!r}{suggestion(name, self.experiments)}")
-            methods = self.experiments[name].methods
-            for method in methods:
-                if method not in self.universes.tuning.ranges[name]:
-                    raise ValueError(f"universes.tuning.ranges.{name} has nothing for {method!r}")
-            for method in self.universes.tuning.ranges[name]:
-                if method not in methods:
-                    hint = suggestion(method, methods)
-                    raise ValueError(f"universes.tuning.ranges.{name}: {method!r}{hint}")
+            for method in measured.methods:
+                advice = self._how_to_train(name, method)
+                if advice is not None:
+                    raise ValueError(
+                        f"theory.{section} needs {method!r} trained in experiment {name!r}: "
+                        f"{advice}, or take {name!r} out of theory.{section}.experiments"
+                    )
+
+    def _how_to_train(self, name: str, method: str) -> str | None:
+        """Return advice if a method has no first-order run on the first mixture, else None."""
+        experiment = self.experiments[name]
+        if method not in experiment.methods:
+            return "add it to 'methods'"
+        if method in experiment.measurements:
+            return "take it out of 'measurements'"
+        if "first" not in experiment.orders:
+            return "add 'first' to 'orders'"
+        run = Run(name, experiment.train_on[0], method, "first", self.seeds[0])
+        if self.why_not(run) is not None:
+            return "list a mixture of congruous families first in 'train_on'"
+        return None
 
     def _check_family(self, experiment: str, family: FamilySettings) -> None:
         source = family.image_source
@@ -300,8 +278,13 @@ class Profile(Settings):
     def theory_runs(self, experiment: str) -> list[Run]:
         """Runs on which the theory is measured: LFT, and MAML if needed, on the first mixture."""
         trained_on = self.experiment(experiment).train_on[0]
-        vanishing = experiment in self.theory.vanishing.experiments
-        methods = ("lft", "maml") if vanishing else ("lft",)
+        sections = (self.theory.gap, self.theory.vanishing)
+        methods = dict.fromkeys(
+            method
+            for section in sections
+            if experiment in section.experiments
+            for method in section.methods
+        )
         return [
             Run(experiment, trained_on, method, "first", seed)
             for method in methods

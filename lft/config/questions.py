@@ -9,9 +9,10 @@ from typing import Annotated, Any
 
 from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
-from lft.config.base import Name, Settings, refuse_twice
-from lft.config.loading import read_yaml
+from lft.config.base import Name, Settings, put, refuse_twice
 from lft.config.problems import explain
+from lft.config.profile import Profile
+from lft.config.reading import read_yaml
 from lft.errors import UsageError
 from lft.paths import shipped
 
@@ -106,6 +107,11 @@ class Fork(Settings):
     def _changes(self, level: Level) -> dict[str, Any]:
         return dict.fromkeys(self.sets, level.value) if self.sets else dict(level.value)
 
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """Every key that one of its levels sets."""
+        return self.sets or tuple(dict.fromkeys(k for level in self.levels for k in level.value))
+
     def group(self, name: str) -> str:
         """Group of a universe by its level's name: the level, or the half of the range it is in."""
         if self.range is None:
@@ -172,3 +178,40 @@ def _forks(questions: tuple[Question, ...]) -> list[Fork]:
 def forks(questions: tuple[Question, ...], experiment: str) -> list[Fork]:
     """Forks of an experiment, in the order of the questions."""
     return [fork for fork in _forks(questions) if experiment in fork.experiments]
+
+
+def choose(profile: dict[str, Any], experiment: dict[str, Any], dotted: str, value: Any) -> None:
+    """Set a key of a fork, in place.
+
+    Args:
+        profile: settings of a profile.
+        experiment: settings of one of its experiments.
+        dotted: the key, as in :class:`Fork`.
+        value: the new value.
+
+    Raises:
+        ValueError: there is no such key.
+    """
+    where, _, rest = dotted.partition(".")
+    if where == "profile":
+        put(profile, rest, value)
+    elif where not in ("methods", "judged"):
+        put(experiment, dotted, value)
+
+
+def check_forks(profile: Profile) -> None:
+    """Check that a profile with universes has every key that their forks set.
+
+    Raises:
+        ValueError: it lacks one.
+    """
+    for name in profile.universes.experiments if profile.universes else ():
+        for fork in forks(load_questions(), name):
+            for key in fork.keys:
+                try:
+                    choose(profile.model_dump(), profile.experiment(name).model_dump(), key, None)
+                except ValueError as error:
+                    raise ValueError(
+                        f"universes: fork {fork.name!r} of {name!r}: {error}; give the profile "
+                        f"that key, or take {name!r} out of universes.experiments"
+                    ) from None

@@ -22,10 +22,12 @@ from lft.methods import METHODS
 from lft.results.history import read_history
 from lft.results.manifest import manifest
 from lft.results.trained import (
+    BASELINES,
     LONGER,
     LONGER_FOLDER,
     Check,
     Validations,
+    check_baselines,
     longer_does_not_help,
     smallest_effect,
     stable,
@@ -49,11 +51,13 @@ def check(profile: Profile, run: Run, results: Path) -> list[Check]:
         results: the profile's result folder.
 
     Raises:
-        UsageError: the run or its rerun is missing or diverged, or the method is not meta-trained.
+        UsageError: the run or its rerun is missing or diverged, the method is not meta-trained, or
+            the experiment has no step sizes for a baseline.
     """
     experiment = profile.experiment(run.experiment)
     if experiment.base_method(run.method).learns == "step_size":
         raise UsageError(f"{run.method} is not meta-trained; its step size is picked from a grid")
+    check_baselines(profile, run)
     validations = _read(results, run)
     learner = Learner.of(profile, run)
     families = build_families(
@@ -93,7 +97,7 @@ def tuned(learner: Learner, run: Run, families: dict[str, TaskFamily]) -> list[V
         One entry per rule; its ``steps`` are step sizes.
     """
     found = []
-    for rule in ("sgd", "adam"):
+    for rule in BASELINES:
         other = replace(learner, method=replace(METHODS[rule], outer=learner.method.outer))
         grid = learner.experiment.step_sizes[rule]
         metas = [{"step_size": torch.tensor(size, dtype=torch.float64)} for size in grid]

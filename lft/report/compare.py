@@ -17,7 +17,7 @@ from lft.errors import UsageError
 from lft.metrics import SUPPORT
 from lft.report.claims import load_claims
 from lft.report.claims.shown import amount
-from lft.report.effects import ARRIVAL, Scale, first_full_by_seed
+from lft.report.scales import ARRIVAL, Scale, first_full_by_seed
 from lft.report.statistics import (
     ALPHA,
     UNBOUNDED,

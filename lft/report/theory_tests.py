@@ -18,7 +18,6 @@ from lft.report.theory_numbers import (
     FITTED,
     FROZEN,
     POINT,
-    Sweep,
     bound_over,
     correlation,
     counted,
@@ -26,10 +25,10 @@ from lft.report.theory_numbers import (
     finite,
     groups,
     growth,
-    rates,
     tasks,
     total,
 )
+from lft.report.theory_rates import Sweep, rates
 
 EXACT = 1e-9
 """Largest accepted relative difference between Statement 1's recursion and autograd, in float64."""

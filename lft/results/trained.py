@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from lft.config import Run
+from lft.config import Profile, Run
+from lft.errors import UsageError
+from lft.paths import written
 from lft.results.folder import Results
 from lft.results.history import read_history
 from lft.results.manifest import RunManifest
@@ -31,6 +34,10 @@ LONGER_FOLDER = Path("longer")
 
 EXPLODED = 10.0
 """A training is unstable above this multiple of the untrained start's loss."""
+
+
+BASELINES = ("sgd", "adam")
+"""Hand-designed optimizers that a meta-training must keep up with; keys of ``step_sizes``."""
 
 
 class Check(NamedTuple):
@@ -224,5 +231,43 @@ def _rerun(folder: Path, of: RunManifest) -> Validations | None:
 def _validations(folder: Path) -> Validations | None:
     """Return the meta-validations in a run's folder; None if it kept none."""
     path = folder / "history.csv"
-    found = Validations.of(read_history(path)) if path.is_file() else None
+    found = _read(path, written(path)) if path.is_file() else None
     return found if found and found.scores else None
+
+
+@lru_cache(maxsize=4096)
+def _read(path: Path, _written: tuple[int, int]) -> Validations:
+    """Read a history that several tables need; read it again only if it was written again."""
+    return Validations.of(read_history(path))
+
+
+def checked(profile: Profile) -> list[Run]:
+    """Return the runs that the workflow checks: all meta-trainings with the first seed.
+
+    Raises:
+        UsageError: an experiment has no step sizes for a baseline.
+    """
+    runs = [
+        run
+        for name, experiment in profile.experiments.items()
+        for run in profile.own_runs(name)
+        if run.seed == profile.seeds[0]
+        if experiment.base_method(run.method).learns != "step_size"
+    ]
+    for run in runs:
+        check_baselines(profile, run)
+    return runs
+
+
+def check_baselines(profile: Profile, run: Run) -> None:
+    """Check that the baselines of a run can be tuned.
+
+    Raises:
+        UsageError: the run's settings have no step sizes for one.
+    """
+    for rule in BASELINES:
+        if rule not in profile.experiment(run.experiment).for_method(run.method).step_sizes:
+            raise UsageError(
+                f"whether {run.method!r} keeps up with {rule} needs step sizes to try: give "
+                f"experiment {run.experiment!r} the key 'step_sizes.{rule}'"
+            )

@@ -24,7 +24,7 @@ from lft.config import (
     forks,
     load_questions,
 )
-from lft.config.base import put
+from lft.config.questions import choose
 from lft.errors import NotApplicable, UsageError, suggestion
 from lft.paths import universe_path as universe_path
 from lft.seeding import generator, seed_from
@@ -246,8 +246,11 @@ def values(
             experiment["overrides"].setdefault(acting, {}).update(chosen[method])
         else:
             experiment["variants"] |= _variants(profile, universe, method, planned)
-    for dotted, value in universe.changes.items():
-        _put(result, experiment, dotted, value)
+    try:
+        for dotted, value in universe.changes.items():
+            choose(result, experiment, dotted, value)
+    except ValueError as error:
+        raise UsageError(f"a fork of workflow/reference/open-questions.yaml: {error}") from None
     used = {family.get("source") for family in experiment["families"].values()}
     result["sources"] = {key: result["sources"][key] for key in result["sources"] if key in used}
     return result
@@ -264,17 +267,6 @@ def _variants(
         }
         for number, draw in enumerate(draws(profile, universe, method), start=1)
     }
-
-
-def _put(profile: dict[str, Any], experiment: dict[str, Any], dotted: str, value: Any) -> None:
-    where, _, rest = dotted.partition(".")
-    try:
-        if where == "profile":
-            put(profile, rest, value)
-        elif where not in ("methods", "judged"):
-            put(experiment, dotted, value)
-    except ValueError as error:
-        raise UsageError(f"a fork of workflow/reference/open-questions.yaml: {error}") from None
 
 
 def _validated(found: dict[str, Any], universe: Universe) -> Profile:

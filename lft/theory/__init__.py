@@ -33,10 +33,16 @@ def measure(profile: Profile, experiment: str, seed: int, results: Path) -> None
         results: the profile's result folder.
 
     Raises:
-        UsageError: the profile lacks the experiment or the seed, a run that the measurement needs
-            is missing or was trained under other settings, or a task family cannot be measured.
+        UsageError: the profile lacks the experiment or the seed, or measures no theory there; a run
+            that the measurement needs is missing or was trained under other settings; or a task
+            family cannot be measured.
     """
     profile.experiment(experiment)
+    if experiment not in profile.theory_experiments:
+        raise UsageError(
+            f"the theory is not measured in {experiment!r}; name it in theory.gap.experiments or "
+            "theory.vanishing.experiments"
+        )
     if seed not in profile.seeds:
         raise UsageError(f"seed {seed} is not in profile {profile.name!r}")
     began = time.perf_counter()

@@ -29,7 +29,7 @@ from lft.meta.learner import Learner
 from lft.methods import get_method
 from lft.seeding import generator
 from lft.tasks.base import Phase, TaskFamily
-from lft.tasks.build import build_families
+from lft.theory.family import measured_family
 from lft.types import Batch, Params, TaskBatch, flatten, unflatten
 
 
@@ -141,8 +141,8 @@ def measure(
         results: the profile's result folder.
     """
     settings = profile.experiment(experiment)
-    name = profile.theory_families(experiment)[0]
-    family = build_families(profile, settings, [name], results, seed=seed)[name].double()
+    name, family = measured_family(profile, experiment, seed, results)
+    family = family.double()
     steps = 3
     for order in settings.orders:
         for second_order in ("exact", "dropped"):

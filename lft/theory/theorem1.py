@@ -25,7 +25,6 @@ from lft.meta.learner import Learner
 from lft.seeding import generator
 from lft.storage.tensors import below, load_tensors
 from lft.tasks.base import TaskFamily
-from lft.tasks.build import build_families
 from lft.theory.bound import jacobian_norms, rate
 from lft.theory.design import (
     Case,
@@ -35,6 +34,7 @@ from lft.theory.design import (
     frozen_cases,
     sample_draws,
 )
+from lft.theory.family import measured_family
 from lft.theory.gap import mean_norm, over_draws, parts, products
 from lft.theory.sigma import deviations
 from lft.theory.trajectory import gradients, meta_gradients, trajectory
@@ -76,9 +76,7 @@ def measure(
         UsageError: weights are missing or damaged, or a family cannot draw tasks of these sizes.
     """
     settings = profile.theory.gap
-    name = profile.theory_families(experiment)[0]
-    families = build_families(profile, profile.experiment(experiment), [name], results, seed=seed)
-    family = families[name]
+    name, family = measured_family(profile, experiment, seed, results)
     runs = profile.theory_runs(experiment)
     run = next(run for run in runs if (run.method, run.seed) == ("lft", seed))
     learner = Learner.of(profile, run)

@@ -16,7 +16,7 @@ from lft.meta.estimators import meta_gradient
 from lft.meta.learner import Learner
 from lft.seeding import generator
 from lft.storage.tensors import below, load_tensors
-from lft.tasks.build import build_families
+from lft.theory.family import measured_family
 from lft.theory.trajectory import in_order
 
 
@@ -38,9 +38,7 @@ def measure(
         UsageError: weights are missing or damaged.
     """
     settings = profile.theory.vanishing
-    name = profile.theory_families(experiment)[0]
-    families = build_families(profile, profile.experiment(experiment), [name], results, seed=seed)
-    family = families[name]
+    name, family = measured_family(profile, experiment, seed, results)
     for run in profile.theory_runs(experiment):
         if run.seed != seed:
             continue

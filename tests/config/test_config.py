@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 from tiny import changed, profile_values, tiny_profile
+from tiny_multiverse import multiverse
 
 from lft import config
 from lft.config import Profile, Run, digest, find_profile, load_profile, shipped_profiles
@@ -617,6 +618,8 @@ def source(kind: str, name: str, shape: list[int]) -> dict[str, Any]:
     return {"kind": kind, "name": name, "label": "x", "shape": shape}
 
 
+NEEDED = "theory.{} needs {!r} trained in experiment 'sine'"
+OUT = ", or take 'sine' out of theory.{}.experiments"
 WHOLE: dict[str, tuple[dict[str, Any], str]] = {
     "images that LeNet-5 does not take": (
         {"sources__colour__shape": [3, 64, 64]},
@@ -654,7 +657,25 @@ WHOLE: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "no maml for the theory": (
         {"experiments__sine__maml": None, "experiments__sine__methods": ["lft"]},
-        "theory.vanishing needs the section experiments.sine.maml",
+        f"{NEEDED.format('vanishing', 'maml')}: add it to 'methods'{OUT.format('vanishing')}",
+    ),
+    "no lft for the theory": (
+        {"experiments__sine__methods": ["maml"]},
+        f"{NEEDED.format('gap', 'lft')}: add it to 'methods'{OUT.format('gap')}",
+    ),
+    "theory of what was measured elsewhere": (
+        {"experiments__sine__measurements": {"maml": "given.csv"}},
+        f"{NEEDED.format('vanishing', 'maml')}: take it out of 'measurements'"
+        f"{OUT.format('vanishing')}",
+    ),
+    "theory of one order alone": (
+        {"experiments__sine__orders": ["zeroth"]},
+        f"{NEEDED.format('gap', 'lft')}: add 'first' to 'orders'{OUT.format('gap')}",
+    ),
+    "theory of incongruous families": (
+        {"theory__vanishing__experiments": ["classification"]},
+        f"{NEEDED.format('vanishing', 'maml')}: list a mixture of congruous families first in "
+        f"'train_on'{OUT.format('vanishing')}".replace("'sine'", "'classification'"),
     ),
     "no step sizes": (
         {"experiments__sine__step_sizes": {"sgd": [0.1]}},
@@ -676,6 +697,65 @@ def test_a_profile_is_checked_as_a_whole(case: str, tmp_path: Path) -> None:
     changes, message = WHOLE[case]
     values = changed(profile_values(), **changes)
     assert refusal(yaml.safe_dump(values), tmp_path).removeprefix("profile: ") == message
+
+
+SINE = {"kind": "sine", "support": 4, "query": 4, "hidden": [4]}
+RANGES = "universes__tuning__ranges__sine"
+UNIVERSES: dict[str, tuple[dict[str, Any], str]] = {
+    "an unknown experiment": (
+        {"universes__experiments": {"sin": 1}, "universes__tuning__ranges": {"sin": {}}},
+        "unknown experiment 'sin'; did you mean 'sine'?",
+    ),
+    "a method without ranges": (
+        {RANGES: {}},
+        "universes.tuning.ranges.sine has nothing for 'maml'",
+    ),
+    "ranges of another method": (
+        {f"{RANGES}__sgd": {}},
+        "universes.tuning.ranges.sine: 'sgd'; known are maml, l2o, lft",
+    ),
+    "ranges of an unknown key": (
+        {f"{RANGES}__lft": {"training.learing_rate": [0.1, 1.0]}},
+        "universes.tuning.ranges.sine.lft: unknown key 'training.learing_rate'; did you mean "
+        "'learning_rate'?",
+    ),
+    "draws of a whole number": (
+        {f"{RANGES}__lft": {"training.segment": [1.5, 2.0]}},
+        "universes.tuning.ranges.sine.lft: training.segment: input should be a valid integer "
+        "(given: 1.5)",
+    ),
+    "a range beyond the bound": (
+        {f"{RANGES}__lft": {"training.learning_rate": [0.1, 1000.0]}},
+        "universes.tuning.ranges.sine.lft: training.learning_rate: input should be less than or "
+        "equal to 100 (given: 1000.0)",
+    ),
+    "what was measured elsewhere": (
+        {"experiments__sine__measurements": {"lft": "given.csv"}},
+        "universes train every method: take 'lft' out of experiments.sine.measurements",
+    ),
+    "one seed": (
+        {"seeds": [0]},
+        "universes.twice needs two seeds or more",
+    ),
+    "no key for a fork": (
+        {"experiments__sine__families": {"wave": SINE}, "experiments__sine__train_on": ["wave"],
+         "experiments__sine__test_on": ["wave"]},
+        "universes: fork 'points' of 'sine': unknown key 'families.sine.support'; known are wave; "
+        "give the profile that key, or take 'sine' out of universes.experiments",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", sorted(UNIVERSES))
+def test_universes_are_checked_before_they_run(case: str, tmp_path: Path) -> None:
+    changes, message = UNIVERSES[case]
+    values = multiverse().model_dump(mode="json", exclude_none=True)
+    del values["theory"]
+    path = tmp_path / "many.yaml"
+    path.write_text(yaml.safe_dump(values))
+    assert load_profile(path).universes is not None
+    line = refusal(yaml.safe_dump(changed(values, **changes)), tmp_path)
+    assert line.removeprefix("profile: ") == message
 
 
 def test_sections_that_nothing_uses_may_be_absent() -> None:

@@ -208,7 +208,7 @@ def test_runs_of_one_job_are_measured_as_one_by_one(results: Path, tmp_path: Pat
 def test_the_command_measures_all_methods_and_seeds_or_those_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    profile = tiny_profile(experiments__sine__methods=("sgd", "adam"))
+    profile = tiny_profile(experiments__sine__methods=("sgd", "adam"), theory={})
     for run in profile.runs("sine"):
         train(profile, run, tmp_path)
     monkeypatch.setattr("lft.commands.jobs.load", lambda profile_file, results: (profile, tmp_path))

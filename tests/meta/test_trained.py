@@ -15,7 +15,9 @@ from lft.meta.train import train
 from lft.meta.trained import check, longer_profile, tuned
 from lft.results.history import read_history
 from lft.results.trained import (
+    LONGER_FOLDER,
     Validations,
+    checked,
     longer_does_not_help,
     smallest_effect,
     stable,
@@ -156,3 +158,23 @@ def test_baselines_are_judged_on_the_methods_own_data(tmp_path: Path) -> None:
         assert baseline.errors == pytest.approx(kept["error"].tolist(), rel=1e-6)
     other = Learner.of(profile, run._replace(method="l2o"))
     assert tuned(other, run, families)[0].scores != found[0].scores
+
+
+def test_all_meta_trainings_of_the_first_seed_are_checked() -> None:
+    given = {"experiments__attack__measurements": {"lft": "given.csv"}}
+    runs = checked(tiny_profile(seeds=[3, 5], **given))
+    assert {run.seed for run in runs} == {3}
+    methods = {(run.experiment, run.method) for run in runs}
+    assert ("sine", "lft") in methods
+    assert not methods & {("sine", "sgd"), ("sine", "adam"), ("attack", "lft"), ("attack", "maml")}
+
+
+def test_a_check_without_baselines_is_refused_before_anything_is_trained(tmp_path: Path) -> None:
+    methods = {"experiments__sine__methods": ["lft", "maml"]}
+    profile = tiny_profile(**methods, experiments__sine__step_sizes={"sgd": [0.1]})
+    run = Run("sine", "sine", "lft", "first", 0)
+    train(profile, run, tmp_path)
+    for refused in (lambda: check(profile, run, tmp_path), lambda: checked(profile)):
+        with pytest.raises(UsageError, match=r"'sine' the key 'step_sizes\.adam'"):
+            refused()
+    assert not (tmp_path / LONGER_FOLDER).exists()

@@ -10,8 +10,8 @@ from tiny_multiverse import QUESTIONS, multiverse
 
 from lft.report.claims import CellClaim, Claims, load_claims
 from lft.report.claims.decision import is_vacuous
-from lft.report.effects import ARRIVAL, first_full
 from lft.report.multiverse.outcomes import Judge, Measured, outcomes
+from lft.report.scales import ARRIVAL, first_full
 from lft.results import universes
 
 PROFILE = multiverse()

@@ -218,6 +218,37 @@ def test_l2o_stands_beside_rules_on_the_support_set_that_it_is_trained_on(make: 
     )
 
 
+@pytest.mark.parametrize("which", [slice(None), slice(1)], ids=["every seed", "one seed"])
+def test_a_method_that_diverged_has_no_ratio_beside_a_rule(which: slice, make: Make) -> None:
+    """A cell says "diverged" where the table of results does, and only there."""
+    profile = report_profile((0, 1, 2), "sine", "attack")
+    runs = [run for run in profile.runs("attack") if run[1:4] == ("mnist", "lft", "first")]
+    results = make(profile, diverged=runs[which])
+    number = cell(table(profile, results, "table-1"), *LFT, "asr")
+    assert number.status == "diverged"
+    for id in ("table-baselines-attack", "table-trained-attack"):
+        beside = cell(table(profile, results, id), *LFT, "beside_sgd")
+        assert beside.status == "diverged"
+        assert (beside.ours == "diverged") == (number.ours == "diverged")
+        assert np.isfinite(beside.interval.mean) == np.isfinite(number.interval.mean)
+        assert beside.note.endswith(f"LFT: {number.note}")
+
+
+def test_a_rule_whose_test_tasks_diverged_has_no_ratio_beside_it(make: Make) -> None:
+    profile = report_profile((0, 1, 2), "sine", "attack")
+    results = make(profile)
+    rows = pd.read_csv(results / "measurements.csv")
+    of_sgd = (rows["method"] == "sgd") & (rows["metric"] == "asr") & (rows["seed"] == 1)
+    rows.loc[of_sgd & (rows["step"] == 10), "value"] = np.nan
+    rows.to_csv(results / "measurements.csv", index=False, na_rep="nan")
+    means = pd.read_csv(results / "summary.csv")
+    of_sgd = (means["method"] == "sgd") & (means["metric"] == "asr") & (means["seed"] == 1)
+    means.loc[of_sgd & (means["step"] == 10), "mean"] = np.nan
+    means.to_csv(results / "summary.csv", index=False, na_rep="nan")
+    beside = cell(table(profile, results, "table-baselines-attack"), *LFT, "beside_sgd")
+    assert (beside.ours, beside.note) == ("diverged", "SGD: n = 3, test tasks diverged")
+
+
 def test_ablations_stand_beside_their_method_with_their_cost(tables: dict[str, Table]) -> None:
     found = tables["table-ablations-sine"]
     assert found.rows == [

@@ -14,6 +14,7 @@ from scipy import stats
 from synthetic import report_profile, theory_rows
 
 from lft.report import theory_numbers as numbers
+from lft.report import theory_rates
 from lft.report.theory_numbers import FITTED, FROZEN
 from lft.report.theory_tests import SLOWER, STATEMENTS, TESTS, TheoryRow, readings
 from lft.report.theory_tests import theory_rows as judged
@@ -192,7 +193,7 @@ def test_the_slope_is_the_one_computed_by_hand() -> None:
         ],
         columns=list(THEORY_COLUMNS),
     )
-    found = numbers.rates(theory, "gap", FITTED, "both")
+    found = theory_rates.rates(theory, "gap", FITTED, "both")
     for seed, gaps in ((0, (3.0, 2.0)), (1, (4.0, 3.0))):
         rate = found["sine", "best", seed]
         decay = math.log(2 / 8**0.5) - math.log(2 / 2**0.5)
@@ -322,7 +323,7 @@ def test_a_sweep_varies_one_size_at_the_largest_number_of_steps(
 ) -> None:
     points = numbers.gap_points(rows())
     best = points[(points["stage"] == "best") & (points["method"] == series)]
-    found = numbers.swept(best, sweep)
+    found = theory_rates.swept(best, sweep)
     assert set(found["steps"]) == {2}
     assert set(found[held[0]]) == {held[1]}
     assert sorted(found[sweep]) == [2, 4, 8, 16]
@@ -337,7 +338,7 @@ def test_a_kept_run_of_the_old_design_is_read() -> None:
         "jacobian", "steps",
     }  # fmt: skip
     assert numbers.bound_table(old)
-    assert {row.sweep for row in numbers.rate_table(old)} == {"support", "query"}
+    assert {row.sweep for row in theory_rates.rate_table(old)} == {"support", "query"}
 
 
 def test_the_fitting_part_is_the_root_of_a_mean_square() -> None:

@@ -123,6 +123,14 @@ def test_a_seed_that_the_profile_does_not_have_is_refused(profile: Profile, tmp_
         measure(profile, "sine", 7, tmp_path)
 
 
+def test_an_experiment_whose_theory_is_not_measured_is_refused(
+    profile: Profile, tmp_path: Path
+) -> None:
+    with pytest.raises(UsageError, match=r"not measured in 'attack'; name it in theory\.gap"):
+        measure(profile, "attack", 0, tmp_path)
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
 def test_a_plug_in_family_is_measured(tmp_path: Path) -> None:
     """The template's, which knows nothing of the theory."""
     folder = create("task", "lines", tmp_path)

@@ -12,6 +12,7 @@ from lft.paths import (
 )
 from lft.results import jobs, schema, universes
 from lft.results.sources import Sources
+from lft.results.trained import checked
 
 # Priority of long jobs; the short evaluations fill the cores at the end.
 EARLY = 1
@@ -130,6 +131,16 @@ def claimed(wildcards):
     return below(NEEDED.folder_files)
 
 
+def checks(wildcards):
+    """Return the checks of every meta-trained method, with the profile's first seed."""
+    try:
+        return below(
+            f"{run.folder.as_posix()}/trained.json" for run in checked(PROFILE)
+        )
+    except UsageError as error:
+        raise WorkflowError(str(error)) from None
+
+
 def universes_of(**which):
     """Return the measurements of universes."""
     return [
@@ -145,14 +156,6 @@ TRAININGS = below(
     for job in EVERY
     if job.rule == "train"
     for name in jobs.files(job.runs, schema.TRAINED)
-)
-# Checks of every meta-trained method, with the profile's first seed.
-CHECKED = below(
-    f"{run.folder.as_posix()}/trained.json"
-    for name, experiment in PROFILE.experiments.items()
-    for run in PROFILE.runs(name)
-    if run.seed == PROFILE.seeds[0]
-    and experiment.base_method(run.method).learns != "step_size"
 )
 EVALUATIONS = below(
     name

@@ -68,7 +68,7 @@ use rule train as trained with:
 
 rule check_trained:
     input:
-        CHECKED,
+        checks,
     localrule: True
 
 

@@ -22,8 +22,8 @@ import yaml
 from pydantic import Field, ValidationError
 
 from lft.config.base import Positive, Settings
-from lft.config.loading import read_yaml
 from lft.config.problems import explain
+from lft.config.reading import read_yaml
 from lft.errors import UsageError
 from lft.results.tuning import edges_are_worse, expected_best, random_trials
 from lft.seeding import generator

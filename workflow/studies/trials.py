@@ -30,8 +30,8 @@ from trials_table import load_rows, table, with_table
 from lft.config import Profile, Run, load_profile
 from lft.config.base import Settings
 from lft.config.experiment import Variant
-from lft.config.loading import read_yaml
 from lft.config.problems import explain
+from lft.config.reading import read_yaml
 from lft.data import prepare
 from lft.errors import UsageError
 from lft.meta.adapt import adapt, parts

@@ -10,7 +10,8 @@ import numpy as np
 
 from lft.config import Order, Profile
 from lft.report.claims.model import STEP, load_claims, load_paper
-from lft.report.effects import ARRIVAL, CellName, Measured, Scale
+from lft.report.effects import CellName, Measured
+from lft.report.scales import ARRIVAL, Scale
 from lft.report.statistics import Floats, Interval, holm, prediction_interval, prediction_p
 
 EXPERIMENTS = {"1": "attack", "2": "classification"}

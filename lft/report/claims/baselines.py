@@ -86,14 +86,17 @@ def _judged(profile: Profile, results: Path, comparisons: tuple[CellClaim, ...])
     if not comparisons:
         return []
     registered = load_claims()
+    primary = {experiment.primary for experiment in profile.experiments.values()}
     claims = Claims(
         version=registered.version,
         date=registered.date,
+        # Always the same metrics, so that the measurements are read once.
         metrics={
-            claim.metric: registered.metrics[claim.metric.removesuffix(SUPPORT)]
-            for claim in comparisons
-        }
-        | {"asr": registered.metrics["asr"]},
+            name: scale
+            for metric, scale in registered.metrics.items()
+            if metric in primary | {"asr"}
+            for name in (metric, metric + SUPPORT)
+        },
         hypotheses={"baselines": "A learned method is better than a hand-designed one"},
         claims=comparisons,
     )

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from lft.report.claims.verdict import Word
-from lft.report.effects import Scale
+from lft.report.scales import Scale
 from lft.report.statistics import (
     ALPHA,
     Floats,

@@ -13,7 +13,8 @@ from lft.report import theory_tests
 from lft.report.claims.decision import Evidence, claim_p, is_vacuous, no_difference_p, wider
 from lft.report.claims.model import CellClaim, Claims, TheoryClaim
 from lft.report.claims.verdict import Status
-from lft.report.effects import ARRIVAL, CellName, Measured, Scale
+from lft.report.effects import CellName, Measured
+from lft.report.scales import ARRIVAL, Scale
 from lft.report.statistics import Finding, Floats, restricted_mean, share_arrived
 from lft.seeding import seed_from
 

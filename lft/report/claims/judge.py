@@ -13,7 +13,7 @@ from lft.report.claims.evidence import Court
 from lft.report.claims.model import CellClaim, Claims, load_claims, load_paper
 from lft.report.claims.rows import Rows, unit_of
 from lft.report.claims.verdict import Verdict
-from lft.report.effects import ARRIVAL
+from lft.report.scales import ARRIVAL
 from lft.report.statistics import ALPHA, mean_interval
 
 

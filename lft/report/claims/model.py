@@ -15,7 +15,8 @@ from lft.errors import UsageError, suggestion
 from lft.methods import METHODS
 from lft.paths import written
 from lft.report import theory_tests
-from lft.report.effects import ARRIVAL, CellName, Scale
+from lft.report.effects import CellName
+from lft.report.scales import ARRIVAL, Scale
 from lft.results.registered import CLAIMS, REFERENCE
 
 STEP = 100

@@ -15,7 +15,7 @@ from lft.report.claims.decision import Evidence, Ruling
 from lft.report.claims.evidence import AnyClaim, Court
 from lft.report.claims.model import CellClaim, TheoryClaim, printed
 from lft.report.claims.verdict import Status, Verdict, Word
-from lft.report.effects import ARRIVAL, Scale
+from lft.report.scales import ARRIVAL, Scale
 from lft.report.statistics import (
     detectable,
     hedges_g,

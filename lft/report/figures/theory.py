@@ -15,18 +15,14 @@ from lft.report.theory_numbers import (
     FITTED,
     FROZEN,
     POINT,
-    SWEEPS,
-    RateRow,
     bound_over,
     finite,
     gap_points,
     groups,
     norms,
-    rate_table,
-    scaled,
-    swept,
     tasks,
 )
+from lft.report.theory_rates import SWEEPS, RateRow, rate_table, scaled, swept
 
 STAGES = {"initial": "initial φ", "halfway": "half-trained φ", "best": "trained φ"}
 SERIES = {

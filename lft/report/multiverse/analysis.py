@@ -16,7 +16,6 @@ from lft.report.claims.agreement import EXPERIMENTS, FIRST
 from lft.report.claims.model import STEP, CellClaim, Claims, load_claims, load_paper
 from lft.report.claims.verdict import Verdict
 from lft.report.claims.write import read_verdicts
-from lft.report.effects import Scale
 from lft.report.multiverse.forest import Forest, features, forest
 from lft.report.multiverse.outcomes import (
     JUDGED,
@@ -39,6 +38,7 @@ from lft.report.multiverse.statistics import (
     main_effects,
     share,
 )
+from lft.report.scales import Scale
 from lft.results.universes import names
 from lft.seeding import seed_from
 

@@ -11,11 +11,11 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from lft.report.claims.model import CellClaim
-from lft.report.effects import Scale
 from lft.report.figures.base import Drawing
 from lft.report.multiverse.analysis import Reading
 from lft.report.multiverse.outcomes import Outcome
 from lft.report.multiverse.shares import Share
+from lft.report.scales import Scale
 from lft.report.style import INK
 
 COLORS = {"for": "#0a6b3d", "within": "#8a929e", "against": "#a32020"}

@@ -15,7 +15,8 @@ from lft.metrics import SUPPORT
 from lft.paths import universe_path
 from lft.report.claims.decision import is_vacuous
 from lft.report.claims.model import CellClaim, Claims
-from lft.report.effects import ARRIVAL, CellName, Scale, first_full
+from lft.report.effects import CellName
+from lft.report.scales import ARRIVAL, Scale, first_full
 from lft.results.universes import UNIVERSE_COLUMNS, Universe, names, universe
 from lft.storage.csv import read_rows
 from lft.storage.json import read_json

@@ -18,10 +18,11 @@ from lft.metrics import metric_of
 from lft.report.claims import CellClaim, TheoryClaim, load_claims, load_paper
 from lft.report.claims.model import printed
 from lft.report.claims.needed import needed
-from lft.report.effects import ARRIVAL, CellName, Measured, Scale
+from lft.report.effects import CellName, Measured
 from lft.report.page.charts import Curve, Lane, Strip, curve, even_ticks, ratio_ticks, strip
 from lft.report.page.sections import Judged
 from lft.report.page.verdicts import claim_row
+from lft.report.scales import ARRIVAL, Scale
 from lft.report.style import INK, ORDERS, Style, theme
 from lft.report.theory_tests import readings
 from lft.results.folder import Results

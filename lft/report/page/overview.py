@@ -13,8 +13,8 @@ import numpy as np
 
 from lft.report.claims import CellClaim, load_claims
 from lft.report.claims.shown import SYMBOLS, effect_text
-from lft.report.effects import Scale
 from lft.report.page.sections import Judged
+from lft.report.scales import Scale
 
 MARKS = {
     "supported": "M0-6.5 6 5H-6Z",

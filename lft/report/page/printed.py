@@ -9,7 +9,7 @@ from lft.config import Profile
 from lft.methods import get_method
 from lft.metrics import Metric, metric_of
 from lft.report.claims.agreement import EXPERIMENTS, agreement, unexplained
-from lft.report.effects import ARRIVAL
+from lft.report.scales import ARRIVAL
 from lft.report.style import Style
 
 SOURCES = {"mnist": "MNIST", "cifar10": "CIFAR-10"}

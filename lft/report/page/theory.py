@@ -9,11 +9,10 @@ from lft.report.statistics import NOTHING, Interval
 from lft.report.theory_numbers import (
     FITTED,
     FROZEN,
-    SWEEPS,
     bound_table,
     gradient_missing,
-    rate_table,
 )
+from lft.report.theory_rates import SWEEPS, rate_table
 
 
 def bounds(theory: pd.DataFrame) -> list[dict[str, str]]:

@@ -159,7 +159,7 @@ class Builder:
                 f"table-baselines-{name}", caption, "trained on → tested on, method",
                 [f"beside {experiment.label(rule)}" for rule in rules],
                 [self._row_of(experiment, key.split(":")) for key in keys],
-                [[_beside(key, rule, found.get(f"{key}:{rule}")) for rule in rules]
+                [[self._beside(_key(key), rule, found.get(f"{key}:{rule}")) for rule in rules]
                  for key in keys],
             )  # fmt: skip
 
@@ -183,13 +183,43 @@ class Builder:
                         *(f"beside {experiment.label(rule)}" for rule in rules),
                     ],
                     [self._row_of(experiment, [*key[:5]]) for key in keys],
-                    [[*self._checks(key), *_besides(key, rules, worth)] for key in keys],
+                    [[*self._checks(key), *self._besides(key, rules, worth)] for key in keys],
                 )
 
     def _checks(self, key: Key) -> Iterator[TableCell]:
         for check in CHECKS:
             yield self.numbers.check(key._replace(metric=check))
         yield self.numbers.failures(key._replace(metric="untrained"))
+
+    def _besides(
+        self, key: Key, rules: list[str], found: dict[str, Verdict]
+    ) -> Iterator[TableCell]:
+        """Yield a method's cells beside each rule; variants are not compared."""
+        for rule in rules:
+            verdict = found.get(":".join((*key[:5], rule)))
+            where = key._replace(metric=f"beside_{rule}")
+            yield self._beside(key, rule, verdict) if verdict else TableCell(where, "–", "ok", "")
+
+    def _beside(self, key: Key, rule: str, row: Verdict | None) -> TableCell:
+        """Return a learned method's effect beside a rule's, with a word for which is ahead.
+
+        Where either number in the tables is "diverged", there is no effect to show.
+        """
+        where = key._replace(metric=f"beside_{rule}")
+        if row is None or row.verdict is None or row.effect is None:
+            return TableCell(where, "missing", "missing", "" if row is None else row.reason)
+        experiment = self.profile.experiments[key.experiment]
+        status, notes = "ok", [WORDS[row.verdict]]
+        for method in (key.method, rule):
+            own = self.numbers.cell(key._replace(method=method, metric=experiment.primary))
+            if own.status == "diverged":
+                status, note = own.status, f"{experiment.label(method)}: {own.note}"
+                if own.ours == "diverged":
+                    return TableCell(where, own.ours, status, note)
+                notes.append(note)
+        low, high = (np.nan if end is None else end for end in (row.low, row.high))
+        interval = Interval(row.effect, low, high, row.n_seeds, row.interval)
+        return TableCell(where, effect_text(row), status, "; ".join(notes), interval)
 
     def _row_of(self, experiment: Experiment, parts: list[str]) -> str:
         name, trained_on, tested_on, method, order = parts
@@ -198,21 +228,7 @@ class Builder:
         return f"{mixtures}, {experiment.label(method)}{several}"
 
 
-def _besides(key: Key, rules: list[str], found: dict[str, Verdict]) -> Iterator[TableCell]:
-    """Yield a method's cells beside each rule; variants are not compared."""
-    row = ":".join(key[:5])
-    for rule in rules:
-        verdict = found.get(f"{row}:{rule}")
-        where = key._replace(metric=f"beside_{rule}")
-        yield _beside(row, rule, verdict) if verdict else TableCell(where, "–", "ok", "")
-
-
-def _beside(key: str, rule: str, row: Verdict | None) -> TableCell:
-    """Return a learned method's effect beside a rule's, with a word for which is ahead."""
-    name, trained_on, tested_on, method, order = key.split(":")
-    where = Key(name, trained_on, tested_on, method, order, f"beside_{rule}")
-    if row is None or row.verdict is None or row.effect is None:
-        return TableCell(where, "missing", "missing", "" if row is None else row.reason)
-    low, high = (np.nan if end is None else end for end in (row.low, row.high))
-    interval = Interval(row.effect, low, high, row.n_seeds, row.interval)
-    return TableCell(where, effect_text(row), "ok", WORDS[row.verdict], interval)
+def _key(cell: str) -> Key:
+    """Return the cell of a comparison's name without its rule."""
+    name, trained_on, tested_on, method, order = cell.split(":")
+    return Key(name, trained_on, tested_on, method, order, "")

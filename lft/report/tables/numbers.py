@@ -14,7 +14,7 @@ from lft.methods import Method
 from lft.metrics import Metric, metric_of
 from lft.report.claims import load_claims, load_paper
 from lft.report.claims.model import STEP
-from lft.report.effects import ARRIVAL, first_full_by_seed
+from lft.report.scales import ARRIVAL, first_full_by_seed
 from lft.report.statistics import NOTHING, UNBOUNDED, Interval, mean_interval
 from lft.report.tables.table import Key, TableCell
 from lft.results.folder import Results
