@@ -53,6 +53,12 @@ def holds(row: TheoryRow) -> bool:
     return min(row.effects.values()) > (-row.margin if row.equal else 0.0)
 
 
+def test_one_seed_checks_no_decay() -> None:
+    slow = {"frozen_exponent": 0.3}  # violates the check where there are seeds for an interval
+    assert one("decay_both_independent", rows(**slow)).violations == 1
+    assert readings("decay_both_independent", rows(seeds=(0,), **slow)) == []
+
+
 TRUTHS: dict[str, tuple[dict[str, float], dict[str, float]]] = {
     "statement1": ({"statement1_error": 9e-10}, {"statement1_error": 2e-9}),
     "zeroth_derivatives": ({}, {"derivative_order": 2.0}),
