@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import math
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,9 +18,6 @@ from lft.report.theory_numbers import FITTED, FROZEN
 from lft.report.theory_tests import SLOWER, STATEMENTS, TESTS, TheoryRow, readings
 from lft.report.theory_tests import theory_rows as judged
 from lft.results.schema import THEORY_COLUMNS
-from lft.storage.csv import read_rows
-
-KEPT = Path(__file__).resolve().parents[2] / "results" / "reference"
 
 CHECKS = {name for name in STATEMENTS if name.endswith("_independent")} | {
     "statement1", "zeroth_derivatives", "bound",
@@ -333,18 +329,6 @@ def test_a_sweep_varies_one_size_at_the_largest_number_of_steps(
     assert set(found["steps"]) == {2}
     assert set(found[held[0]]) == {held[1]}
     assert sorted(found[sweep]) == [2, 4, 8, 16]
-
-
-def test_a_kept_run_of_the_old_design_is_read() -> None:
-    """One size varied while the other one was fixed in mid-range, and trajectories were fitted."""
-    old = read_rows(KEPT / "theory" / "attack.csv", THEORY_COLUMNS)
-    found = {row.claim for row in judged(old)}
-    assert found == {
-        "statement1", "bound", "bound_independent", "decay_support", "decay_query", "sigma",
-        "jacobian", "steps",
-    }  # fmt: skip
-    assert numbers.bound_table(old)
-    assert {row.sweep for row in theory_rates.rate_table(old)} == {"support", "query"}
 
 
 def test_the_fitting_part_is_the_root_of_a_mean_square() -> None:

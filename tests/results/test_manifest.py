@@ -21,7 +21,7 @@ from lft.results.registered import registered_digest
 from lft.storage.json import read_json, write_json
 
 ROOT = Path(__file__).resolve().parents[2]
-KEPT = ROOT / "results/reference/runs/sine/sine/lft-first/seed0/run.json"
+KEPT = ROOT / "results/ablation/runs/sine/sine/lft-first/seed0/run.json"
 Git = Callable[..., str]
 
 
@@ -132,7 +132,7 @@ def test_a_kept_manifest_of_an_older_version_is_read() -> None:
     found = RunManifest.read(KEPT)
     assert (found.run.method, found.status, found.kernel) == ("lft", "ok", "fused")
     assert found.claims is None
-    profile = load_profile("reference")
+    profile = load_profile("ablation")
     assert found.difference(profile.training_inputs(found.run)) is None
 
 
