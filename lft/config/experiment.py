@@ -19,6 +19,9 @@ from lft.metrics import Metric
 FORMER = {"training.second_order": "training.estimator"}
 """Former dotted keys, which kept runs still use -> their present names."""
 
+OF_ONE_METHOD = ("families", "finetuner", "zeroth_order", "training", "maml", "step_sizes")
+"""Keys of an experiment that an override or a variant can change; methods share the others."""
+
 
 class ZerothOrderSettings(Settings):
     """The zeroth-order gradient estimate of eq. 6."""
@@ -324,6 +327,11 @@ class Experiment(Settings):
             except ValueError as error:
                 former = f"unknown key {dotted!r}; it is now called {FORMER.get(dotted)!r}"
                 raise ValueError(f"{what}: {former if dotted in FORMER else error}") from None
+            if dotted.partition(".")[0] not in OF_ONE_METHOD:
+                raise ValueError(
+                    f"{what}: all methods share {dotted!r}; set it in the experiment, or in an "
+                    "experiment of its own"
+                )
         try:
             return Experiment.model_validate(values)
         except ValidationError as error:
