@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import inspect
+from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from numbers import Integral
 from pathlib import Path
@@ -19,7 +20,8 @@ from lft.errors import UsageError
 from lft.meta.adapt import adapt
 from lft.meta.gradients import FirstOrder, Gradient, ZerothOrder, value_and_grad
 from lft.pretrained import Pretrained, load
-from lft.seeding import generator
+from lft.runtime.device import own_modes
+from lft.seeding import check_seed, generator
 from lft.tasks.attack import Perturbation
 from lft.tasks.base import Differentiated
 from lft.types import Batch, Params
@@ -109,12 +111,13 @@ def perturbations(
     if loss is None:
         loss = tuner.card.attack_loss
     whole_number("steps", steps)
+    check_seed(seed)
     family, batch = _problem(loss, model, images, labels, batch_size)
     random = generator("universal", seed)
     with own_modes():
         start = family.random((1, *images.shape[1:]), random, torch.float32)
         start = {name: leaf.to(images) for name, leaf in start.items()}
-    yield start["delta"][0]
+    yield start["delta"][0].clone()
     zeroth = tuner.card.zeroth_order
     gradient: Gradient = ZerothOrder(zeroth, random) if zeroth else FirstOrder()
     points = adapt(family, tuner, start, batch, steps=steps, gradient=gradient)
@@ -122,7 +125,7 @@ def perturbations(
     for _ in range(steps):
         with evaluating(modules):
             point = next(points)
-        yield point.params["delta"][0]
+        yield point.params["delta"][0].clone()
 
 
 def measure(
@@ -244,6 +247,8 @@ def _checked(loss: AttackLoss, images: Tensor, labels: Tensor) -> tuple[Tensor, 
     good = isinstance(images, Tensor) and images.ndim == 4 and images.is_floating_point()
     if not good or images.numel() == 0:
         raise UsageError(f"images must be a float tensor (n, C, H, W), not {_described(images)}")
+    if not images.isfinite().all():
+        raise UsageError("images hold NaN or infinite pixels; remove these images")
     if loss.clip and not (images.min() >= 0 and images.max() <= 1):
         raise UsageError("images must lie in [0, 1]; divide by 255, or use AttackLoss(clip=False)")
     if (
@@ -261,18 +266,6 @@ def _ordinary(tensor: Tensor) -> Tensor:
 
 
 INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
-
-
-@contextmanager
-def own_modes() -> Iterator[None]:
-    """Turn off gradients, inference mode and autocast, whatever the caller has set."""
-    with ExitStack() as modes:
-        modes.enter_context(torch.inference_mode(False))
-        modes.enter_context(torch.no_grad())
-        for device in ("cpu", "cuda"):
-            if torch.is_autocast_enabled(device):
-                modes.enter_context(torch.autocast(device, enabled=False))
-        yield
 
 
 @contextmanager
@@ -325,11 +318,20 @@ def _leads_to(value: Any) -> list[Any]:
         return [*defaults, *names.nonlocals.values(), *names.globals.values()]
     if isinstance(value, dict):
         return list(value.values())
-    if isinstance(value, list | tuple):
+    if isinstance(value, list | tuple | set | frozenset | deque):
         return list(value)
     call = getattr(type(value), "__call__", None)  # noqa: B004 - we need the function itself
-    attributes = list(getattr(value, "__dict__", {}).values())
+    attributes = [*getattr(value, "__dict__", {}).values(), *_in_slots(value)]
     return [*attributes, call] if isinstance(call, FunctionType) else attributes
+
+
+def _in_slots(value: Any) -> Iterator[Any]:
+    """Yield the attributes that an object keeps in ``__slots__``."""
+    for kind in type(value).__mro__:
+        for name, member in vars(kind).items():
+            if inspect.ismemberdescriptor(member):
+                with suppress(AttributeError):  # It has no value yet.
+                    yield member.__get__(value)
 
 
 def whole_number(name: str, value: int) -> None:

@@ -6,7 +6,7 @@ import logging
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import cache
 from pathlib import Path
 
@@ -60,6 +60,22 @@ def settings(profile: Profile) -> Iterator[torch.device]:
         torch.use_deterministic_algorithms(strict, warn_only=warns)
         torch.utils.deterministic.fill_uninitialized_memory = fills  # type: ignore[attr-defined]
         torch.backends.cudnn.allow_tf32 = tf32
+
+
+@contextmanager
+def own_modes(*, gradients: bool = False) -> Iterator[None]:
+    """Set torch modes whatever the caller has set: no inference mode, no autocast.
+
+    Args:
+        gradients: whether operations are recorded for autograd.
+    """
+    with ExitStack() as modes:
+        modes.enter_context(torch.inference_mode(False))
+        modes.enter_context(torch.set_grad_enabled(gradients))
+        for device in ("cpu", "cuda"):
+            if torch.is_autocast_enabled(device):
+                modes.enter_context(torch.autocast(device, enabled=False))
+        yield
 
 
 @contextmanager
