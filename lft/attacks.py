@@ -16,7 +16,7 @@ from lft.meta.adapt import adapt
 from lft.meta.gradients import FirstOrder, Gradient, ZerothOrder, value_and_grad
 from lft.pretrained import Pretrained, load
 from lft.runtime.modes import evaluating, held, own_modes
-from lft.seeding import generator
+from lft.seeding import check_seed, generator
 from lft.tasks.attack import Perturbation
 from lft.tasks.base import Differentiated
 from lft.types import Batch, Params
@@ -106,12 +106,13 @@ def perturbations(
     if loss is None:
         loss = tuner.card.attack_loss
     whole_number("steps", steps)
+    check_seed(seed)
     family, batch = _problem(loss, model, images, labels, batch_size)
     random = generator("universal", seed)
     with own_modes():
         start = family.random((1, *images.shape[1:]), random, torch.float32)
         start = {name: leaf.to(images) for name, leaf in start.items()}
-    yield start["delta"][0]
+    yield start["delta"][0].clone()
     zeroth = tuner.card.zeroth_order
     gradient: Gradient = ZerothOrder(zeroth, random) if zeroth else FirstOrder()
     points = adapt(family, tuner, start, batch, steps=steps, gradient=gradient)
@@ -119,7 +120,7 @@ def perturbations(
     for _ in range(steps):
         with evaluating(modules):
             point = next(points)
-        yield point.params["delta"][0]
+        yield point.params["delta"][0].clone()
 
 
 def measure(
@@ -241,6 +242,8 @@ def _checked(loss: AttackLoss, images: Tensor, labels: Tensor) -> tuple[Tensor, 
     good = isinstance(images, Tensor) and images.ndim == 4 and images.is_floating_point()
     if not good or images.numel() == 0:
         raise UsageError(f"images must be a float tensor (n, C, H, W), not {_described(images)}")
+    if not images.isfinite().all():
+        raise UsageError("images hold NaN or infinite pixels; remove these images")
     if loss.clip and not (images.min() >= 0 and images.max() <= 1):
         raise UsageError("images must lie in [0, 1]; divide by 255, or use AttackLoss(clip=False)")
     if (

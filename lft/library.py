@@ -23,7 +23,7 @@ import torch
 from pydantic import ValidationError
 
 from lft.config import Experiment, Order, Run, explain
-from lft.errors import UsageError
+from lft.errors import UsageError, suggestion
 from lft.finetuners.base import FineTuner
 from lft.meta.learner import Learner
 from lft.meta.measured import adapted
@@ -36,8 +36,9 @@ from lft.pretrained import Card, Pretrained
 from lft.results.manifest import manifest
 from lft.results.schema import HISTORY_COLUMNS
 from lft.runtime.device import without_denormals
+from lft.runtime.modes import own_modes
 from lft.runtime.progress import track
-from lft.seeding import generator
+from lft.seeding import check_seed, generator
 from lft.storage.tensors import below
 from lft.tasks.base import TaskFamily
 from lft.tasks.own import as_families, as_family, shapes_of
@@ -67,6 +68,8 @@ STEP_SIZES = {
     "adam": (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1),
 }
 """Default step-size grids of hand-designed fine-tuners."""
+SECTIONS = ("finetuner", "zeroth_order", "maml", "step_sizes")
+"""Settings of :class:`lft.config.Experiment` that :func:`meta_train` takes."""
 
 
 def meta_train(
@@ -103,21 +106,25 @@ def meta_train(
             ``maml``, ``step_sizes``.
 
     Returns:
-        The fine-tuner with the best meta-validation score.
+        The fine-tuner with the best meta-validation score. Torch modes of the caller (no gradients,
+        inference, autocast) do not affect it.
 
     Raises:
         UsageError: a setting is unknown or out of range, an object is not a task family, or the
             families' parameters cannot share a meta-learned initialisation.
         lft.errors.Diverged: the outer loss or the meta-gradient became infinite or NaN.
     """
+    check_seed(seed)
+    if not isinstance(name, str):
+        raise UsageError(f"meta_train: name must be text, not a {type(name).__name__}")
     found = as_families(families)
     experiment = _experiment(found, method, steps, tasks, order, training or {}, sections)
     learner = Learner(experiment.base_method(method), experiment.for_method(method), order)
-    shapes = {key: shapes_of(family, generator("shapes")) for key, family in found.items()}
-    learner.method.check_applicable(shapes)
     run = Run(name, "+".join(found), method, order, seed)
-    state = begin(learner, run, found)
-    with without_denormals():
+    with own_modes(gradients=True), without_denormals():
+        shapes = {key: shapes_of(family, generator("shapes")) for key, family in found.items()}
+        learner.method.check_applicable(shapes)
+        state = begin(learner, run, found)
         if learner.method.learns == "step_size":
             pick_step_size(learner, run, found, state)
         else:
@@ -125,7 +132,7 @@ def meta_train(
             with track(learner.meta_batches, 0, title, shown=progress) as bar:
                 for done in meta_batches(learner, run, found, state):
                     bar.advance(done.loss, state.best_score)
-    return _trained(learner, run, found, state)
+        return _trained(learner, run, found, state)
 
 
 def _experiment(
@@ -139,7 +146,12 @@ def _experiment(
 ) -> Experiment:
     """Build the settings of an experiment, as a profile would hold them."""
     get_method(method)
-    segment = max((n for n in range(1, SEGMENT + 1) if steps % n == 0), default=1)
+    for section in sections:
+        if section not in SECTIONS:
+            hint = suggestion(section, SECTIONS)
+            raise UsageError(f"meta_train: unknown key {section!r}{hint}")
+    whole = isinstance(steps, int)
+    segment = max((n for n in range(1, SEGMENT + 1) if whole and steps % n == 0), default=1)
     mixture = "+".join(families)
     values = {
         "title": mixture,
@@ -226,12 +238,19 @@ def compare(
         family: this and the other arguments are as in :meth:`lft.pretrained.Pretrained.adapt`.
 
     Raises:
-        UsageError: ``tuners`` is empty, or as :meth:`lft.pretrained.Pretrained.adapt`.
+        UsageError: ``tuners`` is empty or holds something else, or as
+            :meth:`lft.pretrained.Pretrained.adapt`.
     """
     import pandas as pd
 
-    if not tuners:
-        raise UsageError("compare needs at least one fine-tuner")
+    if not isinstance(tuners, Mapping) or not tuners:
+        raise UsageError("compare needs at least one fine-tuner, as in {'LFT': tuner}")
+    for name, tuner in tuners.items():
+        if not all(callable(getattr(tuner, part, None)) for part in ("start", "step")):
+            raise UsageError(
+                f"compare: {name!r} is {tuner!r:.60}, no fine-tuner; make one with lft.meta_train "
+                "or lft.load"
+            )
     family = as_family(family)
     frames = {
         name: tuner.adapt(family, tasks, steps=steps, every=every, seed=seed)

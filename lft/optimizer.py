@@ -15,7 +15,7 @@ from lft.config import ZerothOrderSettings
 from lft.errors import UsageError
 from lft.finetuners.base import FineTuner, InPlace
 from lft.meta.gradients import ZerothOrder
-from lft.seeding import generator
+from lft.seeding import check_seed, generator
 from lft.types import Batch, Params, State
 
 
@@ -47,7 +47,8 @@ class LearnedOptimizer(Optimizer):
         seed: seed of the directions.
 
     Raises:
-        UsageError: the default ``lr`` or that of a group is negative or not finite.
+        UsageError: the default ``lr`` or that of a group is negative or not finite, or the seed is
+            not a whole number.
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class LearnedOptimizer(Optimizer):
         seed: int = 0,
     ) -> None:
         _rate(lr)
+        check_seed(seed)
         self.tuner = tuner
         self.zeroth_order = zeroth_order
         super().__init__(params, {"lr": lr, "seed": seed, "steps": 0})

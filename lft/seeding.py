@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+from numbers import Integral
 from typing import TYPE_CHECKING
+
+from lft.errors import UsageError
 
 if TYPE_CHECKING:
     from torch import Generator
@@ -20,3 +23,13 @@ def generator(*parts: str | int) -> Generator:
     import torch
 
     return torch.Generator("cpu").manual_seed(seed_from(*parts))
+
+
+def check_seed(seed: object) -> None:
+    """Check a seed that a user gives.
+
+    Raises:
+        UsageError: the seed is not a whole number.
+    """
+    if not isinstance(seed, Integral) or isinstance(seed, bool):
+        raise UsageError(f"seed is {' '.join(repr(seed).split()):.60}; it must be a whole number")

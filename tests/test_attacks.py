@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -113,6 +114,9 @@ def test_what_a_user_gets_wrong_is_said(victim: LeNet5, images: tuple[Tensor, Te
         "labels must be 10 integers, not torch.int64 3": lambda: universal(victim, x, y[:3]),
         "not torch.float32 10": lambda: universal(victim, x, y.float()),
         "steps is 0": lambda: universal(victim, x, y, steps=0),
+        "seed is None": lambda: universal(victim, x, y, seed=None),  # type: ignore[arg-type]
+        "hold NaN": lambda: measure(victim, x * torch.nan, y, x[0], clip=False),
+        "or infinite": lambda: universal(victim, x / 0, y, loss=AttackLoss(clip=False)),
         "is neither a fine-tuner nor a file": lambda: universal(victim, x, y, tuner="none"),
         "the perturbation is 28x28, the images 1x28x28": lambda: measure(victim, x, y, x[0, 0]),
     }
@@ -155,6 +159,20 @@ class Holder:
         return self(images)
 
 
+class Slotted:
+    """An object that has no ``__dict__``."""
+
+    __slots__ = ("model", "unset")
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = {model}
+
+    def __call__(self, images: Tensor) -> Tensor:
+        (model,) = self.model
+        logits: Tensor = model(images)
+        return logits
+
+
 RESTLESS = network(nn.BatchNorm1d(16), nn.Dropout())  # of the module, for a name that is global
 
 
@@ -168,9 +186,10 @@ def wrapped(model: nn.Module) -> list[Callable[[Tensor], Tensor]]:
     def outer(images: Tensor, f: Callable[[Tensor], Tensor] = inner) -> Tensor:
         return f(images)
 
-    holder = Holder(model)
+    holder, queue = Holder(model), deque([model])
     return [
-        *(inner, outer, model.forward, holder, holder.predict),
+        *(inner, outer, model.forward, holder, holder.predict, Slotted(model)),
+        lambda images: queue[0](images),
         functools.partial(model),
         lambda images: holder.predict(images),
     ]
@@ -185,6 +204,13 @@ def test_whatever_holds_a_network_the_attack_repeats_and_leaves_it_as_it_was() -
     for each in (model, RESTLESS):
         assert all(part.training for part in each.modules())
         assert int(each[1].num_batches_tracked) == 0  # type: ignore[arg-type]
+
+
+def test_the_caller_may_change_what_is_yielded() -> None:
+    untouched = list(perturbations(network(), X, Y, steps=3))
+    for expected, delta in zip(untouched, perturbations(network(), X, Y, steps=3), strict=True):
+        assert torch.equal(expected, delta)
+        delta.zero_()
 
 
 def test_the_callers_modes_do_not_matter() -> None:

@@ -15,8 +15,8 @@ import lft
 ROOT = Path(lft.__file__).parent
 
 LAYERS = (
-    {"lft._moved", "lft.errors", "lft.seeding", "lft.shapes"},
-    {"lft.paths"},
+    {"lft._moved", "lft.errors", "lft.shapes"},
+    {"lft.paths", "lft.seeding"},
     {"lft.storage"},
     {"lft.methods", "lft.metrics", "lft.plugins"},
     {"lft.config", "lft.types"},

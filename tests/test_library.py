@@ -181,6 +181,17 @@ def test_what_is_wrong_is_said_in_one_line(tuner: Pretrained) -> None:
         (r"tasks \(7\) must be a multiple of", lambda: lft.meta_train(sine, tasks=7)),
         ("unknown key 'training.rate'", lambda: lft.meta_train(sine, training={"rate": 1})),
         ("unknown key 'lr'", lambda: lft.meta_train(sine, lr=1)),
+        ("unknown key 'orders'", lambda: lft.meta_train(sine, orders=["zeroth"])),
+        ("unknown key 'finetunr'; did you mean", lambda: lft.meta_train(sine, finetunr={})),
+        ("seed is None; it must be a whole", lambda: lft.meta_train(sine, seed=None)),
+        ("seed is 0.5; it must be a whole", lambda: tuner.adapt(sine, seed=0.5)),
+        ("seed is <torch", lambda: tuner.optimizer([torch.ones(1)], seed=Generator())),
+        ("name must be text, not a NoneType", lambda: lft.meta_train(sine, name=None)),
+        ("training.steps: input should", lambda: lft.meta_train(sine, steps="2")),
+        ("Sine is a class", lambda: lft.meta_train(Sine)),
+        ("a whole number or a TaskBatch, not a float", lambda: tuner.adapt(sine, 2.5)),
+        ("at least one fine-tuner", lambda: lft.compare([tuner], sine)),
+        ("'a' is 'lft', no fine-tuner", lambda: lft.compare({"a": "lft"}, sine)),
         ("families.My Tasks", lambda: lft.meta_train({"My Tasks": sine})),
         ("at least one task family", lambda: lft.meta_train([])),
         ("adapt: steps", lambda: tuner.adapt(sine, steps=0)),
@@ -195,6 +206,63 @@ def test_what_is_wrong_is_said_in_one_line(tuner: Pretrained) -> None:
         maml.adapt(Bowls())
     with pytest.raises(NotApplicable, match="meta-learns one initialisation"):
         lft.meta_train([small_sine(), small_sine(3)], "maml")
+
+
+@pytest.mark.parametrize(
+    "mode", [torch.inference_mode, torch.no_grad, lambda: torch.autocast("cpu", torch.bfloat16)]
+)
+@pytest.mark.parametrize("method", ["lft", "maml"])
+def test_the_callers_modes_change_no_bit(method: str, mode: Any) -> None:
+    """MAML's history and a fine-tuned network go through matrix products, which autocast rounds."""
+    sine = small_sine()
+
+    def both() -> tuple[Pretrained, pd.DataFrame]:
+        made = lft.meta_train(sine, method, tasks=10, steps=2, progress=False)
+        return made, made.adapt(sine, 3, steps=3)
+
+    plain = both()
+    with mode():
+        other = both()
+    pd.testing.assert_frame_equal(plain[0].history, other[0].history, check_exact=True)
+    pd.testing.assert_frame_equal(plain[1], other[1], check_exact=True)
+    for name, leaf in other[0].weights.items():
+        assert torch.equal(plain[0].weights[name], leaf)
+        assert not leaf.is_inference()
+
+
+def pairs(n_tasks: int) -> Any:
+    return Bowls().sample(n_tasks, Generator(), "train")
+
+
+WRONG = {
+    "a loss of all tasks": ("loss", lambda _, params, batch: batch.x.mean()),
+    "a loss of each point": ("loss", lambda _, params, batch: batch.x.mean(2)),
+    "a loss of one task": ("loss", lambda _, params, batch: params["theta"][:1].sum(1)),
+    "a number as loss": ("loss", lambda _, params, batch: 1.0),
+    "one pair": ("sample", lambda _, n, *rest: pairs(n)[0]),
+    "three pairs": ("sample", lambda _, n, *rest: (*pairs(n), 1)),
+    "no pair": ("sample", lambda _, n, *rest: None),
+    "a task too many": ("sample", lambda _, n, *rest: pairs(n + 1)),
+    "arrays": (
+        "sample",
+        lambda _, n, *rest: [[x.numpy() for x in pair] for pair in pairs(n)],
+    ),
+    "a list": ("init", lambda _, n, generator: [torch.zeros(n, 2)]),
+    "nothing": ("init", lambda _, n, generator: {}),
+    "no axis of tasks": ("init", lambda _, n, generator: {"theta": torch.zeros(2)}),
+    "integers": ("init", lambda _, n, generator: {"theta": torch.zeros(n, 2, dtype=torch.int64)}),
+}
+"""What a family returns by mistake -> the method, and how it does."""
+
+
+@pytest.mark.parametrize("what", sorted(WRONG))
+def test_what_a_family_returns_by_mistake_is_said(what: str, tuner: Pretrained) -> None:
+    name, mistake = WRONG[what]
+    mistaken = type("Mistaken", (Bowls,), {name: mistake})()
+    for call in (lft.meta_train, tuner.adapt):
+        with pytest.raises(UsageError, match=f"^{name} of <.*> must return") as raised:
+            call(mistaken, tasks=5, steps=2)
+        assert "\n" not in str(raised.value)
 
 
 def test_the_global_generator_and_denormals_are_left_alone() -> None:

@@ -21,6 +21,9 @@ from lft.metrics import Metric
 FORMER = {"training.second_order": "training.estimator"}
 """Former dotted keys, which kept runs still use -> their present names."""
 
+OF_ONE_METHOD = ("families", "finetuner", "zeroth_order", "training", "maml", "step_sizes")
+"""Keys of an experiment that an override or a variant can change; methods share the others."""
+
 
 class Variant(Settings):
     """A method with changed settings; a separate row in the results."""
@@ -238,6 +241,11 @@ class Experiment(Settings):
                 raise ValueError(
                     f"unknown key {dotted!r}; it is now called {FORMER[dotted]!r}"
                 ) from None
+            if dotted.partition(".")[0] not in OF_ONE_METHOD:
+                raise ValueError(
+                    f"all methods share {dotted!r}; set it in the experiment, or in an experiment "
+                    "of its own"
+                )
         try:
             return Experiment.model_validate(values)
         except ValidationError as error:

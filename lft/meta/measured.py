@@ -15,7 +15,8 @@ from lft.finetuners.base import FineTuner
 from lft.meta.adapt import adapt, parts
 from lft.meta.gradients import FirstOrder, Gradient, ZerothOrder
 from lft.metrics import SUPPORT
-from lft.seeding import generator
+from lft.runtime.modes import own_modes
+from lft.seeding import check_seed, generator
 from lft.tasks.base import TaskFamily
 from lft.types import Params, TaskBatch
 
@@ -116,7 +117,8 @@ def adapted(
 ) -> pd.DataFrame:
     """Fine-tune test tasks and tabulate their metrics.
 
-    The same seed gives the same tasks and random starts for every fine-tuner.
+    The same seed gives the same tasks and random starts for every fine-tuner, in whatever modes of
+    torch (autocast, inference) the caller is.
 
     Args:
         tuner: update rule.
@@ -133,23 +135,29 @@ def adapted(
         Metrics of a whole trajectory are in the row of the last step.
 
     Raises:
-        UsageError: a number is out of range.
+        UsageError: a number is out of range, or ``tasks`` or ``seed`` is of another type.
     """
     import pandas as pd
 
+    check_seed(seed)
+    if not isinstance(tasks, int | TaskBatch):
+        kind = type(tasks).__name__
+        raise UsageError(f"adapt: tasks must be a whole number or a TaskBatch, not a {kind}")
     try:
         Testing(tasks=tasks if isinstance(tasks, int) else 1, steps=steps, every=every)
     except ValidationError as error:
         raise UsageError(f"adapt: {explain(error)}") from None
-    if isinstance(tasks, int):
-        tasks = family.sample(tasks, generator("adapt tasks", seed), "test")
-    n_tasks = len(tasks.query.x)
-    start = family.init(n_tasks, generator("adapt start", seed))
-    if init is not None:
-        start = {name: init[name].to(leaf).expand_as(leaf) for name, leaf in start.items()}
     random = generator("adapt directions", seed)
     gradient = FirstOrder() if zeroth_order is None else ZerothOrder(zeroth_order, random)
-    found, _ = measured(family, tuner, tasks, start, steps=steps, every=every, gradient=gradient)
+    with own_modes():
+        if isinstance(tasks, int):
+            tasks = family.sample(tasks, generator("adapt tasks", seed), "test")
+        start = family.init(len(tasks.query.x), generator("adapt start", seed))
+        if init is not None:
+            start = {name: init[name].to(leaf).expand_as(leaf) for name, leaf in start.items()}
+        found, _ = measured(
+            family, tuner, tasks, start, steps=steps, every=every, gradient=gradient
+        )
     columns = {
         name: pd.DataFrame(values.T.double().cpu().numpy(), columns=steps_of(values, steps, every))
         .rename_axis(index="task", columns="step")

@@ -10,9 +10,10 @@ import pandas as pd
 
 from lft.config import Profile, Run
 from lft.errors import UsageError
-from lft.metrics import SUPPORT, metric_of
+from lft.metrics import metric_of
 from lft.results.digests import JOINED, record
 from lft.results.folder import Results, rows_of
+from lft.results.given import given_rows
 from lft.results.manifest import RunManifest
 from lft.results.schema import CELL_COLUMNS, SUMMARY_COLUMNS, THEORY_COLUMNS, Measurement
 from lft.storage.atomic import atomic_path
@@ -46,9 +47,8 @@ def aggregate(profile: Profile, folder: Path) -> None:
     with atomic_path(joined) as temporary, temporary.open("wb") as file:
         file.write(",".join(Measurement._fields).encode() + b"\n")
         for path, runs in parts.items():
-            frame, text = rows_of(path, runs)
-            if path in given:
-                _refuse_strangers(path, frame, profile)
+            elsewhere = path in given
+            frame, text = given_rows(path, runs, profile) if elsewhere else rows_of(path, runs)
             summaries.append(summarise(frame))
             file.write(text)
     summary = _in_order(pd.concat(summaries, ignore_index=True))
@@ -74,29 +74,6 @@ def evaluated(results: Results) -> dict[Path, list[Run]]:
             if path is not None:
                 parts.setdefault(path, []).append(run)
     return parts
-
-
-def _refuse_strangers(path: Path, frame: pd.DataFrame, profile: Profile) -> None:
-    """Check that measurements made elsewhere fit the profile's cells, tasks, steps and metrics.
-
-    Raises:
-        UsageError: a row does not fit, or a task is missing.
-    """
-    cells = {(*run[:2], tested_on, *run[2:]) for run, tested_on, _ in profile.cells()}
-    for key, rows in frame.groupby(KEYS[:6], observed=True):
-        where = f"{path}: {' '.join(map(str, key))}"
-        if key not in cells:
-            raise UsageError(f"{where} is no cell of profile {profile.name!r}; remove these rows")
-        experiment = profile.experiment(str(key[0]))
-        testing, names = experiment.testing, str(key[2]).split("+")
-        tasks = {f"{name}-{i}" for name in names for i in range(testing.tasks // len(names))}
-        if odd := tasks ^ set(rows["task"].astype(str)):
-            raise UsageError(f"{where}: task {min(odd)!r} is not in both the file and the profile")
-        steps = {*range(0, testing.steps + 1, testing.every)}
-        metrics = {name for m in experiment.metrics for name in (m.name, f"{m.name}{SUPPORT}")}
-        for column, known in (("step", steps), ("metric", metrics)):
-            if odd := set(rows[column].tolist()) - known:
-                raise UsageError(f"{where}: {column} {min(odd)!r} is none of the profile's")
 
 
 def _in_order(summary: pd.DataFrame) -> pd.DataFrame:

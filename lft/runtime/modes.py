@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import inspect
+from collections import deque
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from types import FunctionType, MethodType, ModuleType
 from typing import Any
@@ -14,11 +15,15 @@ from torch import Tensor, nn
 
 
 @contextmanager
-def own_modes() -> Iterator[None]:
-    """Turn off gradients, inference mode and autocast, whatever the caller has set."""
+def own_modes(*, gradients: bool = False) -> Iterator[None]:
+    """Set torch modes whatever the caller has set: no inference mode, no autocast.
+
+    Args:
+        gradients: whether operations are recorded for autograd.
+    """
     with ExitStack() as modes:
         modes.enter_context(torch.inference_mode(False))
-        modes.enter_context(torch.no_grad())
+        modes.enter_context(torch.set_grad_enabled(gradients))
         for device in ("cpu", "cuda"):
             if torch.is_autocast_enabled(device):
                 modes.enter_context(torch.autocast(device, enabled=False))
@@ -75,8 +80,17 @@ def _leads_to(value: Any) -> list[Any]:
         return [*defaults, *names.nonlocals.values(), *names.globals.values()]
     if isinstance(value, dict):
         return list(value.values())
-    if isinstance(value, list | tuple):
+    if isinstance(value, list | tuple | set | frozenset | deque):
         return list(value)
     call = getattr(type(value), "__call__", None)  # noqa: B004 - we need the function itself
-    attributes = list(getattr(value, "__dict__", {}).values())
+    attributes = [*getattr(value, "__dict__", {}).values(), *_in_slots(value)]
     return [*attributes, call] if isinstance(call, FunctionType) else attributes
+
+
+def _in_slots(value: Any) -> Iterator[Any]:
+    """Yield the attributes that an object keeps in ``__slots__``."""
+    for kind in type(value).__mro__:
+        for name, member in vars(kind).items():
+            if inspect.ismemberdescriptor(member):
+                with suppress(AttributeError):  # It has no value yet.
+                    yield member.__get__(value)

@@ -48,7 +48,11 @@ def write_frame(path: Path | str, frame: pd.DataFrame) -> None:
         frame.to_csv(temporary, index=False, float_format="%.7g", lineterminator="\n")
 
 
-def read_rows(path: Path | str, columns: Sequence[str]) -> pd.DataFrame:
+AGAIN = "delete the file and run the workflow again"
+"""What to do about a damaged file that a job wrote."""
+
+
+def read_rows(path: Path | str, columns: Sequence[str], *, again: str = AGAIN) -> pd.DataFrame:
     """Read a CSV file that :func:`write_rows` wrote.
 
     Numeric columns become float64 or int64, all others text. In the columns ``validation``,
@@ -57,6 +61,7 @@ def read_rows(path: Path | str, columns: Sequence[str]) -> pd.DataFrame:
     Args:
         path: the file, gzipped if its name ends in .gz.
         columns: the expected header.
+        again: what to do about a malformed file, for the message.
 
     Raises:
         UsageError: the file is missing, or has other columns or a malformed row; the message names
@@ -77,7 +82,7 @@ def read_rows(path: Path | str, columns: Sequence[str]) -> pd.DataFrame:
         if any(table[name].null_count for name in columns if name not in _MAY_BE_EMPTY):
             raise ValueError("an empty number")
     except ValueError as error:  # also pyarrow.ArrowInvalid and UnicodeDecodeError
-        raise UsageError(_locate_bad_row(Path(path), columns, error)) from None
+        raise UsageError(_locate_bad_row(Path(path), columns, error, again)) from None
     except _UNREADABLE as error:
         raise UsageError(f"cannot read {path}: {_why(error)}") from None
     frame: pd.DataFrame = table.to_pandas()
@@ -108,9 +113,8 @@ _NUMBERS = {
 }
 
 
-def _locate_bad_row(path: Path, columns: Sequence[str], error: Exception) -> str:
+def _locate_bad_row(path: Path, columns: Sequence[str], error: Exception, advice: str) -> str:
     """Describe the first line of a CSV file with unexpected columns or types."""
-    advice = "delete the file and run the workflow again"
     try:
         with io.TextIOWrapper(_opened(path), encoding="utf-8", newline="") as file:
             reader = csv.reader(file)
@@ -191,6 +195,6 @@ def join_csv(path: Path | str, columns: Sequence[str], parts: Iterable[Path]) ->
             if not (content.startswith(header) and content.endswith(b"\n")):
                 raise UsageError(
                     f"{part}: expected the columns {','.join(columns)} and a complete last line; "
-                    "delete the file and run the workflow again"
+                    f"{AGAIN}"
                 )
             joined.write(content[len(header) :])

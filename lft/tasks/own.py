@@ -35,10 +35,13 @@ class Own(TaskFamily):
         tasks: the object; its ``sample`` may return two pairs (x, y), support and query.
 
     Raises:
-        UsageError: a method is missing.
+        UsageError: a method is missing, or returns something else than it should.
     """
 
     def __init__(self, tasks: Any) -> None:
+        if isinstance(tasks, type):
+            name = tasks.__name__
+            raise UsageError(f"{name} is a class, and a task family is an object: {name}(...)")
         for name in NEEDED:
             if not callable(getattr(tasks, name, None)):
                 raise UsageError(
@@ -51,16 +54,38 @@ class Own(TaskFamily):
 
     def sample(self, n_tasks: int, generator: Generator, phase: Phase) -> TaskBatch:
         """See :meth:`lft.tasks.base.TaskFamily.sample`."""
-        return TaskBatch(*(Batch(*part) for part in self.tasks.sample(n_tasks, generator, phase)))
+        drawn = self.tasks.sample(n_tasks, generator, phase)
+        if not (_is_pair(drawn) and all(map(_is_pair, drawn))) or not all(
+            _of_tasks(leaf, n_tasks) for part in drawn for leaf in part
+        ):
+            raise UsageError(
+                f"sample of {self.tasks!r:.60} must return two pairs (x, y) of tensors, support "
+                f"and query; the first axis of each is the task, here of size {n_tasks}"
+            )
+        return TaskBatch(*(Batch(*part) for part in drawn))
 
     def init(self, n_tasks: int, generator: Generator) -> Params:
         """See :meth:`lft.tasks.base.TaskFamily.init`."""
         found: Params = self.tasks.init(n_tasks, generator)
+        if not (isinstance(found, dict) and found) or not all(
+            _of_tasks(leaf, n_tasks) and leaf.is_floating_point() for leaf in found.values()
+        ):
+            raise UsageError(
+                f"init of {self.tasks!r:.60} must return a dict of floating-point tensors; the "
+                f"first axis of each is the task, here of size {n_tasks}"
+            )
         return found
 
     def loss(self, params: Params, batch: Batch) -> Tensor:
         """See :meth:`lft.tasks.base.TaskFamily.loss`."""
         found: Tensor = self.tasks.loss(params, batch)
+        n_tasks = len(batch.x)
+        if not isinstance(found, Tensor) or found.shape != (n_tasks,):
+            shape = f"a tensor {tuple(found.shape)}" if isinstance(found, Tensor) else repr(found)
+            raise UsageError(
+                f"loss of {self.tasks!r:.60} must return one number per task, a tensor "
+                f"({n_tasks},), not {shape:.60}"
+            )
         return found
 
     def metrics(self, params: Params, batch: Batch) -> dict[str, Tensor]:
@@ -74,6 +99,14 @@ class Own(TaskFamily):
         """The object's score, or its loss."""
         found: Tensor = getattr(self.tasks, "score", self.loss)(params, batch)
         return found
+
+
+def _is_pair(value: object) -> bool:
+    return isinstance(value, tuple | list) and len(value) == 2
+
+
+def _of_tasks(value: object, n_tasks: int) -> bool:
+    return isinstance(value, Tensor) and value.ndim > 0 and len(value) == n_tasks
 
 
 def as_family(tasks: Any) -> TaskFamily:

@@ -322,6 +322,17 @@ def test_an_override_is_seen_by_its_method_and_the_variants_of_it() -> None:
     [
         ({"lfd": {}}, "unknown method 'lfd'; did you mean 'lft'?"),
         ({"lft": {"training.setps": 1}}, "overrides of 'lft': unknown key 'training.setps'"),
+        *(
+            ({"lft": {key: value}}, f"overrides of 'lft': all methods share {key!r}; set it in")
+            for key, value in (
+                ("testing.tasks", 9),
+                ("testing", {"tasks": 9, "steps": 4}),
+                ("methods", ["sgd"]),
+                ("orders", ["zeroth"]),
+                ("test_on", ["sine"]),
+                ("title", "x"),
+            )
+        ),
     ],
 )
 def test_bad_overrides_are_refused(overrides: Any, expected: str, tmp_path: Path) -> None:

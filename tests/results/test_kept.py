@@ -202,13 +202,24 @@ def test_measurements_made_elsewhere_are_set_beside_the_kept_ones(place: Path) -
     pd.testing.assert_frame_equal(
         summary.reset_index(drop=True), expected.reset_index(drop=True), check_exact=True
     )
-    for column, value, message in (
-        ("task", "grey-99", "task 'grey-[0-9]+' is not in both"),
-        ("step", 77, "step 77 is none of the profile's"),
-        ("metric", "speed", "metric 'speed' is none"),
-        ("tested_on", "mars", "is no cell of profile 'mine'"),
+    asr, first = given["metric"] == "asr", given.index == given.index[0]
+    for wrong, message in (
+        (given.assign(task="grey-99"), "task 'grey-[0-9]+' is not in both"),
+        (given.assign(step=77), "step 77 is none of the profile's"),
+        (given.assign(metric="speed"), "metric 'speed' is none"),
+        (given.assign(tested_on="mars"), "is no cell of profile 'mine'"),
+        (given.assign(method="l2p"), "l2p first 0 is no cell of profile 'mine'"),
+        (pd.concat([given, given.assign(seed=99)]), "first 99 is no cell of profile 'mine'"),
+        (given[given["seed"] != given["seed"].max()], "there are no rows of .* first 1; add"),
+        (given[:0], "there are no rows of .* first 0; add"),
+        (given[~asr], "there are no rows of the metric 'asr'"),
+        (given[~first], "is missing; a missing number is nan"),
+        (given[~asr | (given["step"] == 0)], "is missing; a missing number is nan"),
+        (pd.concat([given, given[first]]), "is there twice"),
+        (given.assign(value=2.0), "asr is a share, from 0 to 1"),
+        (given.drop(columns="task"), "line 1: expected the columns .*; correct the file"),
     ):
         with pytest.raises(UsageError, match=message):
-            aggregate(with_csv(place, given.assign(**{column: value})), folder)
+            aggregate(with_csv(place, wrong), folder)
     with pytest.raises(UsageError, match="measurements: 'lfd' is not a method here"):
         load_profile(write_mine(place, {"methods": [OWN], "measurements": {"lfd": "x.csv"}}))
