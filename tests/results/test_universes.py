@@ -119,24 +119,24 @@ def test_a_fork_of_an_unknown_key_is_one_line() -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "what"),
+    ("experiment", "where", "what", "fixed"),
     [
-        ({"experiments.sine.overrides": {"lft": {"training.steps": 4}}}, "overrides"),
+        ("sine", "experiments.sine.overrides", "overrides", {"lft": {"training.steps": 4}}),
         (
-            {"universes.tuning.ranges.sine.lft": {"training.steps": [2, 4]}},
+            "attack",
+            "universes.tuning.ranges.attack.lft",
             r"tuning\.ranges",
+            {"families.mnist.distortion_weight": [0.1, 1.0]},
         ),
     ],
 )
 def test_what_a_fork_varies_cannot_be_fixed_for_one_method(
-    changes: dict[str, Any], what: str
+    experiment: str, where: str, what: str, fixed: dict[str, Any]
 ) -> None:
     values = multiverse().model_dump(mode="json", exclude_none=True)
-    for key, value in changes.items():
-        put(values, key, value)
-    fixed = Profile.model_validate(values)
-    with pytest.raises(UsageError, match=f"{what} of lft in sine set training.steps"):
-        universes.universe(fixed, "sine", 1, QUESTIONS)
+    put(values, where, fixed)
+    with pytest.raises(UsageError, match=f"{what} of lft in {experiment} set "):
+        universes.universe(Profile.model_validate(values), experiment, 1, QUESTIONS)
 
 
 @pytest.mark.parametrize(
