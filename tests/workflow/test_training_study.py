@@ -255,34 +255,3 @@ def test_what_the_page_says_of_sine_is_in_the_rows(made: ModuleType) -> None:
         if step
     ]
     assert np.median(spread) == pytest.approx(0.2, abs=0.05)
-
-
-@pytest.mark.parametrize(
-    ("experiment", "method"),
-    [("sine", "l2o"), ("sine", "lft"), ("sine", "maml"), ("attack", "l2o"), ("attack", "lft")],
-)
-def test_the_papers_settings_lie_among_the_best_trials_of_the_random_search(
-    trials: ModuleType, experiment: str, method: str
-) -> None:
-    search = script("search")
-    planned = search.load_search(ROOT / "workflow/studies/search.yaml")
-    drawn, seed = search.trials(planned), planned.seeds[0]
-    tuning = ROOT / "results/tuning"
-    found = [n for n in drawn if n.startswith(f"{experiment}-{method}-")]
-    found = [n for n in found if (tuning / f"{n}-seed{seed}.json").is_file()]
-    assert len(found) >= 10
-    best = sorted(found, key=lambda n: search.outcome(tuning, n, seed))[: planned.best]
-    shipped = load_profile("paper").experiments[experiment].for_method(method).model_dump()
-    for key in planned.experiments[experiment].methods[method].ranges:
-        value: Any = shipped
-        for name in key.split("."):
-            value = value[name]
-        tried = [drawn[n]["set"][key] for n in best]
-        assert min(tried) <= value <= max(tried), (key, value, tried)
-
-
-def test_the_page_of_changes_sets_both_runs_side_by_side(made: ModuleType) -> None:
-    changes = script("changes")
-    text = (ROOT / "docs/explanation/changes.md").read_text(encoding="utf-8")
-    assert made.with_table(text, changes.table(ROOT)) == text
-    assert len(changes.read(ROOT / changes.FIRST)) == 48  # empirical claims
