@@ -1,6 +1,7 @@
 """The interface of hand-designed and learned fine-tuners; one step is eq. 3.
 
-:mod:`lft.finetuners.lstm` implements the LSTM, :mod:`lft.finetuners.gradient_descent` SGD and Adam.
+:mod:`lft.finetuners.lstm` takes it with the LSTM, :mod:`lft.finetuners.gradient_descent` with SGD
+and Adam.
 """
 
 from __future__ import annotations

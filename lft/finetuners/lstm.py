@@ -91,7 +91,7 @@ class CoordinateLSTM:
         return self.advance(state.clone(), params, grads)
 
     def advance(self, state: Tensor, params: Params, grads: Params) -> tuple[Tensor, Params]:
-        """See :class:`lft.finetuners.base.InPlace`."""
+        """Take one step, θ − Δ of eq. 3; see :class:`lft.finetuners.base.InPlace`."""
         gradient = flatten(grads)
         if self._has_kernel(gradient):
             update = lstm.step_(

@@ -122,7 +122,7 @@ def names(profile: Profile, *, pilot: bool = False) -> Iterator[tuple[str, int]]
 def universe(
     profile: Profile, experiment: str, number: int, questions: Sequence[Question] | None = None
 ) -> Universe:
-    """Return one universe of a profile.
+    """Draw one universe: a level of every fork, by a Latin hypercube.
 
     Args:
         profile: settings with a section ``universes``.

@@ -1,4 +1,4 @@
-"""Build task families from settings and prepared files."""
+"""Build task families, registered in :mod:`lft.config.families`, from prepared files."""
 
 from __future__ import annotations
 

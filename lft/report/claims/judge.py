@@ -1,4 +1,7 @@
-"""Verdicts: test every claim of the paper over seeds."""
+"""Verdicts: test every claim over seeds.
+
+:func:`lft.report.claims.decision.decide` has the rules.
+"""
 
 from __future__ import annotations
 
