@@ -1,4 +1,4 @@
-"""Entry point of the command line ``lft``; :mod:`lft.commands` holds its commands."""
+"""Entry point of the command line ``lft``; its commands are in :mod:`lft.commands`."""
 
 from __future__ import annotations
 

@@ -238,7 +238,7 @@ def compare(
         family: this and the other arguments are as in :meth:`lft.pretrained.Pretrained.adapt`.
 
     Raises:
-        UsageError: ``tuners`` is empty or holds something else, or as
+        UsageError: ``tuners`` is empty or contains something else, or as in
             :meth:`lft.pretrained.Pretrained.adapt`.
     """
     import pandas as pd

@@ -25,8 +25,8 @@ class LearnedOptimizer(Optimizer):
     Each tensor is fine-tuned separately, with its own state h. For a coordinate-wise fine-tuner the
     result is the same as for all tensors at once. As in ``torch.optim``, a tensor without a
     gradient does not move and a complex number counts as two real ones. Parameter groups,
-    learning-rate schedules and state dicts work as usual. A state dict holds plain dicts, lists and
-    tensors.
+    learning-rate schedules and state dicts work as usual. A state dict contains plain dicts, lists
+    and tensors.
 
     >>> import torch
     >>> from lft.finetuners.gradient_descent import SGD

@@ -63,7 +63,7 @@ def data_path(results: Path, source: str) -> Path:
 
 
 def victim_path(results: Path, source: str, seed: int | str | None = None) -> Path:
-    """Return the path of a victim's weights; the .json beside it holds its accuracy.
+    """Return the path of a victim's weights; the .json beside it contains its accuracy.
 
     Args:
         results: the result folder.

@@ -53,7 +53,7 @@ def word(row: Verdict | None) -> str:
 
 
 def verdict(profile: Profile, results: Path, claim: str) -> Verdict:
-    """Judge one claim from the measurements that it needs, whatever else a result folder holds.
+    """Judge one claim from the measurements that it needs, whatever else a result folder contains.
 
     Its p-value is adjusted over all claims of the profile as if those of the others were larger.
     The verdict of a full report, which knows them, can only be more decided.

@@ -162,7 +162,7 @@ def cache(folder: Path) -> Finding:
 
 
 def snakemake(found: str) -> Finding:
-    """Check the installed version of Snakemake; empty if none."""
+    """Check Snakemake's version; an empty one means that it is not installed."""
     install = "pip install 'lft[workflow]'"
     if not found:
         return Finding("Snakemake", "not installed", install, "BROKEN")
@@ -172,7 +172,7 @@ def snakemake(found: str) -> Finding:
 
 
 def report(versions: dict[str, str]) -> Finding:
-    """Check the versions of the packages that tables, figures and page need; empty if none."""
+    """Check the versions of the report's packages; an empty one means that it is not installed."""
     absent = [name for name, found in versions.items() if not found]
     if absent:
         text = f"{', '.join(absent)} not installed"

@@ -12,8 +12,8 @@ NULL = {"type": "null"}
 def schema() -> dict[str, Any]:
     """JSON schema of a profile file.
 
-    A file that extends another holds only the differences and removes keys with ``null``, so no key
-    is required and any key may be null. Keys that start with ``_`` hold YAML anchors.
+    A file that extends another contains only the differences and removes keys with ``null``, so no
+    key is required and any key may be null. Keys that start with ``_`` contain YAML anchors.
     :func:`lft.config.load_profile` checks that a profile is complete and consistent.
     """
     found = _partial(Profile.model_json_schema())

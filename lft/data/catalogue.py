@@ -41,8 +41,9 @@ def read(source: Source) -> Arrays:
     """Read a data set by the name of its class; download files that the folder lacks.
 
     The data sets of :data:`lft.data.published.DATASETS` bypass torchvision: they come from the
-    mirrors and checksums listed there. If torchvision does not divide a data set, every fifth image
-    of a class becomes a test image. Classes without images are left out.
+    mirrors listed there and are verified with the checksums listed there. If torchvision does not
+    divide a data set, every fifth image of a label becomes a test image. Labels without images are
+    left out.
 
     Args:
         source: ``path`` is the download folder, the user's cache folder by default; ``options`` are
@@ -108,7 +109,7 @@ def _examples(
         chosen: arguments that select the part.
 
     Raises:
-        UsageError: the data set cannot be read, or holds no images.
+        UsageError: the data set cannot be read, or contains no images.
     """
     folder = Path(source.path or user_cache_path("lft"))
     offered = {"root": str(folder), "download": True}

@@ -42,8 +42,8 @@ def read(source: Source) -> Arrays:
             image folders, or with ``train.tar`` and ``test.tar``; or it is one uncompressed tar.
 
     Raises:
-        UsageError: the path holds none of these, an archive is unsafe, a class lacks images, or an
-            image is damaged or does not match ``source.shape``.
+        UsageError: the path contains none of these, an archive is unsafe, a class lacks images, or
+            an image is damaged or does not match ``source.shape``.
     """
     path = source.path
     assert path is not None  # the settings of this kind require it

@@ -31,7 +31,7 @@ class Published:
     Attributes:
         folder: folder of its files, relative to the cache folder.
         files: file name -> published MD5.
-        mirrors: addresses of the folder that holds the files, in the order they are tried.
+        mirrors: addresses of the folder that contains the files, in the order they are tried.
         read: reads the downloaded files, in the order of ``files``, into arrays.
     """
 

@@ -164,7 +164,7 @@ class Pretrained:
                 family. Columns with the ending ``_support`` are on the support set.
 
         Raises:
-            UsageError: ``family`` is no family, its shapes differ from those of the meta-learned
+            UsageError: ``family`` is not a family, its shapes differ from those of the meta-learned
                 θ⁽⁰⁾, or a number is out of range.
         """
         family, method = as_family(family), self.method

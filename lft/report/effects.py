@@ -97,12 +97,12 @@ class Measured:
     # ------------------------------------------------------------ failures
 
     def diverged(self, experiment: str, cell: CellName) -> list[bool]:
-        """Return for each seed whether the run diverged."""
+        """Return, for each seed, whether the run diverged."""
         status = self.status.get((experiment, *cell), {})
         return [status.get(seed) == "diverged" for seed in self.seeds]
 
     def untrained(self, experiment: str, cell: CellName) -> list[bool | None]:
-        """Return for each seed whether its run failed the test for trained; None if unknown."""
+        """Return, for each seed, whether its run fails a check for trained; None if unknown."""
         trained_on, _, method, order = cell
         runs = [Run(experiment, trained_on, method, order, seed) for seed in self.seeds]
         for run in runs:
@@ -131,7 +131,7 @@ class Measured:
         return found
 
     def floor(self, experiment: str, cell: CellName, metric: str, scale: Scale) -> Floats | None:
-        """Return the metric of having learned nothing, (seeds, tasks); None if unknown.
+        """Return the metric of a method that has learned nothing, (seeds, tasks); None if unknown.
 
         Args:
             experiment: name of the experiment.
@@ -184,7 +184,7 @@ class Measured:
         return filled[0], filled[1]
 
     def _absent(self, experiment: str, cell: CellName) -> np.ndarray:
-        """Return for each seed whether it is missing, (seeds,)."""
+        """Return, for each seed, whether it is missing, (seeds,)."""
         status = self.status.get((experiment, *cell), {})
         return np.array([status.get(seed, "missing") == "missing" for seed in self.seeds])
 

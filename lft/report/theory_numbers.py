@@ -41,7 +41,7 @@ def tasks(theory: pd.DataFrame, *quantities: str) -> pd.DataFrame:
 
 
 def finite(table: pd.DataFrame, *columns: str) -> pd.Series[bool]:
-    """Return for each row whether all of these columns are finite."""
+    """Return, for each row, whether all of these columns are finite."""
     numbers = np.isfinite(table[list(columns)].to_numpy(dtype=float)).all(axis=1)
     return pd.Series(numbers, index=table.index)
 

@@ -1,6 +1,6 @@
 """Result folders: what a run writes, and how it is read and joined.
 
-A result folder ``results/<profile>/`` holds::
+A result folder ``results/<profile>/`` contains::
 
     data/<source>.safetensors              images (lft.data)
     victims/<source>.safetensors, .json    victim weights, clean accuracy; <source>-seed<n> where

@@ -60,8 +60,8 @@ def write_crate(profile: Profile, results: Path, output: Path) -> None:
     The crate has one action: the run of the workflow. Its instrument is ``workflow/Snakefile`` and
     its object the resolved profile. Its results are the report, tables, figures and measurements,
     and the weights, history and ``run.json`` of every meta-training. The crate leaves out image
-    data, which are inputs under their own licences, as well as logs and checkpoints. Nobody records
-    who ran the workflow and when it began, so the crate does not say.
+    data, which are inputs under their own licences, as well as logs and checkpoints. The workflow
+    does not record who ran it or when it began, so the crate does not say.
 
     Args:
         profile: settings of the run.

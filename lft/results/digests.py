@@ -1,7 +1,7 @@
 """SHA256SUMS: whether files of a result folder were changed after they were written.
 
-It has the form of ``sha256sum``, which checks it, too. Folders that older versions wrote have none:
-nothing is checked there.
+It has the format of ``sha256sum``, which can also check it. Folders that older versions wrote have
+none: nothing is checked there.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def _recorded(folder: Path) -> dict[str, str] | None:
 
 
 def _digest(path: Path) -> str:
-    """SHA-256 of what a file holds, unpacked, a piece at a time.
+    """SHA-256 of a file's unpacked content, read a piece at a time.
 
     Raises:
         UsageError: it cannot be read.

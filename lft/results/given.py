@@ -31,8 +31,8 @@ def given_rows(path: Path, runs: Iterable[Run], profile: Profile) -> tuple[pd.Da
         The rows as a table, and as lines of CSV without a header.
 
     Raises:
-        UsageError: the file is damaged, or its cells, tasks, steps or metrics are not those of the
-            runs, each once; or a share does not lie in [0, 1].
+        UsageError: the file is damaged, its cells, tasks, steps and metrics are not exactly those
+            of the runs, or a share is outside [0, 1].
     """
     frame = read_rows(path, Measurement._fields, again="correct the file")
     chosen = set(runs)

@@ -28,7 +28,7 @@ def read_json(path: Path | str, **needed: type) -> dict[str, Any]:
         needed: required keys and the types of their values; an int counts as a float.
 
     Raises:
-        UsageError: the file is missing, does not hold a JSON object, or lacks a required key.
+        UsageError: the file is missing, does not contain a JSON object, or lacks a required key.
     """
     again = "delete the file and run the workflow again"
     try:

@@ -211,7 +211,7 @@ def unfolded_convolution(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 def normalised(x: Tensor, bias: Tensor) -> Tensor:
     """Batch normalisation of each task's channels over its own images, then a bias.
 
-    The statistics are those of the set at hand, at test time too, as in MAML. A scale would be
+    The statistics are those of the set at hand, also at test time, as in MAML. A scale would be
     redundant: the next layer's weights can undo it.
 
     Args:

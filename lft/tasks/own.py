@@ -35,7 +35,7 @@ class Own(TaskFamily):
         tasks: the object; its ``sample`` may return two pairs (x, y), support and query.
 
     Raises:
-        UsageError: a method is missing, or returns something else than it should.
+        UsageError: a method is missing, or returns something other than it should.
     """
 
     def __init__(self, tasks: Any) -> None:

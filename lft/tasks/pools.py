@@ -19,7 +19,7 @@ Partition = Literal["disjoint", "paper"]
 
 
 class Pool(NamedTuple):
-    """Images by class: ``members[c]`` holds the indices of class c into ``images``."""
+    """Images by class: ``members[c]`` are the indices of class c into ``images``."""
 
     images: Tensor  # uint8 (n, C, H, W)
     members: tuple[Tensor, ...]

@@ -48,7 +48,7 @@ def recursion(
 
     Args:
         learner: method with a meta-learned fine-tuner.
-        meta: φ; it holds no other meta-parameters.
+        meta: φ, without other meta-parameters.
         family: defines the loss.
         tasks: one task (B = 1).
         start: θ⁽⁰⁾, each (1, …).

@@ -25,8 +25,8 @@ def measure(
 ) -> Iterator[tuple[Any, ...]]:
     """Yield rows of THEORY_COLUMNS: the norm of the meta-gradient of every task and K.
 
-    The meta-gradient is in θ⁽⁰⁾ for MAML and in φ for LFT, at initial and at best meta-parameters.
-    Values that are not finite are kept.
+    The meta-gradient is with respect to θ⁽⁰⁾ for MAML and φ for LFT, at initial and at best
+    meta-parameters. Values that are not finite are kept.
 
     Args:
         profile: settings.

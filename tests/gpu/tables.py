@@ -107,8 +107,9 @@ def _steps(parts: dict[str, Any], machine: dict[str, Any]) -> Iterator[str]:
             on = "CPU" if row["device"] == "cpu" else row["mode"]
             cells.setdefault((row["problem"], row["tasks"]), {})[on] = row
     yield (
-        "Milliseconds of one meta-gradient, and nanoseconds per coordinate and step at best; "
-        "kernels that a GPU runs for it, eager, and the share of the time in which it runs any:"
+        "Milliseconds per meta-gradient, and nanoseconds per coordinate and step in the fastest "
+        "mode; the number of kernels that the GPU runs for it in eager mode, and the share of the "
+        "time in which one is running:"
     )
     yield ""
     yield (
@@ -159,8 +160,8 @@ def _number(value: float | None) -> str:
 
 def _trainings(parts: dict[str, Any]) -> Iterator[str]:
     yield (
-        "Trainings of the profile quick on attacks and sine, with the first seed, each in one of "
-        "so many processes:"
+        "Trainings of the profile quick on attacks and sine with the first seed, in this many "
+        "parallel processes:"
     )
     yield ""
     yield "| device | processes | trainings ended | seconds, all | seconds, median training |"

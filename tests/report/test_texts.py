@@ -111,7 +111,7 @@ def facts(mean: Callable[..., float]) -> list[str]:
         f"SGD has {accuracy('sgd')} %, Adam {accuracy('adam')} %, LFT {accuracy('lft')} % and L2O "
         f"{accuracy('l2o')} %",
         f"(CIFAR-10, CNN): {accuracy('maml')} %, where the paper has 66 %",
-        "comes to the paper's 66 %",
+        "reaches the paper's 66 %",
         f"{-early:.1f} points behind L2O at step 5 and {late:.1f} points ahead at step 100",
         f"its error is {mse('lft')}, where the untrained start has {mse('lft', 0)}, L2O "
         f"{mse('l2o')}, Adam {mse('adam')} and MAML, from a learned initialisation, {mse('maml')}",

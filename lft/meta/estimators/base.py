@@ -41,7 +41,7 @@ class Estimate(NamedTuple):
 
 
 class Estimator(Protocol):
-    """Estimates the gradient of the outer loss in the meta-parameters, segment by segment.
+    """Estimates the outer loss's gradient with respect to the meta-parameters, in segments.
 
     Segments of ``learner.plan.segment`` steps cover the trajectory. A segment's outer loss is
     Σ_k w_k (1/B) Σ_i f_i(θ_i⁽ᵏ⁾; outer data). Its mean over segments is the objective of eq. 4,
@@ -134,7 +134,7 @@ def slope(losses: Tensor, cap: float | None) -> Tensor:
 
 
 def gradient_of(loss: Tensor, meta: Params) -> Params:
-    """Return the gradient of a loss in every meta-parameter; zero if the loss is independent."""
+    """Return a loss's gradient with respect to each meta-parameter; zero where independent."""
     grads = torch.autograd.grad(
         loss, list(meta.values()), allow_unused=True, materialize_grads=True
     )

@@ -73,7 +73,7 @@ class Court:
         return isinstance(claim, CellClaim) and bool(self._failures(claim).any())
 
     def _failures(self, claim: CellClaim) -> np.ndarray:
-        """Return for each seed whether a run of either cell failed, (seeds,)."""
+        """Return, for each seed, whether a run of either cell failed, (seeds,)."""
         failed = np.zeros(len(self.profile.seeds), dtype=bool)
         for cell in (claim.a, claim.b):
             failed |= np.array(self.measured.diverged(claim.experiment, cell))

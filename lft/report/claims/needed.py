@@ -21,8 +21,8 @@ class Needed(NamedTuple):
     Attributes:
         runs: runs that must be measured, of all seeds.
         theory: experiments whose theory must be measured, for all seeds.
-        folder_files: the files of both, below a result folder; without those of runs that were
-            measured elsewhere.
+        folder_files: the files of both, relative to a result folder; those of runs that were
+            measured elsewhere are left out.
     """
 
     runs: tuple[Run, ...]

@@ -63,7 +63,7 @@ class Rows:
             status: whether it can be judged, and if not, why.
             evidence: None if there is nothing to judge.
             ruling: its verdict.
-            without: verdict without seeds in which a run failed.
+            without: its verdict if seeds in which a run failed are left out.
             alpha: level of Holm's first step.
         """
         values: dict[str, Any] = {

@@ -89,9 +89,10 @@ def _wilson(values: NDArray[Any]) -> Estimate:
 def main_effects(
     for_it: Sequence[bool], levels: Mapping[str, Sequence[str]]
 ) -> dict[tuple[str, str], Estimate]:
-    """Return, for each level of each fork, the share of universes with it minus that of the others.
+    """Return how much each level of each fork raises the share of universes that are for the claim.
 
-    About 5 % of the intervals of forks that decide nothing exclude 0.
+    An effect is the share among universes with the level minus that among the others. For forks
+    that decide nothing, about 5 % of the intervals exclude 0.
 
     Args:
         for_it: whether each universe is for the claim.

@@ -75,8 +75,8 @@ CONTENTS = (
 def write_page(profile: Profile, results: Path) -> None:
     """Write report.html and, for a README, verdicts.md and numbers.md.
 
-    The last two have the verdicts and the outcome of every method. All are made from claims.json,
-    measurements.csv, summary.csv, cells.csv, theory.csv and figures/.
+    verdicts.md has the verdict on every claim, numbers.md the outcome of every method. All are
+    made from claims.json, measurements.csv, summary.csv, cells.csv, theory.csv and figures/.
 
     Args:
         profile: settings.
