@@ -1,6 +1,6 @@
 # make reproduce            data -> meta-training -> report (PROFILE=quick by default)
 # make test                 lint and tests, including the whole smoke workflow
-# make test-fast            tests of the library alone: no workflow, kernels or pages
+# make test-fast            two minutes of tests: no workflow, kernels, pages or whole trainings
 # make test-cluster         the workflow on a one-node Slurm that it starts and stops (docs/cluster.md)
 # make gpu-check            does this machine's GPU give the same numbers, and how fast is it? (docs/gpu.md)
 PROFILE ?= quick
@@ -24,7 +24,7 @@ test: .venv/dev lint
 	$(PYTEST) $(SPREAD)
 
 test-fast: .venv/dev
-	$(PYTEST) $(SPREAD) -m "not (workflow or kernels or docs)"
+	$(PYTEST) $(SPREAD) -m "not (workflow or kernels or docs or slow)"
 
 test-cluster: .venv/dev
 	$(PYTEST) tests/cluster --override-ini "addopts=-q"

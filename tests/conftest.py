@@ -29,6 +29,12 @@ MARKERS = {
     "docs": "docs",
 }  # fmt: skip
 """The marker of each folder's tests, where it has one; gpu/places.py marks those for a GPU."""
+SLOW = (
+    "report", "meta/test_train.py", "meta/test_evaluate.py", "meta/test_universe.py",
+    "pretrained/test_trial.py", "results/test_digests.py", "results/test_kept.py",
+    "runtime/test_device.py", "theory/test_statement1.py",
+)  # fmt: skip
+"""Folders and files whose tests train, simulate or build tables for ten seconds or more."""
 REPORTS = {"rebuilt", "write_report"}
 """Fixtures that make a whole report."""
 LONG = ("workflow", "report", "docs", "gpu", "kernels")
@@ -45,9 +51,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return LONG.index(folder) if folder in LONG else len(LONG)
 
     for item in items:
-        folder = item.path.relative_to(TESTS).parts[0]
+        path = item.path.relative_to(TESTS)
+        folder = path.parts[0]
         if folder in MARKERS:
             item.add_marker(MARKERS[folder])
+        if folder in SLOW or path.as_posix() in SLOW:
+            item.add_marker("slow")
         if REPORTS & {*getattr(item, "fixturenames", ())}:
             item.add_marker("docs")
     items.sort(key=rank)
