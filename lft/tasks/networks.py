@@ -212,7 +212,7 @@ def normalised(x: Tensor, bias: Tensor) -> Tensor:
     """Batch normalisation of each task's channels over its own images, then a bias.
 
     The statistics are those of the set at hand, also at test time, as in MAML. A scale would be
-    redundant: the next layer's weights can undo it.
+    redundant: after ReLU the next layer's weights can absorb it, if it is positive.
 
     Args:
         x: (n, B, C, H, W).
